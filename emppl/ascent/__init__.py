@@ -1,0 +1,1 @@
+"""Plan → Fit: starts, the loop, the certificate."""

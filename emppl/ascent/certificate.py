@@ -1,0 +1,212 @@
+"""Evidence that a fit is what it says: each point with its number, its limit and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from emppl.compiling import compile_graph, substitute
+from emppl.estep.tables import elements_of, factor_table
+from emppl.inference.information import FLAT_CURVATURE, Information
+from emppl.kernels.mixture import mixture
+from emppl.planner import Plan, label_masks
+from emppl.structure import analyse
+from emppl.structure.coordinates import Coordinates
+from emppl.structure.types import Structure
+
+Theta = dict[str, np.ndarray]
+SUBSAMPLE = 2000  # densities that the check of the gradient may cost; beyond it members are drawn at random
+INSIDE = 8.0  # |logit| or |log| at which the checks evaluate a parameter that lies on its border
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing that must hold, the number that shows it, and the limit it is held against."""
+
+    name: str
+    holds: bool
+    value: float
+    limit: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All points of a fit. `holds` only if each does."""
+
+    points: tuple[Point, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def holds(self) -> bool:
+        return all(point.holds for point in self.points)
+
+    def __str__(self) -> str:
+        lines = [f"certificate: {sum(p.holds for p in self.points)} of {len(self.points)} hold"]
+        lines += [f"  {'ok  ' if p.holds else 'FAIL'}  {p.name}: {p.text}" for p in self.points]
+        return "\n".join(lines + [f"  note  {note}" for note in self.notes])
+
+
+def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3, seed: int = 0) -> Point:
+    """(1) At random assignments of the latents, the derived log joint equals PyMC's own `model.logp` (no Jacobian)."""
+    structure = plan.structure
+    rng = np.random.default_rng(seed)
+    function, coordinates, order = _model_logp(structure)
+    u = _inside(coordinates.unconstrain(dict(theta) | dict(plan.frozen)))
+    here = coordinates.constrain(u)
+    worst = 0.0
+    explicit = [node for node in structure.latents if not node.implicit]
+    for _ in range(draws if explicit else 1):
+        assigned = {node.name: rng.choice(node.support, size=node.shape).astype(node.value.dtype) for node in explicit}
+        parts = coordinates.split(u) | assigned
+        reference = float(function(*[parts[name] for name in order]))
+        derived = _derived_log_joint(plan, here, assigned)
+        same = derived == reference or (not np.isfinite(reference) and not derived > -1e100)
+        worst = max(worst, 0.0 if same else abs(derived - reference) / max(1.0, abs(reference)))
+    limit = 1e-6 if _has_float32(structure) else 1e-9
+    text = f"equals model.logp to {worst:.1e} (relative){' at random assignments of the latents' if explicit else ''}"
+    return Point("log joint", bool(worst <= limit), worst, limit, text)
+
+
+def _inside(u: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * INSIDE)
+
+
+def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
+    """Our log joint at assigned latents: the E-step's own arrays, with all other configurations masked out."""
+    structure = plan.structure
+    with np.errstate(all="ignore"):
+        outputs = list(plan.engine.terms(*structure.coordinates.arguments(theta)))
+        outputs.pop()
+        total = float(outputs.pop()) + _whole_log_prior(structure, theta)
+        for plate, mask in zip(plan.engine.plates, label_masks(structure, assigned)):
+            eta = outputs.pop(0)
+            table = outputs.pop(0).T if plate.has_table else None
+            total += mixture(plate.features, eta, plate.base, table=table, mask=mask).log_likelihood
+    return total
+
+
+def _whole_log_prior(structure: Structure, theta: Theta) -> float:
+    """Log prior of all parameters, frozen ones included, whatever the estimate drops."""
+    function = structure.__dict__.get("_whole_log_prior")
+    if function is None:
+        graphs = [f.log_density.sum().astype("float64") for f in structure.factors if f.kind == "prior"]
+        function = compile_graph(structure.coordinates.values, graphs)
+        structure.__dict__["_whole_log_prior"] = function
+    return float(sum(function(*structure.coordinates.arguments(theta))))
+
+
+def _model_logp(structure: Structure) -> tuple[Any, Coordinates, list[str]]:
+    """PyMC's log density, compiled once a structure, with coordinates of all its parameters and the order of its inputs."""
+    cached = structure.__dict__.get("_model_logp")
+    if cached is None:
+        model = structure.model
+        kept = [rv for rv in model.free_RVs if rv.name not in structure.dropped]
+        graph = model.logp(vars=[*kept, *model.observed_RVs, *model.potentials], jacobian=False)
+        coordinates = structure.coordinates
+        if structure.frozen:
+            support = {node.name: node.support for node in structure.latents if not node.implicit}
+            coordinates = analyse(model, support=support).coordinates
+        function = compile_graph([model.rvs_to_values[rv] for rv in kept], graph)
+        cached = (function, coordinates, [rv.name for rv in kept])
+        structure.__dict__["_model_logp"] = cached
+    return cached
+
+
+def _has_float32(structure: Structure) -> bool:
+    """Integer literals in priors become float32 constants in PyMC, and then both sides round differently."""
+    return any("float32" in str(v.type) for f in structure.factors for v in [f.log_density, *f.params])
+
+
+def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0) -> Point:
+    """(2) The Fisher gradient equals autodiff of the enumerated log posterior (a log-sum-exp graph) on a subsample."""
+    structure, coordinates = plan.structure, plan.structure.coordinates
+    if not structure.plates or not coordinates.size:
+        return Point("gradient", True, 0.0, 1e-8, "nothing is summed out: the gradient is that of the graph itself")
+    rng = np.random.default_rng(seed)
+    point = _inside(u) + 0.05 * rng.normal(size=len(u))  # off the mode, where both would simply be zero
+    posterior = plan.e_step(coordinates.constrain(point), keep=True, hard=False)
+    total = sum(node.size for node in structure.latents)
+    value, statistics, kept = plan.expected.direct, [], []
+    for p, plate in enumerate(structure.plates):
+        size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
+        rows = np.sort(rng.choice(plate.size, size=size, replace=False))
+        entering = [e.factor for e in plan.factors if e.factor.latents and len(elements_of(e.factor, plate, total)[0])]
+        log_joint = sum(factor_table(structure, factor, plate)[:, rows] for factor in entering)
+        mask = plan.engine.plates[p].mask
+        if mask is not None:
+            log_joint = pt.switch(mask[rows].T, log_joint, -np.inf)
+        value = value + pt.logsumexp(log_joint, axis=0).sum()
+        r = np.zeros_like(posterior.responsibilities[p])
+        r[rows] = posterior.responsibilities[p][rows]
+        statistics.append(r.T @ plan.engine.plates[p].features)
+        kept.append(r)
+    (value,) = substitute([value], dict(zip(coordinates.values, coordinates.graphs.values())))
+    gradient = compile_graph([coordinates.vector], pytensor.grad(value, coordinates.vector, disconnected_inputs="ignore"))
+    part = replace(posterior, statistics=tuple(statistics), responsibilities=tuple(kept))
+    with np.errstate(all="ignore"):
+        by_graph = np.asarray(gradient(point))
+        _, by_fisher = plan.expected(point, part, tuple(None for _ in structure.plates))
+    scale = max(1.0, float(np.abs(by_graph).max()))
+    worst = float(np.abs(by_graph - by_fisher).max()) / scale
+    limit = 1e-5 if _has_float32(structure) else 1e-8
+    text = f"by Fisher's identity equals autodiff of the log-sum-exp graph to {worst:.1e} (relative)"
+    return Point("gradient", bool(worst <= limit), worst, limit, text)
+
+
+def monotone(largest_fall: float, n_iter: int) -> Point:
+    """(3) No step fell by more than rounding."""
+    text = f"no step of {n_iter} fell" if largest_fall <= 0 else f"largest fall {largest_fall:.1e} (relative), which is rounding"
+    if largest_fall > 1e-9:
+        text = f"a step fell by {largest_fall:.1e} (relative): an E-step or M-step rule is wrong, please report"
+    return Point("ascent", largest_fall <= 1e-9, largest_fall, 1e-9, text)
+
+
+def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
+    """(4) The gain left by Newton's decrement and the smallest curvature: maximum, saddle, border or not identified."""
+    left, curvature = information.decrement, information.smallest_curvature
+    border = border_names(plan, information)
+    where = f"; on the border: {', '.join(border)}" if border else ""
+    if not information.is_maximum:
+        direction = direction_in_words(plan, information.spectrum[1][:, 0], information)
+        return Point("maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts")
+    if left > max(tol, 1e-6):
+        return Point("maximum", False, left, tol, f"{left:.2g} nats are still to be gained: raise max_iter{where}")
+    flat = information.flat_directions
+    if len(flat):
+        directions = " and ".join(direction_in_words(plan, d[information.interior], information) for d in flat[:3])
+        text = f"a maximum, but not a single one: the data do not tell apart {directions}{where}"
+        return Point("maximum", False, curvature, FLAT_CURVATURE, text)
+    return Point("maximum", True, left, max(tol, 1e-6), f"a local maximum: {left:.1e} nats left by Newton's decrement{where}")
+
+
+def border_names(plan: Plan, information: Information) -> list[str]:
+    """Parameters with an element on the border of its domain (a weight of 0, a probability of 1)."""
+    coordinates = plan.structure.coordinates
+    return [n.name for n in coordinates.parameters if not information.interior[coordinates.slices[n.name]].all()]
+
+
+def direction_in_words(plan: Plan, direction: np.ndarray, information: Information) -> str:
+    """A direction over the interior coordinates, by the parameters that it moves most."""
+    coordinates = plan.structure.coordinates
+    full = np.zeros(coordinates.size)
+    full[information.interior] = direction
+    share = {n.name: float(np.linalg.norm(full[coordinates.slices[n.name]])) for n in coordinates.parameters}
+    moved = sorted((name for name, size in share.items() if size > 0.1), key=lambda name: -share[name])
+    return " with ".join(moved) or "no parameter"
+
+
+def starts_agree(reached: int, total: int, other_modes: int) -> Point:
+    """(5) How many starts reached this mode."""
+    text = f"reached by {reached} of {total} start{'s' if total != 1 else ''}"
+    if other_modes:
+        text += f"; {other_modes} other mode{'s' if other_modes > 1 else ''} found, all lower"
+    alone = reached < 2 <= total
+    if alone:
+        text += ": raise `starts` until the best mode is found more than once"
+    return Point("starts", not alone, float(reached), 2.0 if total > 1 else 1.0, text)

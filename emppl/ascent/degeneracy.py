@@ -1,0 +1,119 @@
+"""Components that collapse, and components that mean nothing: recognised from the family's own parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emppl.compiling import compile_graph
+from emppl.estep.posterior import Posterior
+
+COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
+NARROW = 1e-3
+EMPTY = 1e-8  # expected members
+
+
+def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
+    """(factor plan, function of theta → framed parameters) for families that can collapse; compiled once a plan."""
+    cached = plan.__dict__.get("_small_parameters")
+    if cached is None:
+        cached = []
+        for entry in plan.factors:
+            form = entry.form
+            if form is not None and form.family is not None and form.family.narrowness is not None and form.plate is not None:
+                graphs = form.family.into_frame(form.frame, *form.params.values())
+                cached.append((entry, compile_graph(plan.structure.coordinates.values, list(graphs))))
+        plan.__dict__["_small_parameters"] = cached
+    return cached
+
+
+def spreads(plan: Any, theta: dict[str, np.ndarray]) -> list[tuple[Any, np.ndarray]]:
+    """For each family that has a spread: its smallest variance by cell, relative to the data's. [J × slots]"""
+    arguments = plan.structure.coordinates.arguments(theta)
+    with np.errstate(all="ignore"):
+        return [
+            (entry, np.asarray(entry.form.family.narrowness(dict(zip(entry.form.params, function(*arguments))))))
+            for entry, function in _small_parameters(plan)
+        ]
+
+
+def collapse(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior | None) -> str | None:
+    """Which component has collapsed, in words; None if all is well."""
+    for entry, variance in spreads(plan, theta):
+        if (variance < COLLAPSED).any():
+            cell = int(np.argmin(variance))
+            held = ""
+            if posterior is not None:
+                count = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])[cell, 0]
+                held = f" and holds {count:.4g} effective observations"
+            return f"{component_name(plan, entry, cell)} of {entry.factor.name} has collapsed to a spread of zero{held}"
+    return None
+
+
+def collapsed_on_ties(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> int:
+    """How many identical rows the collapsed component sits on; 0 if none has collapsed on rows that are all equal."""
+    for entry, variance in spreads(plan, theta):
+        if entry.factor.value is None or not (variance < COLLAPSED).any():
+            continue
+        y = np.moveaxis(np.asarray(entry.factor.value.data), entry.form.axis, 0)
+        rows, counts = np.unique(y.reshape(len(y), -1), axis=0, return_counts=True)
+        cell = int(np.argmin(variance))
+        held = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])[cell, 0]
+        near = counts[np.argmin(np.abs(counts - held))]
+        if abs(near - held) < 0.5:
+            return int(near)
+    return 0
+
+
+def spurious(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> str | None:
+    """A component on a handful of nearly equal observations: a maximum of the likelihood, but not of interest."""
+    for entry, variance in spreads(plan, theta):
+        statistics = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])
+        d = entry.form.factor.value.data.shape[-1] if entry.form.family.name == "MvNormal" else 1
+        bad = (variance < NARROW) & (statistics[:, 0] < 5 * (d + 1)) & (statistics[:, 0] > 0.5)
+        if bad.any():
+            cell = int(np.flatnonzero(bad)[0])
+            return (
+                f"{component_name(plan, entry, cell)} of {entry.factor.name} holds {statistics[cell, 0]:.3g} observations "
+                f"with {np.sqrt(variance[cell]):.2g} of the spread of the data"
+            )
+    return None
+
+
+def narrow(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> str | None:
+    """A component far narrower than the data, though on many observations: worth a look."""
+    for entry, variance in spreads(plan, theta):
+        if len(variance) > 1 and (variance < 0.02).any() and variance.min() < 0.1 * np.median(variance):
+            cell = int(np.argmin(variance))
+            statistics = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])
+            return (
+                f"{component_name(plan, entry, cell)} of {entry.factor.name} is narrow: {np.sqrt(variance[cell]):.2g} of the "
+                f"spread of the data in one direction, on {statistics[cell, 0]:.4g} observations"
+            )
+    return None
+
+
+def empty(plan: Any, posterior: Posterior) -> str | None:
+    """A configuration of the latents that no member takes."""
+    for plate, counts in zip(plan.structure.plates, posterior.counts):
+        if len(counts) > 1 and (counts < EMPTY).any():
+            j = int(np.argmin(counts))
+            values = ", ".join(f"{n} = {v}" for n, v in zip(plate.latents, plate.configurations[j]))
+            return f"no member has {values}"
+    return None
+
+
+def component_name(plan: Any, entry: Any, cell: int) -> str:
+    """The user's name of the component that a cell (configuration × slot) belongs to."""
+    plate = plan.structure.plates[entry.plate]
+    slots = max(1, len(next(iter(entry.form.params.values())).type.shape) and entry.form.eta.type.shape[0] or 1)
+    cells = next(iter(entry.form.params.values())).type.shape[0]
+    per_configuration = max(1, cells // slots)
+    configuration = plate.configurations[min(cell // per_configuration, len(plate.configurations) - 1)]
+    names = []
+    for name, value in zip(plate.latents, configuration):
+        node = plan.structure.node(name)
+        label = node.labels[int(np.flatnonzero(node.support == value)[0])]
+        names.append(f"{name} = {label}")
+    return "component " + ", ".join(names)

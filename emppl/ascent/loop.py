@@ -1,0 +1,213 @@
+"""The only loop: iterates, the monotone check, stopping by the gain that is left, and the finish by Fisher gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from emppl.ascent.accelerate import GENERATORS
+from emppl.ascent.degeneracy import collapse
+from emppl.inference.information import Information, observed_information
+from emppl.mstep.closed_form import RULE as CLOSED_RULE
+from emppl.mstep.search import climb
+
+Theta = dict[str, np.ndarray]
+ROUNDING = 1e-9  # relative fall of the objective that is still rounding
+NEWTON_LIMIT = 250  # coordinates; beyond it 2 P gradients cost more than the iterations they save
+PATIENCE = 60  # E-steps after which slow EM is handed to Newton
+NUMERIC_PATIENCE = 5  # the same where each M-step is itself a search
+
+
+class Status(Enum):
+    """How an ascent ended; the value says what to do about it."""
+
+    CONVERGED = "the gain left is below tol"
+    MAX_ITER = "iterations exhausted: raise max_iter or use accelerate='squarem'"
+    DEGENERATE = "a component collapses and the objective grows without bound: a prior on its spread cures it"
+    SPURIOUS = "a component lives on a handful of nearly equal observations: a local maximum without meaning"
+    SADDLE = "stopped at a saddle: the objective rises along a named direction; use another start"
+    DECREASED = "the objective fell beyond rounding: an E-step or M-step rule is wrong, please report"
+    FAILED = "the objective is not finite from this start"
+    SHORT = "left behind after a short run, since others were far ahead"
+    INTERRUPTED = "stopped by the user: best so far kept; resume with start=fit"
+
+
+@dataclass(frozen=True, eq=False)
+class Ascent:
+    """One start carried as far as it goes."""
+
+    theta: Theta = field(repr=False)
+    objective: float
+    status: Status
+    reason: str
+    n_iter: int
+    n_passes: int
+    gain_left: float
+    largest_fall: float  # relative; 0 where the objective never fell
+    path: np.ndarray = field(repr=False)  # objective by iteration
+    trace: list[Theta] = field(repr=False)
+    information: Information | None = field(repr=False, default=None)
+
+
+class _Watch:
+    """Path, trace and best point of one ascent, and the gain that Aitken's rule says is left."""
+
+    def __init__(self, record: bool) -> None:
+        self.path: list[float] = []
+        self.trace: list[Theta] = []
+        self.record, self.passes, self.fall = record, 0, 0.0
+        self.best: Theta = {}
+        self.objective = -np.inf
+
+    def see(self, theta: Theta, value: float) -> None:
+        if self.path and value < self.path[-1]:
+            self.fall = max(self.fall, (self.path[-1] - value) / max(1.0, abs(self.path[-1])))
+        self.path.append(value)
+        self.best, self.objective = theta, value
+        if self.record:
+            self.trace.append(theta)
+
+    @property
+    def gain_left(self) -> float:
+        if len(self.path) < 3:
+            return np.inf
+        before, last = self.path[-2] - self.path[-3], self.path[-1] - self.path[-2]
+        noise = 4 * np.finfo(float).eps * max(1.0, abs(self.path[-1]))
+        if abs(last) <= noise and abs(before) <= 2 * noise:
+            return abs(last)
+        if last <= 0 or before <= 0 or last >= before:
+            return np.inf
+        rate = last / before
+        return last * rate / (1.0 - rate)
+
+
+def ascend(
+    plan: Any,
+    theta: Theta,
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 2000,
+    accelerate: str | None = "squarem",
+    record: bool = False,
+    finish: bool = True,
+) -> Ascent:
+    """Climb from theta until less than `tol` nats are left to gain. Never raises for numerical trouble: `status` says.
+
+    `accelerate=None` gives the textbook iterates and no finish. KeyboardInterrupt ends it with INTERRUPTED.
+    """
+    watch = _Watch(record)
+    numeric = any(block.rule != CLOSED_RULE for block in plan.blocks)
+    smooth = finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
+    next_try = NUMERIC_PATIENCE if numeric else PATIENCE
+    status, reason, left = Status.MAX_ITER, "", np.inf
+    information: Information | None = None
+    generator = GENERATORS[accelerate](plan, theta)
+    try:
+        while watch.passes <= max_iter:
+            here, posterior = next(generator)
+            k, value = watch.passes, posterior.objective
+            watch.passes += 1
+            if not np.isfinite(value):
+                if not watch.path:
+                    status, reason = Status.FAILED, "the objective is not finite at the start"
+                else:
+                    status, reason = Status.DEGENERATE, collapse(plan, watch.best, None) or "the objective stopped being finite"
+                break
+            watch.see(here, value)
+            if watch.fall > ROUNDING:
+                status, reason = Status.DECREASED, f"fell by {watch.fall:.2g} relative at iteration {k}"
+                break
+            found = collapse(plan, here, posterior) if k % 4 == 3 else None
+            if found:
+                status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
+                break
+            left = watch.gain_left
+            if left < tol:
+                status = Status.CONVERGED
+                break
+            if smooth and k >= next_try:
+                if numeric:
+                    watch.passes += climb_marginal(plan, watch)
+                information, spent = newton(plan, tol, watch)
+                watch.passes += spent
+                left = information.decrement
+                if left < tol and information.is_maximum:
+                    status = Status.CONVERGED
+                    break
+                information = None
+                next_try = watch.passes + max(20, k)
+                generator = GENERATORS[accelerate](plan, watch.best)
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
+    if status is Status.CONVERGED:
+        found = collapse(plan, watch.best, plan.e_step(watch.best))
+        if found:
+            status, reason = Status.DEGENERATE, found
+    if not np.isfinite(left) and len(watch.path) >= 2:
+        left = abs(watch.path[-1] - watch.path[-2])
+    return Ascent(
+        watch.best or theta, watch.objective, status, reason, max(len(watch.path) - 1, 0), watch.passes, float(left), watch.fall,
+        np.array(watch.path), watch.trace, information,
+    )  # fmt: skip
+
+
+def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
+    """Quasi-Newton on the marginal objective by Fisher gradients, from the best point seen; returns the E-steps spent.
+
+    Where each M-step is a search of its own, one search of the marginal objective costs as much as a single M-step.
+    """
+    coordinates = plan.structure.coordinates
+    start = coordinates.unconstrain(watch.best)
+    u, _, calls = climb(lambda v: plan.gradient(v)[:2], start, np.isfinite(start), max(1.0, abs(watch.objective)), max_steps)
+    theta = coordinates.constrain(u)
+    value = plan.e_step(theta).objective
+    if value > watch.objective:
+        watch.see(theta, value)
+    return calls + 1
+
+
+def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
+    """Newton steps on the marginal objective from the best point seen, each checked not to fall.
+
+    Returns the information at the best point then, and the E-steps spent. Stops where the objective is not near-quadratic.
+    """
+    coordinates = plan.structure.coordinates
+    u = coordinates.unconstrain(watch.best)
+    information = observed_information(plan, u)
+    spent = 2 * int(information.interior.sum()) + 1
+    for _ in range(15):
+        if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
+            break
+        step, size, moved = information.step(), 1.0, False
+        norm = np.abs(step).max()
+        if norm > 5.0:
+            size = 5.0 / norm
+        while size > 1e-4 and not moved:
+            trial_u = u + size * step
+            trial = coordinates.constrain(trial_u)
+            value = plan.e_step(trial).objective
+            spent += 1
+            if value > watch.objective:
+                u, moved = trial_u, True
+                watch.see(trial, value)
+            size *= 0.5
+        if not moved:
+            break
+        information = observed_information(plan, u)
+        spent += 2 * int(information.interior.sum()) + 1
+    return information, spent
+
+
+def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
+    """The winner carried by Newton to where rounding ends, with the information there; unchanged if that gains nothing."""
+    watch = _Watch(bool(ascent.trace))
+    watch.path, watch.trace = list(ascent.path), list(ascent.trace)
+    watch.best, watch.objective, watch.fall = ascent.theta, ascent.objective, ascent.largest_fall
+    information, spent = newton(plan, tol, watch)
+    return Ascent(
+        watch.best, watch.objective, ascent.status, ascent.reason, max(len(watch.path) - 1, 0), ascent.n_passes + spent,
+        information.decrement, watch.fall, np.array(watch.path), watch.trace, information,
+    )  # fmt: skip

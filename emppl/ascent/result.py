@@ -1,0 +1,346 @@
+"""Fit: the mode, how it was reached, and what can be asked of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import ndtri
+
+from emppl.ascent.certificate import Certificate, Point
+from emppl.ascent.loop import Ascent, Status
+from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
+from emppl.inference.information import Information
+from emppl.inference.laplace import laplace_draws, standard_errors
+from emppl.planner import Plan
+from emppl.rules.natural import check_support
+from emppl.structure.types import Structure
+
+FORMAT = 1
+Theta = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The estimate of a model's parameters. `theta` is on the parameters' own scale, with the model's dims and coords.
+
+    log_posterior = log_likelihood + log_prior is the objective, no Jacobian (log_prior is 0 for estimate="ml"). n_iter
+    and n_passes (E-steps) are those of the winning start; `trace` is its path; `starts` has a row for every start.
+    """
+
+    theta: xr.Dataset
+    log_likelihood: float
+    log_prior: float
+    log_posterior: float
+    status: Status
+    n_iter: int
+    n_passes: int
+    seconds: float
+    trace: xr.Dataset = field(repr=False)
+    starts: pd.DataFrame = field(repr=False)
+    certificate: Certificate = field(repr=False)
+    plan: Plan | "SavedPlan" = field(repr=False)
+    traces: list[np.ndarray] = field(repr=False)
+    seed: int | None
+    information: Information | None = field(repr=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"Fit({self.plan.structure.name!r}: log posterior {self.log_posterior:.4f}, {self.status.name}, "
+            f"{self.n_passes} E-steps, certificate {sum(p.holds for p in self.certificate.points)} of {len(self.certificate.points)})"
+        )
+
+    def __str__(self) -> str:
+        reached = int((self.starts["mode"] == self.starts["mode"][self.starts["log_posterior"].eq(self.log_posterior)].max()).sum())
+        head = (
+            f"log posterior {self.log_posterior:.4f}   (log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
+            f"{self.status.name.lower()}: {self.status.value} · {self.n_passes} E-steps · {self.seconds:.2f} s"
+        )
+        return "\n".join([head, f"best mode reached by {reached} of {len(self.starts)} starts", str(self.certificate), "", self.summary().to_string(index=False)])
+
+    @property
+    def point(self) -> Theta:
+        """The free parameters as {name: array}, constrained scale."""
+        return {name: self.theta[name].values for name in self.plan.structure.parameter_names}
+
+    # -- what follows from the mode --------------------------------------------------------------------------------
+
+    @cached_property
+    def _errors(self) -> Theta:
+        if isinstance(self.plan, SavedPlan):
+            return {str(n): v.values for n, v in self.plan.stored["standard_errors"].items()}
+        return standard_errors(self.plan, self.information)
+
+    def standard_errors(self) -> xr.Dataset:
+        """Standard errors from the observed information by the delta method; nan on a border or where not identified."""
+        return _dataset(self.plan.structure, self._errors)
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a number: parameter, index, estimate, standard_error, low, high (a `level` Wald interval)."""
+        width, rows = float(ndtri(0.5 + level / 2)), []
+        for name, values in self.theta.data_vars.items():
+            errors = self._errors.get(str(name), np.full(values.shape, np.nan))
+            for index in np.ndindex(*values.shape):
+                label = ", ".join(str(values.coords[d].values[i]) for d, i in zip(values.dims, index))
+                estimate, error = float(values.values[index]), float(errors[index])
+                rows.append((str(name), label, estimate, error, estimate - width * error, estimate + width * error))
+        return pd.DataFrame(rows, columns=["parameter", "index", "estimate", "standard_error", "low", "high"])
+
+    @cached_property
+    def _responsibilities(self) -> xr.Dataset:
+        if isinstance(self.plan, SavedPlan):
+            return self.plan.stored["responsibilities"]
+        structure = self.plan.structure
+        arrays = {}
+        for name, values in self.plan.responsibilities(self.point).items():
+            node = structure.node(name)
+            coords = {d: structure.coords[d] for d in node.dims} | {f"{name}_value": node.support}
+            arrays[name] = xr.DataArray(values, dims=(*node.dims, f"{name}_value"), coords=coords, name=name)
+        return xr.Dataset(arrays)
+
+    def responsibilities(self) -> xr.Dataset:
+        """Posterior probability of each value of each latent, given the estimate: dims (*latent dims, "<latent>_value")."""
+        return self._responsibilities
+
+    def assign(self) -> xr.Dataset:
+        """The most probable joint value of each member's latents."""
+        if isinstance(self.plan, SavedPlan):
+            return self.plan.stored["assignment"]
+        return _dataset(self.plan.structure, self.plan.assignment(self.point))
+
+    def predict(self, data: Mapping[str, Any]) -> xr.Dataset:
+        """Responsibilities for new members: {observed name: array}, rows first; numbers of trials as "<observed>.n".
+
+        For natural-form observations of one plate. Raises UnsupportedModelError where the model has others.
+        """
+        r, _, latents = self._new_members(data)
+        plate, arrays = latents
+        for slot, name in enumerate(plate.latents):
+            node = self.plan.structure.node(name)
+            marginal = np.stack([r[:, plate.configurations[:, slot] == v].sum(axis=1) for v in node.support], axis=1)
+            arrays[name] = xr.DataArray(marginal, dims=("member", f"{name}_value"), coords={f"{name}_value": node.support})
+        return xr.Dataset(arrays)
+
+    def score(self, data: Mapping[str, Any]) -> float:
+        """Log-likelihood of new members at the estimate; data as for `predict`."""
+        return float(self._new_members(data)[1].sum())
+
+    def _new_members(self, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, tuple[Any, dict]]:
+        from emppl.kernels.mixture import mixture
+
+        if isinstance(self.plan, SavedPlan):
+            raise SavedFitError(
+                "a loaded fit has no model, so it cannot evaluate new data", "fit.predict / fit.score",
+                ("fit = emppl.fit(model, start=loaded, starts=0)",),
+            )  # fmt: skip
+        plan = self.plan
+        entries = [e for e in plan.factors if e.plate is not None]
+        if len(plan.structure.plates) != 1 or any(e.form is None for e in entries):
+            raise UnsupportedModelError(
+                "prediction for new members needs one plate whose observations all have a natural form", "fit.predict / fit.score",
+                ("build the model on the new data and use emppl.plan(new_model).responsibilities(fit.point)",),
+            )  # fmt: skip
+        observed = {e.factor.name: e for e in entries if e.factor.kind == "observed"}
+        missing = set(observed) - set(data)
+        if missing:
+            raise InvalidArgumentError(f"new data lack {', '.join(sorted(missing))}", "fit.predict / fit.score")
+        size = len(np.asarray(data[next(iter(observed))]))
+        parts, base = [], np.zeros(size)
+        for entry in entries:
+            form = entry.form
+            if entry.factor.kind != "observed":
+                parts.append(np.ones((size, 1)))
+                continue
+            y = np.asarray(data[entry.factor.name])
+            node = plan.structure.node(entry.factor.name)
+            wanted = tuple(n for a, n in enumerate(node.shape) if a != form.axis)
+            if y.shape[1:] != wanted or len(y) != size:
+                raise InvalidDataError(
+                    f"new {node.name} has shape {y.shape}, not ({size}, {', '.join(map(str, wanted))})", f"observed variable {node.name!r}"
+                )
+            known = {k: self._known(node.name, k, v, size, data) for k, v in form.known.items()}
+            check_support(plan.structure, entry.factor, form.family, y, 0, {k: v for k, v in known.items() if k != "exposure"})
+            features, log_base = form.featurise(y, **known)
+            parts.append(features)
+            base += log_base
+        outputs = plan.engine.terms(*plan.structure.coordinates.arguments(self.point))
+        done = mixture(np.concatenate(parts, axis=1), outputs[0], base, keep=True)
+        return done.responsibilities, done.by_member, (plan.structure.plates[0], {})
+
+    def _known(self, name: str, key: str, values: Any, size: int, data: Mapping[str, Any]) -> Any:
+        given = data.get(f"{name}.{key}")
+        if given is not None:
+            return np.asarray(given)
+        if np.ndim(values) == 0:
+            return values
+        if np.ptp(values, axis=0).any():
+            raise InvalidArgumentError(f"new data lack {name}.{key}, which varies over the rows", f"data[{name + '.' + key!r}]")
+        return np.broadcast_to(values[:1], (size, *np.shape(values)[1:]))
+
+    def to_datatree(self, draws: int = 1000, seed: int = 0) -> xr.DataTree:
+        """Laplace draws as a `posterior` of one chain, so that every ArviZ function works on a fit.
+
+        Centred at the mode of the unconstrained density, Jacobian included, which is what NUTS sees (estimate="map");
+        for "ml" the normal approximation of the estimator. Groups: posterior, point_estimate, latent.
+        """
+        structure = self.plan.structure
+        if isinstance(self.plan, SavedPlan):
+            sample = self.plan.stored["laplace"].isel(draw=slice(None, draws))
+        else:
+            arrays = laplace_draws(self.plan, self.point, self.information, draws, seed)
+            sample = _dataset(structure, {k: v[None] for k, v in arrays.items()}, ("chain", "draw"))
+        sample = sample.assign_attrs(inference_library="emppl", method="Laplace approximation")
+        tree = {"posterior": sample, "point_estimate": self.theta, "latent": self.responsibilities()}
+        return xr.DataTree.from_dict(tree)
+
+    # -- disk --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code. Written aside, then renamed."""
+        path = Path(path)
+        from emppl import __version__
+
+        structure = self.plan.structure
+        head = {
+            "format": FORMAT, "emppl": __version__, "model": structure.name, "fingerprint": fingerprint(structure),
+            "estimate": self.plan.estimate, "method": self.plan.method, "plan": str(self.plan), "status": self.status.name,
+            "log_likelihood": self.log_likelihood, "log_prior": self.log_prior, "log_posterior": self.log_posterior,
+            "n_iter": self.n_iter, "n_passes": self.n_passes, "seconds": self.seconds, "seed": self.seed,
+            "parameters": list(structure.parameter_names),
+            "points": [[p.name, p.holds, p.value, p.limit, p.text] for p in self.certificate.points],
+            "notes": list(self.certificate.notes),
+            "starts": json.loads(self.starts.to_json(orient="split", double_precision=15)),
+            "traces": [[float(v) for v in t] for t in self.traces],
+        }  # fmt: skip
+        tree = xr.DataTree.from_dict(
+            {
+                "/": xr.Dataset(attrs={"emppl": json.dumps(head)}),
+                "theta": _writable(self.theta), "trace": _writable(self.trace), "responsibilities": _writable(self.responsibilities()),
+                "assignment": _writable(self.assign()), "standard_errors": _writable(self.standard_errors()),
+                "laplace": _writable(self.to_datatree()["posterior"].to_dataset()),
+            }
+        )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            tree.to_netcdf(aside, engine="h5netcdf")
+            os.replace(aside, path)
+        except BaseException:
+            os.unlink(aside)
+            raise
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class SavedPlan:
+    """What a loaded fit remembers of its plan: the printed text, and the model's names and shapes, but no model."""
+
+    structure: Any
+    estimate: str
+    method: str
+    text: str
+    stored: dict[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, eq=False)
+class SavedStructure:
+    """Name, fingerprint, parameters and coordinates of the model that a loaded fit belongs to."""
+
+    name: str
+    fingerprint: str
+    parameter_names: tuple[str, ...]
+    dims: dict[str, tuple[str, ...]]
+    coords: dict[str, np.ndarray]
+
+    def node(self, name: str) -> Any:
+        return type("SavedNode", (), {"name": name, "dims": self.dims[name]})()
+
+
+def fingerprint(structure: Structure | SavedStructure) -> str:
+    """Names and shapes of a model's variables: two models that differ here cannot share a fit."""
+    if isinstance(structure, SavedStructure):
+        return structure.fingerprint
+    parts = [f"{n.role}:{n.name}:{n.shape}" for n in (*structure.parameters, *structure.latents, *structure.observed)]
+    return "|".join(sorted(parts))
+
+
+def load(path: str | os.PathLike[str]) -> Fit:
+    """A fit written by `Fit.save`. It holds results, not the model: refit with `emppl.fit(model, start=loaded)`.
+
+    Raises SavedFitError if the file is missing, is no saved fit, or is of a later format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SavedFitError(f"there is no file {path}", "emppl.load")
+    try:
+        tree = xr.open_datatree(path, engine="h5netcdf")
+        head = json.loads(tree.attrs["emppl"])
+        groups = {key: tree[key].to_dataset().load() for key in tree.children}
+        tree.close()
+    except (OSError, KeyError, ValueError) as problem:
+        raise SavedFitError(f"{path} is not a saved fit: {problem}", "emppl.load") from None
+    if head["format"] > FORMAT:
+        raise SavedFitError(
+            f"{path} was written by emppl {head['emppl']}, whose format this version does not know", "emppl.load", ("update emppl",)
+        )
+    theta = groups["theta"]
+    structure = SavedStructure(
+        head["model"], head["fingerprint"], tuple(head["parameters"]),
+        {str(n): tuple(str(d) for d in v.dims) for n, v in theta.items()}, {str(k): v.values for k, v in theta.coords.items()},
+    )  # fmt: skip
+    starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])
+    certificate = Certificate(tuple(Point(*p) for p in head["points"]), tuple(head["notes"]))
+    plan = SavedPlan(structure, head["estimate"], head["method"], head["plan"], groups)
+    return Fit(
+        theta, head["log_likelihood"], head["log_prior"], head["log_posterior"], Status[head["status"]], head["n_iter"], head["n_passes"],
+        head["seconds"], groups["trace"], starts, certificate, plan, [np.array(t) for t in head["traces"]], head["seed"], None,
+    )  # fmt: skip
+
+
+def make_fit(
+    plan: Plan, winner: Ascent, status: Status, information: Information | None, certificate: Certificate,
+    starts: pd.DataFrame, traces: list[np.ndarray], seed: int | None, seconds: float,
+) -> Fit:  # fmt: skip
+    """Dress the winning ascent with names, dims and coords."""
+    structure = plan.structure
+    posterior = plan.e_step(winner.theta)
+    theta = _dataset(structure, winner.theta | plan.deterministics(winner.theta))
+    trace = xr.Dataset({"log_posterior": ("iteration", winner.path)}, coords={"iteration": np.arange(len(winner.path))})
+    if winner.trace:
+        stacked = {name: np.stack([t[name] for t in winner.trace]) for name in structure.parameter_names}
+        arrays = _dataset(structure, stacked, ("iteration",)).assign_coords(iteration=np.arange(len(winner.trace)))
+        trace = xr.Dataset({"log_posterior": ("iteration", winner.path[: len(winner.trace)])}).merge(arrays)
+    return Fit(
+        theta, posterior.log_likelihood, posterior.log_prior, posterior.objective, status, winner.n_iter, winner.n_passes, seconds,
+        trace, starts, certificate, plan, traces, seed, information,
+    )  # fmt: skip
+
+
+def _dataset(structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, ...] = ()) -> xr.Dataset:
+    variables = {}
+    for name, values in arrays.items():
+        dims = structure.node(name).dims
+        coords = {d: structure.coords[d] for d in dims}
+        variables[name] = xr.DataArray(values, dims=(*lead, *dims), coords=coords)
+    return xr.Dataset(variables)
+
+
+def _writable(dataset: xr.Dataset) -> xr.Dataset:
+    """Coordinates of mixed objects become text: netCDF knows numbers and strings."""
+    for name, coord in dataset.coords.items():
+        if coord.dtype == object:
+            dataset = dataset.assign_coords({name: [str(v) for v in coord.values]})
+    return dataset.drop_attrs()

@@ -1,0 +1,326 @@
+"""Many starts, one fit: short runs, full ascents, modes counted once up to relabelling."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emppl.ascent import certificate as evidence
+from emppl.ascent.degeneracy import collapsed_on_ties, empty, narrow, spurious
+from emppl.ascent.loop import Ascent, Status, ascend, polish
+from emppl.ascent.result import Fit, make_fit
+from emppl.ascent.starts import KINDS, start_point
+from emppl.errors import InvalidArgumentError, NoStartError
+from emppl.inference.information import observed_information
+from emppl.planner import Plan
+from emppl.planner import plan as make_plan
+from emppl.structure.initial import initial_point
+
+Theta = dict[str, np.ndarray]
+USABLE = (Status.CONVERGED, Status.MAX_ITER, Status.INTERRUPTED)
+SHORT_RUN = 24  # E-steps of a short run
+CHEAP = 4e7  # densities × features of all starts' short runs up to which every start goes to the end
+CARRIED_ON = 4  # starts that go to the end where that is not cheap
+SAME_MODE = 2e-5  # nats
+TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
+
+
+@dataclass(frozen=True)
+class _Job:
+    number: int
+    kind: str
+    theta: Theta | None = field(repr=False)
+    seed: np.random.SeedSequence | None = field(repr=False)
+
+
+def fit(
+    model_or_plan: Any,
+    *,
+    starts: int = 10,
+    start: Any = None,
+    seed: int | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 2000,
+    accelerate: str | None = "squarem",
+    obs_weights: Any = None,
+    labels: Mapping[str, Any] | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    workers: int = 1,
+    **plan_options: Any,
+) -> Fit:
+    """The maximum-likelihood or MAP estimate of a model's parameters, latents summed out, with evidence that it is one.
+
+    model_or_plan: a pm.Model, or what `emppl.plan` made of it. starts: random starts; start: {name: value} on the
+    constrained scale, a Fit, or a list of these, used exactly and before the random ones (`starts=0` adds none).
+    tol: estimated gain still to be had, in nats. accelerate: "squarem" or None (textbook EM). obs_weights: one weight a
+    member, or {observed name: weights}. labels: {latent: values}, masked or −1 where unknown. workers: processes.
+    progress: called with a dict a start. Further options go to `emppl.plan` (estimate, method, freeze, support, …).
+
+    Ctrl-C returns what was reached, with Status.INTERRUPTED. Raises NoStartError if no start has a finite objective.
+    """
+    began = time.perf_counter()
+    if starts < 0 or (starts == 0 and start is None):
+        raise InvalidArgumentError(f"starts={starts} leaves nothing to start from", "starts", ("starts=10", "start={...}"))
+    if accelerate not in (None, "squarem"):
+        raise InvalidArgumentError(f"accelerate must be 'squarem' or None, not {accelerate!r}", "accelerate")
+    if not tol > 0 or max_iter < 0:
+        raise InvalidArgumentError(f"tol must be positive and max_iter not negative, not {tol} and {max_iter}", "tol, max_iter")
+    if isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
+        plan = model_or_plan
+    else:
+        if isinstance(model_or_plan, Plan):
+            given = model_or_plan
+            plan_options = {"estimate": given.estimate, "method": given.method, **given.options, **plan_options}
+        plan = make_plan(model_or_plan, obs_weights=obs_weights, labels=labels, **plan_options)
+    jobs = _jobs(plan, start, starts, seed)
+    options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
+    record = accelerate is None or len(jobs) == 1
+    results = _run(plan, jobs, options, workers, progress, record)
+    return _conclude(plan, jobs, results, options, seed, began)
+
+
+def _jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[_Job]:
+    jobs = [_Job(i, "given", theta, None) for i, theta in enumerate(_given_starts(plan, start))]
+    sequence = np.random.SeedSequence(seed)
+    if not plan.structure.parameters:
+        return [_Job(0, "nothing to estimate", {}, None)]
+    for i, child in enumerate(sequence.spawn(starts)):
+        jobs.append(_Job(len(jobs), KINDS[i % len(KINDS)] if plan.structure.plates else "prior", None, child))
+    return jobs
+
+
+def _given_starts(plan: Plan, start: Any) -> list[Theta]:
+    if start is None:
+        return []
+    several = start if isinstance(start, Sequence) and not isinstance(start, str | bytes) else [start]
+    return [_checked_start(plan, one) for one in several]
+
+
+def _checked_start(plan: Plan, start: Any) -> Theta:
+    values = dict(start.point) if hasattr(start, "point") else {str(k): np.asarray(v, dtype=float) for k, v in start.items()}
+    names = plan.structure.parameter_names
+    unknown = set(values) - set(names) - set(plan.frozen)
+    if unknown:
+        source = "the saved or earlier fit is of another model" if hasattr(start, "point") else "start"
+        raise InvalidArgumentError(
+            f"{', '.join(sorted(unknown))} is no parameter of this model", source, (f"parameters: {', '.join(names)}",)
+        )
+    theta = dict(initial_point(plan.structure)) if set(names) - set(values) else {}
+    for node in plan.structure.parameters:
+        if node.name in values:
+            try:
+                theta[node.name] = np.broadcast_to(values[node.name], node.shape).astype(float)
+            except ValueError:
+                raise InvalidArgumentError(
+                    f"start has shape {np.shape(values[node.name])} for {node.name}, which has shape {node.shape}", f"start[{node.name!r}]"
+                ) from None
+    u = plan.structure.coordinates.unconstrain(theta)
+    for node in plan.structure.parameters:
+        if np.isnan(u[plan.structure.coordinates.slices[node.name]]).any():
+            raise InvalidArgumentError(
+                f"start puts {node.name} = {np.asarray(theta[node.name])} outside its domain", f"{node.name} ~ {node.distribution}"
+            )
+    return theta
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+_SHARED: dict[str, Any] = {}  # what forked workers inherit: plans hold compiled functions, which do not pickle
+
+
+def _one(job: _Job, theta: Theta | None, options: dict[str, Any], record: bool) -> Ascent:
+    plan = _SHARED["plan"]
+    if theta is None:
+        rng = np.random.default_rng(job.seed)
+        try:
+            theta = start_point(plan, job.kind, rng)
+        except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
+            return Ascent({}, -np.inf, Status.FAILED, f"no start could be made: {problem}", 0, 0, np.inf, 0.0, np.zeros(0), [])
+    return ascend(plan, theta, record=record, **options)
+
+
+def _run(
+    plan: Plan, jobs: list[_Job], options: dict[str, Any], workers: int, progress: Any, record: bool
+) -> list[Ascent]:
+    _SHARED["plan"] = plan
+    work = sum(p.size * p.n_configurations * (d.features.shape[1] + 2) for p, d in zip(plan.structure.plates, plan.engine.plates))
+    staged = len(jobs) > CARRIED_ON + 2 and work * len(jobs) * SHORT_RUN > CHEAP and options["max_iter"] > SHORT_RUN
+    if not staged:
+        return _each(jobs, [job.theta for job in jobs], options, workers, progress, record)
+    short = _each(jobs, [job.theta for job in jobs], options | {"max_iter": SHORT_RUN, "finish": False}, workers, progress, False)
+    if any(result.status is Status.INTERRUPTED for result in short):
+        return short
+    order = sorted(range(len(jobs)), key=lambda i: -short[i].objective if np.isfinite(short[i].objective) else np.inf)
+    alive = [i for i in order if short[i].status in (Status.MAX_ITER, Status.CONVERGED)]
+    chosen = sorted({*alive[:CARRIED_ON], *(i for i, job in enumerate(jobs) if job.kind == "given")})
+    long = _each([jobs[i] for i in chosen], [short[i].theta or jobs[i].theta for i in chosen], options, workers, progress, record)
+    results = [replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short]
+    for i, result in zip(chosen, long):
+        results[i] = replace(
+            result, path=np.concatenate([short[i].path, result.path[1:]]),
+            n_iter=short[i].n_iter + result.n_iter, n_passes=short[i].n_passes + result.n_passes,
+        )  # fmt: skip
+    return results
+
+
+def _each(
+    jobs: list[_Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, progress: Any, record: bool
+) -> list[Ascent]:
+    if workers > 1 and len(jobs) > 1 and hasattr(os, "fork"):
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("fork")) as pool:
+            return list(pool.map(_one, jobs, thetas, [options] * len(jobs), [record] * len(jobs)))
+    results: list[Ascent] = []
+    best = -np.inf
+    for job, theta in zip(jobs, thetas):
+        result = _one(job, theta, options, record)
+        results.append(result)
+        if result.status in USABLE:
+            best = max(best, result.objective)
+        if progress is not None:
+            progress(
+                {
+                    "start": job.number + 1, "of": jobs[-1].number + 1, "kind": job.kind, "status": result.status.name,
+                    "log_posterior": result.objective, "best": best, "n_passes": result.n_passes,
+                }
+            )  # fmt: skip
+        if result.status is Status.INTERRUPTED:
+            break
+    return results
+
+
+# -- conclusion --------------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    plan: Plan, jobs: list[_Job], results: list[Ascent], options: dict[str, Any], seed: int | None, began: float
+) -> Fit:
+    jobs = jobs[: len(results)]
+    results = [_judged(plan, result) for result in results]
+    finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
+    if not plan.structure.parameters:
+        finite = [0]
+    if not finite:
+        reasons = {r.reason for r in results}
+        raise NoStartError(
+            f"no start of {len(results)} reached a finite objective",
+            f"first reasons: {'; '.join(sorted(reasons)[:3])}",
+            ("give a start: emppl.fit(model, start={...})", "check that the data lie in the support of the model"),
+        )
+    usable = [i for i in finite if results[i].status in USABLE]
+    saddles = [i for i in finite if results[i].status in (Status.SADDLE, Status.SHORT)]
+    doubtful = [i for i in finite if results[i].status is Status.SPURIOUS]
+    pool = usable or saddles or doubtful or finite
+    best = max(pool, key=lambda i: (results[i].objective, -i))
+    winner = results[best]
+    modes = _modes(results, finite)
+    ties = max((collapsed_on_ties(plan, r.theta, plan.e_step(r.theta)) for r in results if r.status is Status.DEGENERATE and r.theta), default=0)
+    n_rows = max((p.size for p in plan.structure.plates), default=1)
+    winner = _finished(plan, winner, options)
+    results[best], information = winner, winner.information
+    status = winner.status
+    notes = _notes(plan, results, winner, ties)
+    if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
+        status = Status.DEGENERATE
+        notes = (_unbounded_on_ties(ties), *notes)
+    certificate = _certificate(plan, winner, information, results, modes, best, options["tol"], notes)
+    table = pd.DataFrame(
+        {
+            "start": [j.number for j in jobs],
+            "kind": [j.kind for j in jobs],
+            "status": [r.status.name for r in results],
+            "reason": [r.reason for r in results],
+            "log_posterior": [r.objective for r in results],
+            "n_iter": [r.n_iter for r in results],
+            "n_passes": [r.n_passes for r in results],
+            "mode": [modes.get(i, -1) for i in range(len(results))],
+        }
+    )
+    return make_fit(
+        plan, winner, status, information, certificate, table, [r.path for r in results], seed, time.perf_counter() - began
+    )
+
+
+def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
+    """The winner with its curvature; carried on by Newton unless the user asked for the textbook iterates."""
+    usable = plan.method == "em" and plan.structure.parameters and winner.status is not Status.DEGENERATE
+    if not usable or winner.information is not None:
+        return winner
+    if options["accelerate"] is None or winner.status is not Status.CONVERGED:
+        return replace(winner, information=observed_information(plan, plan.structure.coordinates.unconstrain(winner.theta)))
+    return polish(plan, winner, options["tol"])
+
+
+def _judged(plan: Plan, result: Ascent) -> Ascent:
+    """A converged ascent looked at once more: is the mode spurious, or a saddle?"""
+    if result.status is not Status.CONVERGED or not result.theta:
+        return result
+    posterior = plan.e_step(result.theta)
+    reason = spurious(plan, result.theta, posterior)
+    if reason:
+        return replace(result, status=Status.SPURIOUS, reason=reason)
+    if result.information is not None and not result.information.is_maximum:
+        return replace(result, status=Status.SADDLE, reason="the curvature is positive in one direction")
+    return replace(result, reason=empty(plan, posterior) or result.reason)
+
+
+def _modes(results: list[Ascent], finite: list[int]) -> dict[int, int]:
+    """A number for each mode, best first: starts that ended within SAME_MODE nats of each other ended in the same one."""
+    settled = [i for i in finite if results[i].status in (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)]
+    modes: dict[int, int] = {}
+    number, last = -1, np.inf
+    for i in sorted(settled, key=lambda i: -results[i].objective):
+        if last - results[i].objective > SAME_MODE:
+            number, last = number + 1, results[i].objective
+        modes[i] = number
+    return modes
+
+
+def _unbounded_on_ties(ties: int) -> str:
+    return (
+        f"the likelihood has no maximum: {ties} observations are equal, and a component that sits on them can be made "
+        "ever narrower; what is reported is the best inner mode. A prior on the spread cures it: estimate='map'"
+    )
+
+
+def _notes(plan: Plan, results: list[Ascent], winner: Ascent, ties: int) -> tuple[str, ...]:
+    notes = []
+    collapsed = [r for r in results if r.status is Status.DEGENERATE]
+    if collapsed:
+        cure = "a prior on the spread cures it (estimate='map')" if plan.estimate == "ml" else "a prior whose density vanishes at zero spread cures it"
+        notes.append(f"{len(collapsed)} of {len(results)} starts collapsed and were set aside ({collapsed[0].reason}); {cure}")
+    higher = [r for r in results if r.status is Status.SPURIOUS and r.objective > winner.objective]
+    if higher:
+        notes.append(f"a higher but spurious mode was set aside at {max(r.objective for r in higher):.6f}: {higher[0].reason}")
+    if winner.theta:
+        posterior = plan.e_step(winner.theta)
+        for found in (narrow(plan, winner.theta, posterior), empty(plan, posterior)):
+            if found:
+                notes.append(found)
+    return tuple(notes)
+
+
+def _certificate(
+    plan: Plan, winner: Ascent, information: Any, results: list[Ascent], modes: dict[int, int], best: int, tol: float, notes: tuple[str, ...]
+) -> evidence.Certificate:
+    points = [evidence.log_joint_agrees(plan, winner.theta)]
+    if plan.structure.parameters:
+        u = plan.structure.coordinates.unconstrain(winner.theta)
+        points.append(evidence.gradient_agrees(plan, u))
+    points.append(evidence.monotone(winner.largest_fall, winner.n_iter))
+    if information is not None:
+        points.append(evidence.is_maximum(plan, information, tol))
+    elif winner.status is Status.DEGENERATE:
+        points.append(evidence.Point("maximum", False, winner.objective, 0.0, winner.reason))
+    here = modes.get(best)
+    reached = sum(1 for m in modes.values() if m == here) if here is not None else 1
+    others = len({m for i, m in modes.items() if results[i].status is Status.CONVERGED} - {here})
+    points.append(evidence.starts_agree(reached, len(results), others))
+    return evidence.Certificate(tuple(points), notes)

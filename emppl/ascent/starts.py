@@ -1,0 +1,114 @@
+"""Where ascents begin: k-means++ on the data, random members as centres, draws from the prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emppl.estep.posterior import Posterior
+from emppl.estep.tables import elements_of
+from emppl.structure.initial import initial_point
+
+Theta = dict[str, np.ndarray]
+KINDS = ("k-means++", "k-means++", "random", "k-means++", "prior")
+SOFTENING = 0.05  # share of each member that is spread over all configurations, so that no component starts empty
+
+
+def member_data(plan: Any, p: int) -> np.ndarray:
+    """What was observed of each member of plate p, as columns: [C, D]. Several rows of a member are averaged."""
+    structure = plan.structure
+    plate = structure.plates[p]
+    total = sum(node.size for node in structure.latents)
+    columns = []
+    for entry in plan.factors:
+        factor = entry.factor
+        if factor.kind != "observed" or factor.value is None or not factor.latents:
+            continue
+        elements, members = elements_of(factor, plate, total)
+        if not len(elements):
+            continue
+        y = np.asarray(factor.value.data, dtype=float)
+        core = y.reshape(factor.size, -1)[elements]  # vector observations: their coordinates
+        counts = np.bincount(members, minlength=plate.size)
+        if np.array_equal(members, np.repeat(np.arange(plate.size), counts)) and np.ptp(counts) == 0:
+            columns.append(core.reshape(plate.size, -1))
+        else:
+            sums = np.zeros((plate.size, core.shape[1]))
+            np.add.at(sums, members, core)
+            columns.append(sums / np.maximum(counts, 1)[:, None])
+    if not columns:
+        return np.zeros((plate.size, 1))
+    return np.concatenate(columns, axis=1)
+
+
+def scaled(data: np.ndarray, whiten: bool) -> np.ndarray:
+    """Columns centred, with unit spread; `whiten` also takes out their correlation."""
+    data = data - data.mean(axis=0)
+    spread = data.std(axis=0)
+    data = data / np.where(spread > 0, spread, 1.0)
+    if whiten and data.shape[1] > 1:
+        values, vectors = np.linalg.eigh(np.cov(data, rowvar=False))
+        data = data @ (vectors / np.sqrt(np.maximum(values, 1e-6 * values.max() + 1e-300)))
+    return data
+
+
+def centres_plus_plus(data: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k rows far apart: each drawn in proportion to its squared distance from those chosen (Arthur & Vassilvitskii 2007)."""
+    centres = [data[rng.integers(len(data))]]
+    distance = ((data - centres[0]) ** 2).sum(axis=1)
+    for _ in range(k - 1):
+        total = distance.sum()
+        row = rng.choice(len(data), p=distance / total) if total > 0 else rng.integers(len(data))
+        centres.append(data[row])
+        distance = np.minimum(distance, ((data - data[row]) ** 2).sum(axis=1))
+    return np.array(centres)
+
+
+def _nearest(data: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    cross = data @ centres.T
+    return ((centres**2).sum(axis=1) - 2 * cross).argmin(axis=1)
+
+
+def lloyd(data: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:
+    """A few rounds of k-means; a centre that loses its members keeps its place."""
+    for _ in range(rounds):
+        label = _nearest(data, centres)
+        for k in range(len(centres)):
+            if (label == k).any():
+                centres[k] = data[label == k].mean(axis=0)
+    return _nearest(data, centres)
+
+
+def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """A first guess of the responsibilities [C, J] of plate p."""
+    plate, engine = plan.structure.plates[p], plan.engine.plates[p]
+    j = plate.n_configurations
+    data = scaled(member_data(plan, p), whiten=bool(rng.integers(2)))
+    if kind == "k-means++":
+        label = lloyd(data, centres_plus_plus(data, j, rng), rounds=int(rng.integers(0, 6)))
+    else:
+        rows = rng.choice(len(data), size=j, replace=len(data) < j)
+        label = _nearest(data, data[rows])
+    first = np.array([data[label == k, 0].mean() if (label == k).any() else np.inf for k in range(j)])
+    order = np.argsort(first) if any(axis.ordered for axis in plan.axes) else rng.permutation(j)
+    r = np.full((plate.size, j), SOFTENING / j)
+    r[np.arange(plate.size), np.argsort(order)[label]] += 1.0 - SOFTENING
+    if engine.mask is not None:
+        r = r * engine.mask
+        r /= r.sum(axis=1, keepdims=True)
+    return r
+
+
+def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
+    """theta at which one ascent begins."""
+    structure = plan.structure
+    if not structure.plates:
+        u = structure.coordinates.unconstrain(initial_point(structure))
+        return structure.coordinates.constrain(u + rng.normal(scale=0.5, size=len(u)))
+    if kind == "prior":
+        return initial_point(structure, draw=True, seed=int(rng.integers(2**31)))
+    guess = [responsibilities(plan, p, kind, rng) for p in range(len(structure.plates))]
+    posterior: Posterior = plan.engine.summarise(guess)
+    theta = plan.m_step(initial_point(structure), posterior)
+    return theta

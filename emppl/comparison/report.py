@@ -1,0 +1,206 @@
+"""Comparison: EM's fit beside NUTS's draws, aligned, tabulated and judged."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from emppl import plots
+from emppl.comparison.members import members
+from emppl.comparison.page import write_page
+from emppl.comparison.table import COLUMNS, HDI, tabulate
+from emppl.comparison.verdicts import Evidence, Verdict, headline, heights, judge
+from emppl.errors import InvalidArgumentError
+from emppl.labels import SwitchingReport
+from emppl.labels.diagnose import examine
+from emppl.labels.draws import Theta
+from emppl.labels.relabel import reference
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEXT_ROWS = 30  # of the table in `print(comparison)`
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """EM and NUTS side by side. Made by `emppl.compare`.
+
+    `table`: a row for each number of the model. `verdicts`: failed checks first. `switching`: what was found about
+    labels. `draws`: aligned to the fit. `timing`: seconds of both and effective draws per second. `members`: latent ->
+    Dataset of EM's responsibilities (`em`) and their posterior average (`posterior`). `details`: quantile, skewness,
+    coverage and Monte Carlo error for each row of the table. `left_out`: deterministics too large for the table.
+    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start.
+    """
+
+    fit: Any
+    draws: xr.DataTree
+    table: pd.DataFrame
+    verdicts: tuple[Verdict, ...]
+    switching: SwitchingReport
+    timing: dict[str, float]
+    members: dict[str, xr.Dataset]
+    details: pd.DataFrame
+    left_out: tuple[str, ...]
+    best_draw: Theta
+
+    @property
+    def reliable(self) -> bool:
+        """Whether every check holds. Verdicts that say how mode and posterior differ do not count."""
+        return all(verdict.holds for verdict in self.verdicts if verdict.check)
+
+    @property
+    def headline(self) -> str:
+        """The answer in one or two sentences."""
+        return headline(self.verdicts, self.switching)
+
+    def __repr__(self) -> str:
+        failed = [verdict.name for verdict in self.verdicts if verdict.check and not verdict.holds]
+        state = f"{len(failed)} checks fail: {', '.join(failed)}" if failed else "all checks hold"
+        return f"Comparison({self.fit.plan.structure.name}: {len(self.table)} rows, {state})"
+
+    def __str__(self) -> str:
+        marks = {(True, True): " ", (True, False): " ", (False, True): "✗", (False, False): "~"}
+        lines = [self.headline]
+        for verdict in self.verdicts:
+            lines.append(f"{marks[verdict.holds, verdict.check]} {verdict.name:<12}{verdict.text}")
+            if verdict.advice:
+                lines.append(f"  {'':<12}→ {verdict.advice}")
+        lines += [f"  {'cost':<12}{self.cost}", "", self._text_table()]
+        return "\n".join(lines)
+
+    @property
+    def cost(self) -> str:
+        """What both took, in one line."""
+        known = {
+            "nuts_sampling_seconds": "NUTS {:.1f} s sampling",
+            "nuts_compile_seconds": "{:.1f} s compiling",
+            "ess_per_second": "{:.0f} effective draws per second",
+        }
+        parts = [f"EM {self.timing['em_seconds']:.2f} s"]
+        parts += [text.format(self.timing[key]) for key, text in known.items() if not np.isnan(self.timing[key])]
+        return " · ".join(parts)
+
+    def _text_table(self) -> str:
+        shown = self.table.head(TEXT_ROWS)
+        titles = ["EM", "se", "|  mean", "sd", f"{HDI:.0%} HDI", "", "R-hat", "ESS", "|  difference", ""]
+        cells = [["parameter", *titles]]
+        for name, row in shown.iterrows():
+            numbers = [row[column] for column in COLUMNS[:-1]]
+            texts = [_digits(number) for number in numbers[:6]]
+            texts += [f"{numbers[6]:.3f}", f"{numbers[7]:.0f}", f"{numbers[8]:.2f}", row["flag"]]
+            cells.append([str(name), *("" if text == "nan" else text for text in texts)])
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        lines = ["  " + _line(cell, widths) for cell in cells]
+        if len(self.table) > TEXT_ROWS:
+            lines.append(f"  … and {len(self.table) - TEXT_ROWS} more rows in comparison.table")
+        return "\n".join(lines)
+
+    def to_html(self, path: str | Path, *, title: str | None = None, command: str | None = None) -> Path:
+        """Write the report as one self-contained page and return its path; no network is needed to read it.
+
+        Written aside and renamed, so that a page is never half there. `title`: what to call the model (its own name
+        where none is given). `command`: the shell command that reproduces the page, where there was one.
+        """
+        return write_page(self, Path(path), title, command)
+
+    def to_datatree(self) -> xr.DataTree:
+        """All of it as an ArviZ DataTree that can be saved: aligned draws, estimate, table, permutations, members.
+
+        Groups besides those of the draws: `point_estimate`, `standard_error`, `comparison` (the table over
+        `element`), `members_<latent>`; the verdicts are JSON in the root's attribute `verdicts`.
+        """
+        tree = self.draws.copy()
+        tree["point_estimate"] = xr.DataTree(self.fit.theta)
+        tree["standard_error"] = xr.DataTree(self.fit.standard_errors())
+        table = self.table.join(self.details[["quantile", "skewness", "coverage", "mcse"]])
+        columns = {
+            name: ("element", table[name].to_numpy(dtype=str if name == "flag" else float)) for name in table.columns
+        }
+        tree["comparison"] = xr.DataTree(xr.Dataset(columns, coords={"element": table.index.to_numpy(dtype=str)}))
+        for name, dataset in self.members.items():
+            tree[f"members_{name}"] = xr.DataTree(dataset)
+        records = [asdict(verdict) for verdict in self.verdicts]
+        tree.attrs["verdicts"] = json.dumps(records, ensure_ascii=False)
+        tree.attrs["headline"] = self.headline
+        return tree
+
+    def plot_marginals(self, limit: int = plots.PANELS) -> "Figure":
+        """Aligned posterior of each parameter with EM's estimate ± 1.96 standard errors on top."""
+        return plots.marginals(self, limit)
+
+    def plot_ascent(self) -> "Figure":
+        """Objective of every start by iteration, the winner bold."""
+        return plots.ascent(self.fit)
+
+    def plot_permutations(self) -> "Figure":
+        """Labelling of every draw, chain by chain. Raises InvalidArgumentError for a model without symmetry."""
+        return plots.permutations(self.switching)
+
+    def plot_responsibilities(self, latent: str | None = None) -> "Figure":
+        """EM's responsibilities against their posterior average, of one latent (the first where none is named)."""
+        return plots.responsibilities(self, latent)
+
+    def plot_forest(self, limit: int = plots.FOREST_ROWS) -> "Figure":
+        """EM's estimate and interval on the scale of the posterior: in posterior sds from the posterior mean."""
+        return plots.forest(self, limit)
+
+    def plot_data(self) -> "Figure | None":
+        """Observed data by component, None where they are not one or more numbers for each member of a latent."""
+        return plots.data(self)
+
+
+def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison:
+    """EM's fit beside draws of the same posterior: labels aligned, numbers tabulated, differences judged.
+
+    `draws`: a DataTree as `emppl.sample` or `pm.sample` return it; every draw is aligned to the fit's labels by
+    `method` (see `emppl.relabel`). Posterior probabilities of the latents are read from the `latent` group, and
+    computed where there is none. Raises InvalidArgumentError when the draws lack the model's parameters.
+    Cost: about 200 evaluations of the objective, besides the alignment.
+    """
+    if not hasattr(fit, "point"):
+        raise InvalidArgumentError(
+            f"compare needs a Fit first, not {type(fit).__name__}",
+            "the argument `fit`",
+            ("comparison = emppl.compare(emppl.fit(model), emppl.sample(model))",),
+        )
+    plan, point, theta = reference(draws, fit, None)
+    switching, aligned = examine(draws, plan, point, theta, method)
+    table, details, left_out = tabulate(fit, aligned)
+    averaged = members(fit, aligned)
+    found = heights(fit, aligned)
+    verdicts = judge(Evidence(fit, aligned, table, details, switching, averaged, found))
+    timing = _timing(fit, aligned, table[~details["derived"].astype(bool)])
+    return Comparison(fit, aligned, table, verdicts, switching, timing, averaged, details, left_out, found.best)
+
+
+def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, float]:
+    """Seconds of EM and NUTS (nan where the draws do not say), the least ESS and that by second of sampling."""
+    attrs = {**draws["posterior"].attrs, **draws.attrs}
+    sampling = float(attrs.get("sampling_seconds", attrs.get("sampling_time", np.nan)))
+    ess = table["ess_bulk"].dropna()
+    least = float(ess.min()) if len(ess) else np.nan
+    return {
+        "em_seconds": float(fit.seconds),
+        "nuts_sampling_seconds": sampling,
+        "nuts_compile_seconds": float(attrs.get("compile_seconds", np.nan)),
+        "ess_min": least,
+        "ess_per_second": least / sampling if sampling > 0 else np.nan,
+    }
+
+
+def _digits(value: float) -> str:
+    """Three decimals, more for small numbers and fewer for large ones."""
+    size = abs(value)
+    if size and (size < 1e-2 or size >= 1e5):
+        return f"{value:.2e}"
+    return f"{value:.3f}" if size < 1000 else f"{value:.1f}"
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    numbers = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([cells[0].ljust(widths[0]), *numbers, cells[-1]]).rstrip()

@@ -1,0 +1,45 @@
+"""Small graphs become callable in a fraction of a second: PyTensor interpreted, no compiler to wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytensor
+from pytensor.compile.mode import OPT_FAST_RUN, Mode
+from pytensor.graph.replace import clone_replace
+from pytensor.graph.traversal import ancestors
+
+INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
+
+
+@cache
+def interpreted_mode() -> Mode:
+    """Python linker; fusion is left out because a Python Elemwise takes at most 32 operands.
+
+    Checks of distribution parameters become minus infinity instead of exceptions, as in PyMC's own compiled functions.
+    """
+    optimizer = OPT_FAST_RUN.excluding(*INTERPRETED_EXCLUSIONS).including("local_check_parameter_to_ninf_switch")
+    return Mode(linker="py", optimizer=optimizer)
+
+
+def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True) -> Any:
+    """A PyTensor function over `inputs`; unused inputs are allowed, since one signature serves several graphs."""
+    mode = interpreted_mode() if optimise else Mode(linker="py", optimizer=None)
+    with pytensor.config.change_flags(cxx=""):  # else folding constants would call the C compiler
+        function = pytensor.function(list(inputs), outputs, mode=mode, on_unused_input="ignore")
+    function.trust_input = True
+    return function
+
+
+def substitute(graphs: Sequence[Any], replacements: dict[Any, Any]) -> list[Any]:
+    """The graphs with some variables replaced; types may change (a length becomes known, an axis is added)."""
+    if not replacements:
+        return list(graphs)
+    return list(clone_replace(list(graphs), replace=replacements, rebuild_strict=False))
+
+
+def depends_on(graph: Any, variables: set[Any]) -> bool:
+    """Whether any of `variables` stands in the graph."""
+    return any(node in variables for node in ancestors([graph]))

@@ -1,0 +1,44 @@
+"""Every exception that a user of emppl can meet: what happened, where, and the ways out."""
+
+from __future__ import annotations
+
+
+class EmpplError(Exception):
+    """Base of all errors raised on purpose: `what` was met, `where`, and `remedies`, the ways out."""
+
+    def __init__(self, what: str, where: str = "", remedies: tuple[str, ...] = ()) -> None:
+        super().__init__(what, where, tuple(remedies))  # all of them: multi-start pickles errors across processes
+        self.what, self.where, self.remedies = what, where, tuple(remedies)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.remedies:
+            lines.append("  ways out:")
+            lines.extend(f"  - {remedy}" for remedy in self.remedies)
+        return "\n".join(lines)
+
+
+class UnsupportedModelError(EmpplError, NotImplementedError):
+    """No exact rule covers a part of the model."""
+
+
+class InvalidDataError(EmpplError, ValueError):
+    """Data that no model of this kind can have produced: missing, infinite, outside the support, of a wrong shape."""
+
+
+class InvalidArgumentError(EmpplError, ValueError):
+    """An argument names something that the model does not have, or gives it a value it cannot take."""
+
+
+class DegenerateDataError(EmpplError, ValueError):
+    """Data on which the model has no maximum or no unique one: too few distinct rows, a constant column."""
+
+
+class NoStartError(EmpplError, RuntimeError):
+    """No start reached a finite objective, so there is nothing to report as a fit."""
+
+
+class SavedFitError(EmpplError, ValueError):
+    """A saved fit cannot be read, or belongs to another model."""

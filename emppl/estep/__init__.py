@@ -1,0 +1,1 @@
+"""theta → Posterior: one engine a topology."""

@@ -1,0 +1,28 @@
+"""What an E-step hands to an M-step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Expected statistics of one E-step, a pair of arrays for each plate.
+
+    objective: log_likelihood (of the members; hard: of the best assignment) + log_prior.
+    statistics[p] [J, F]; counts[p] [J]; responsibilities[p] [C, J] where a graph factor or the caller needs them.
+    """
+
+    log_likelihood: float
+    log_prior: float
+    statistics: tuple[np.ndarray, ...] = field(repr=False)
+    counts: tuple[np.ndarray, ...] = field(repr=False)
+    responsibilities: tuple[np.ndarray | None, ...] = field(repr=False)
+    by_member: tuple[np.ndarray | None, ...] = field(repr=False)
+
+    @property
+    def objective(self) -> float:
+        value = self.log_likelihood + self.log_prior
+        return value if np.isfinite(value) else -np.inf

@@ -1,0 +1,128 @@
+"""Observed information by differentiating the Fisher gradient, and what follows: standard errors, Laplace, Newton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+FLAT_CURVATURE = 1e-7  # relative to the largest: below it a direction counts as not identified
+BORDER = 18.0  # a logit or log beyond this is on the border for all that doubles can tell
+
+
+@dataclass(frozen=True, eq=False)
+class Information:
+    """Curvature of the objective at unconstrained coordinates u [P].
+
+    `interior` [P]: coordinates that are not on the border; gradient and information are over these alone.
+    """
+
+    u: np.ndarray = field(repr=False)
+    interior: np.ndarray = field(repr=False)
+    gradient: np.ndarray = field(repr=False)
+    information: np.ndarray = field(repr=False)  # minus the Hessian, symmetrised
+
+    @cached_property
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues (ascending) and vectors of the information."""
+        if not len(self.information):
+            return np.zeros(0), np.zeros((0, 0))
+        return np.linalg.eigh(self.information)
+
+    @property
+    def smallest_curvature(self) -> float:
+        """Smallest eigenvalue over the largest in size: negative at a saddle, about zero where not identified."""
+        values, _ = self.spectrum
+        return float(values[0] / np.abs(values).max()) if len(values) and np.abs(values).max() > 0 else 1.0
+
+    @property
+    def is_maximum(self) -> bool:
+        return self.smallest_curvature > -FLAT_CURVATURE
+
+    @property
+    def flat_directions(self) -> np.ndarray:
+        """Unit vectors [n, P] along which the objective does not bend."""
+        values, vectors = self.spectrum
+        flat = np.abs(values) <= FLAT_CURVATURE * (np.abs(values).max() if len(values) else 1.0)
+        full = np.zeros((int(flat.sum()), len(self.u)))
+        full[:, self.interior] = vectors[:, flat].T
+        return full
+
+    def step(self) -> np.ndarray:
+        """The Newton step [P], with curvature of the wrong sign turned round, so that it always points uphill."""
+        values, vectors = self.spectrum
+        full = np.zeros(len(self.u))
+        if len(values):
+            floor = 1e-9 * np.abs(values).max() + 1e-300
+            full[self.interior] = vectors @ ((vectors.T @ self.gradient) / np.maximum(np.abs(values), floor))
+        return full
+
+    @property
+    def decrement(self) -> float:
+        """Half the Newton decrement squared: the gain, in nats, that a quadratic model says is left."""
+        values, vectors = self.spectrum
+        if not len(values):
+            return 0.0
+        bent = np.abs(values) > FLAT_CURVATURE * np.abs(values).max()
+        slope = vectors.T @ self.gradient
+        return float(0.5 * np.sum(slope[bent] ** 2 / np.abs(values[bent])))
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """Inverse information [P, P]; nan in coordinates on the border or mixed up in a flat direction."""
+        n = len(self.u)
+        full = np.full((n, n), np.nan)
+        values, vectors = self.spectrum
+        if not len(values):
+            return full
+        good = values > FLAT_CURVATURE * np.abs(values).max()
+        inverse = (vectors[:, good] / values[good]) @ vectors[:, good].T
+        touched = np.any(np.abs(vectors[:, ~good]) > 1e-6, axis=1)
+        inverse[touched] = np.nan
+        inverse[:, touched] = np.nan
+        full[np.ix_(self.interior, self.interior)] = inverse
+        return full
+
+
+def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> Information:
+    """Minus the Hessian of the objective at u [P], by central differences of the Fisher gradient: 2 P E-steps.
+
+    gradient_of(u) → gradient [P]; the plan's own objective unless given (the Laplace approximation adds the Jacobian).
+    """
+    if gradient_of is None:
+
+        def gradient_of(v: np.ndarray) -> np.ndarray:
+            return plan.gradient(v)[1]
+
+    interior = np.isfinite(u) & (np.abs(u) < BORDER) | _untransformed(plan)
+    interior &= np.isfinite(u)
+    inside = np.flatnonzero(interior)
+    point = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * 2 * BORDER)
+    centre = gradient_of(point)[inside]
+    hessian = np.zeros((len(inside), len(inside)))
+    for row, i in enumerate(inside):
+        h = 1e-5 * max(1.0, abs(point[i]))
+        up, down = point.copy(), point.copy()
+        up[i] += h
+        down[i] -= h
+        hessian[row] = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
+    hessian = 0.5 * (hessian + hessian.T)
+    bad = ~np.isfinite(hessian).all(axis=1)
+    if bad.any():
+        keep = inside[~bad]
+        interior = np.zeros_like(interior)
+        interior[keep] = True
+        hessian, centre = hessian[np.ix_(~bad, ~bad)], centre[~bad]
+    return Information(np.asarray(u, float), interior, centre, -hessian)
+
+
+def _untransformed(plan: Any) -> np.ndarray:
+    """Coordinates of parameters without a transform: a large number there is no border."""
+    coordinates = plan.structure.coordinates
+    mask = np.zeros(coordinates.size, dtype=bool)
+    for node in coordinates.parameters:
+        if node.transform is None:
+            mask[coordinates.slices[node.name]] = True
+    return mask

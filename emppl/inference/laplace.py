@@ -1,0 +1,85 @@
+"""Normal approximations at the mode: standard errors by the delta method, and Laplace draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emppl.inference.information import Information, observed_information
+
+Theta = dict[str, np.ndarray]
+
+
+def standard_errors(plan: Any, information: Information | None) -> Theta:
+    """Standard errors of parameters and deterministics on their own scale: sqrt diag(J Sigma J')."""
+    structure = plan.structure
+    everything = [*structure.parameters, *structure.deterministics]
+    if information is None:
+        return {node.name: np.full(node.shape, np.nan) for node in everything}
+    coordinates = structure.coordinates
+    u, covariance = information.u, information.covariance
+    bad = ~np.isfinite(np.diag(covariance))
+    point = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * 36.0)
+    jacobians: dict[str, list[np.ndarray]] = {node.name: [] for node in everything}
+    for i in range(coordinates.size):
+        h = 1e-5 * max(1.0, abs(point[i]))
+        ends = []
+        for sign in (1.0, -1.0):
+            moved = point.copy()
+            moved[i] += sign * h
+            theta = coordinates.constrain(moved)
+            ends.append(theta | plan.deterministics(theta))
+        for name in jacobians:
+            jacobians[name].append((ends[0][name] - ends[1][name]) / (2 * h))
+    errors = {}
+    filled = np.where(bad[:, None] | bad[None, :], 0.0, covariance)
+    for node in everything:
+        j = np.stack(jacobians[node.name], axis=-1) if jacobians[node.name] else np.zeros((*node.shape, 0))
+        variance = np.einsum("...i,ij,...j->...", j, filled, j)
+        scale = np.abs(j).max(axis=-1, keepdims=True) if j.shape[-1] else 0.0
+        touched = (np.abs(j) > 1e-8 * scale)[..., bad].any(axis=-1) if bad.any() else np.zeros(node.shape, bool)
+        errors[node.name] = np.where(touched, np.nan, np.sqrt(np.maximum(variance, 0.0)))
+    return errors
+
+
+def laplace_draws(plan: Any, theta: Theta, information: Information | None, draws: int, seed: int) -> Theta:
+    """{name: [draws, *shape]}: normal on the unconstrained scale, mapped back.
+
+    For "map" centred at the mode of the density that NUTS sees (log posterior + log Jacobian), a few Newton steps from
+    theta; for "ml" at the estimate itself. Coordinates on a border or not identified stay at the mode.
+    """
+    coordinates = plan.structure.coordinates
+    u = coordinates.unconstrain(theta)
+    u = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * 36.0)
+    if plan.estimate == "map" and plan.method == "em":
+
+        def gradient(v: np.ndarray) -> np.ndarray:
+            return plan.gradient(v)[1] + np.asarray(coordinates.log_jacobian(v)[1])
+
+        def value(v: np.ndarray) -> float:
+            return plan.log_posterior(coordinates.constrain(v)) + float(coordinates.log_jacobian(v)[0])
+
+        here = value(u)
+        for _ in range(20):
+            information = observed_information(plan, u, gradient)
+            if information.decrement < 1e-8:
+                break
+            step, size = information.step(), 1.0
+            size = min(1.0, 3.0 / max(np.abs(step).max(), 1e-300))
+            while size > 1e-6 and not value(u + size * step) > here:
+                size /= 2
+            if size <= 1e-6:
+                break
+            u = u + size * step
+            here = value(u)
+    if information is None:
+        covariance = np.zeros((coordinates.size, coordinates.size))
+    else:
+        covariance = np.nan_to_num(information.covariance)
+    values, vectors = np.linalg.eigh(covariance) if coordinates.size else (np.zeros(0), np.zeros((0, 0)))
+    noise = np.random.default_rng(seed).normal(size=(draws, coordinates.size))
+    points = u + (noise * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    samples = [coordinates.constrain(p) for p in points]
+    samples = [s | plan.deterministics(s) for s in samples]
+    return {name: np.stack([s[name] for s in samples]) for name in samples[0]} if samples else {}

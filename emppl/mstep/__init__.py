@@ -1,0 +1,1 @@
+"""Posterior → theta: one update a block."""

@@ -1,0 +1,86 @@
+"""The expected log joint and its gradient from the graph, and the numeric M-steps that climb it.
+
+Q(u; S, R) = sum over plates of <eta(theta), S> + <table(theta), R>, plus what depends on parameters alone. Where all
+factors have a natural form it costs nothing in N. By Fisher's identity its gradient at the posterior of the same
+theta is the gradient of the marginal log posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from emppl.compiling import compile_graph, substitute
+from emppl.estep.posterior import Posterior
+from emppl.mstep.search import climb
+from emppl.structure.coordinates import Coordinates
+
+NATURAL_RULE = "natural form"
+AUTODIFF_RULE = "autodiff"
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedLogJoint:
+    """Q as a function of unconstrained coordinates; compiled at the first call, since closed forms never need it."""
+
+    coordinates: Coordinates = field(repr=False)
+    etas: tuple[Any, ...] = field(repr=False)  # a graph [J, F] a plate, in the parameters' values
+    tables: tuple[Any | None, ...] = field(repr=False)  # a graph [J, C] a plate
+    direct: Any = field(repr=False)  # log-likelihood without latents + log prior, a scalar graph
+
+    @cached_property
+    def _function(self) -> Any:
+        statistics = [pt.dmatrix(f"statistics_{i}") for i in range(len(self.etas))]
+        responsibilities = [pt.dmatrix(f"responsibilities_{i}") for i, t in enumerate(self.tables) if t is not None]
+        terms = [self.direct]
+        rest = iter(responsibilities)
+        for eta, table, expected in zip(self.etas, self.tables, statistics):
+            terms.append(pt.switch(pt.eq(expected, 0), 0.0, eta * expected).sum())
+            if table is not None:
+                r = next(rest).T
+                terms.append(pt.switch(pt.eq(r, 0), 0.0, table * r).sum())
+        total = pt.stack([pt.as_tensor(t).astype("float64") for t in terms]).sum()
+        replacements = dict(zip(self.coordinates.values, self.coordinates.graphs.values()))
+        (value,) = substitute([total], replacements)
+        gradient = pytensor.grad(value, self.coordinates.vector, disconnected_inputs="ignore")
+        return compile_graph([self.coordinates.vector, *statistics, *responsibilities], [value, gradient])
+
+    def __call__(self, u: np.ndarray, posterior: Posterior, weights: tuple[np.ndarray | None, ...]) -> tuple[float, np.ndarray]:
+        """Q and its gradient [P] at u, for the statistics of `posterior`."""
+        arguments = list(posterior.statistics)
+        for table, r, w in zip(self.tables, posterior.responsibilities, weights):
+            if table is not None:
+                arguments.append(r if w is None else r * w[:, None])
+        with np.errstate(all="ignore"):
+            value, gradient = self._function(np.asarray(u, float), *arguments)
+        return float(value), np.asarray(gradient, float)
+
+
+@dataclass(frozen=True, eq=False)
+class NumericUpdate:
+    """Climbs Q in the coordinates of some parameters, the others held. Never ends below where it began."""
+
+    names: tuple[str, ...]
+    expected: ExpectedLogJoint = field(repr=False)
+    weights: tuple[np.ndarray | None, ...] = field(repr=False)
+    rule: str = NATURAL_RULE
+    max_steps: int = 30  # a generalised M-step: what is left is climbed in the next iteration
+
+    def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
+        coordinates = self.expected.coordinates
+        free = np.concatenate([np.arange(coordinates.size)[coordinates.slices[name]] for name in self.names])
+        start = coordinates.unconstrain(theta)
+        start = np.where(np.isfinite(start), start, np.where(np.isnan(start), 0.0, np.sign(start) * 30.0))
+        mask = np.zeros(coordinates.size, dtype=bool)
+        mask[free] = True
+        scale = max(1.0, float(sum(s.sum() for s in posterior.counts)))
+        u, value, _ = climb(lambda v: self.expected(v, posterior, self.weights), start, mask, scale, self.max_steps)
+        if not np.isfinite(value):
+            return None
+        constrained = coordinates.constrain(u)
+        return {name: constrained[name] for name in self.names}

@@ -1,0 +1,380 @@
+"""Closed-form M-steps: expected statistics plus the pseudo-statistics of the prior, then the family's `maximise`.
+
+Which element of which parameter each of the family's parameters is, is read from values: at two random points the
+op's parameters are compared with every element of theta. So `bias[z]`, `switch(z, a, b)`, `stack([p, q])[z]`, tied
+and transformed parameters are the same case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pymc as pm
+
+from emppl.compiling import compile_graph
+from emppl.estep.posterior import Posterior
+from emppl.mstep.update import Refusal
+from emppl.rules.natural import NaturalForm
+from emppl.rules.tables import conjugates_of
+from emppl.structure.types import Factor, Structure
+
+RULE = "closed form"
+FLAT = (pm.Flat, pm.HalfFlat, pm.Uniform)
+
+LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter); and back
+    "identity": (lambda t: t, lambda v: v),
+    "sqrt": (np.sqrt, np.square),
+    "square": (np.square, np.sqrt),
+    "exp": (np.exp, np.log),
+    "reciprocal": (lambda t: 1.0 / t, lambda v: 1.0 / v),
+    "reciprocal_sqrt": (lambda t: 1.0 / np.sqrt(t), lambda v: 1.0 / np.square(v)),
+    "one_minus": (lambda t: 1.0 - t, lambda v: 1.0 - v),
+    "sigmoid": (lambda t: 1.0 / (1.0 + np.exp(-t)), lambda v: np.log(v) - np.log1p(-v)),
+    "negative": (lambda t: -t, lambda v: -v),
+}
+
+
+def _packed_cholesky(cov: np.ndarray) -> np.ndarray:
+    rows, columns = np.tril_indices(cov.shape[-1])
+    return np.linalg.cholesky(cov)[..., rows, columns]
+
+
+def _diagonal(cov: np.ndarray) -> np.ndarray | None:
+    d = cov.shape[-1]
+    off = cov[..., ~np.eye(d, dtype=bool)]
+    return None if off.size and np.any(np.abs(off) > 1e-12 * np.abs(cov).max()) else np.diagonal(cov, axis1=-2, axis2=-1)
+
+
+def _common_diagonal(cov: np.ndarray) -> np.ndarray | None:
+    diagonal = _diagonal(cov)
+    if diagonal is None or np.ptp(diagonal, axis=-1).max() > 1e-12 * np.abs(diagonal).max():
+        return None
+    return diagonal.mean(axis=-1, keepdims=True)
+
+
+# How a covariance may be written: what of it the user's parameter is, and what of a scatter matrix maximises it.
+COVARIANCES: dict[str, tuple[Callable, Callable]] = {
+    "covariance": (lambda c: c.reshape(*c.shape[:-2], -1), lambda c: c.reshape(*c.shape[:-2], -1)),
+    "packed Cholesky factor": (_packed_cholesky, _packed_cholesky),
+    "standard deviations": (
+        lambda c: None if _diagonal(c) is None else np.sqrt(_diagonal(c)),
+        lambda c: np.sqrt(np.diagonal(c, axis1=-2, axis2=-1)),
+    ),
+    "variances": (_diagonal, lambda c: np.diagonal(c, axis1=-2, axis2=-1)),
+    "common standard deviation": (
+        lambda c: None if _common_diagonal(c) is None else np.sqrt(_common_diagonal(c)),
+        lambda c: np.sqrt(np.diagonal(c, axis1=-2, axis2=-1).mean(axis=-1, keepdims=True)),
+    ),
+    "common variance": (_common_diagonal, lambda c: np.diagonal(c, axis1=-2, axis2=-1).mean(axis=-1, keepdims=True)),
+}
+
+
+@dataclass(frozen=True)
+class _Role:
+    """One parameter of the family: where in theta its cells come from (index [groups, entries]), by which link."""
+
+    index: np.ndarray
+    factor: np.ndarray  # known numbers that multiply the parameter, as index
+    groups: np.ndarray  # [cells]
+    invert: Callable[[np.ndarray], np.ndarray]
+    link: str
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """theta of a block from expected statistics, in one step."""
+
+    form: NaturalForm = field(repr=False)
+    plate: int | None
+    columns: slice
+    names: tuple[str, ...]
+    layout: "ThetaLayout" = field(repr=False)
+    roles: dict[str, _Role] = field(repr=False)
+    fixed: dict[str, np.ndarray] = field(repr=False)
+    pseudo: dict[str, np.ndarray] = field(repr=False)
+    inside: Callable[[dict[str, np.ndarray]], bool] = field(repr=False)
+    rule: str = RULE
+    why: str = ""
+
+    def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
+        statistics = self.form.features if self.plate is None else posterior.statistics[self.plate][:, self.columns]
+        cells = self.form.cell_statistics(statistics)
+        groups = {name: role.groups for name, role in self.roles.items()}
+        family, frame = self.form.family, self.form.frame
+        with np.errstate(all="ignore"):
+            values = family.maximise(cells, groups, self.fixed, self.pseudo)
+            if values is None:
+                return None
+            if frame is not None:
+                first = {name: _first_cells(role.groups) for name, role in self.roles.items()}
+                values = _out_of_frame(family, values, frame, first)
+            flat = self.layout.ravel(theta)
+            for name, value in values.items():
+                role = self.roles[name]
+                try:
+                    entries = role.invert(value)
+                except np.linalg.LinAlgError:
+                    return None
+                flat[role.index] = np.asarray(entries).reshape(role.index.shape) / role.factor
+        new = self.layout.unravel(flat, self.names)
+        if not all(np.isfinite(v).all() for v in new.values()) or not self.inside(new):
+            return None
+        return new
+
+
+@dataclass(frozen=True, eq=False)
+class ThetaLayout:
+    """All parameters laid end to end, on the constrained scale."""
+
+    shapes: dict[str, tuple[int, ...]]
+    starts: dict[str, int]
+    size: int
+
+    @classmethod
+    def of(cls, structure: Structure) -> "ThetaLayout":
+        starts, total = {}, 0
+        for node in structure.parameters:
+            starts[node.name] = total
+            total += node.size
+        return cls({n.name: n.shape for n in structure.parameters}, starts, total)
+
+    def ravel(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.ravel(np.asarray(theta[name], float)) for name in self.shapes]) if self.shapes else np.zeros(0)
+
+    def part(self, name: str) -> np.ndarray:
+        start = self.starts[name]
+        return np.arange(start, start + int(np.prod(self.shapes[name], dtype=int)))
+
+    def unravel(self, flat: np.ndarray, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        return {name: flat[self.part(name)].reshape(self.shapes[name]) for name in (names or self.shapes)}
+
+    def owner(self, index: np.ndarray) -> set[str]:
+        return {name for name in self.shapes if np.isin(index, self.part(name)).any()}
+
+
+def closed_form(
+    structure: Structure,
+    names: tuple[str, ...],
+    forms: list[tuple[NaturalForm, int | None, slice]],
+    others: list[Factor],
+    priors: list[Factor],
+    use_priors: bool,
+) -> ClosedForm | Refusal:
+    """A closed-form update of the parameters `names`, or why there is none.
+
+    forms: natural forms that the block enters, each with its plate and its columns in that plate's features;
+    others: factors of the block without natural form; priors: the block's prior factors.
+    """
+    if others:
+        return Refusal(RULE, f"{others[0].name} has no natural form")
+    if not forms:
+        return Refusal(RULE, "no observation or latent depends on it")
+    if len(forms) > 1:
+        return Refusal(RULE, f"shared by {' and '.join(f.factor.name for f, *_ in forms)}")
+    form, plate, columns = forms[0]
+    if form.family is None or not form.params:
+        return Refusal(RULE, f"{form.factor.name} enters only through its density, not as a family with parameters")
+    layout = ThetaLayout.of(structure)
+    coordinates = structure.coordinates
+    rng = np.random.default_rng(11)
+    points = [coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size)) for _ in range(2)]
+    function = compile_graph(coordinates.values, list(form.params.values()))
+    draws = [function(*coordinates.arguments(theta)) for theta in points]
+    flats = [layout.ravel(theta) for theta in points]
+    roles, fixed = {}, {}
+    for i, name in enumerate(form.params):
+        pair = [np.asarray(draw[i], float) for draw in draws]
+        if np.array_equal(*pair):
+            fixed[name] = pair[0]
+            continue
+        role = _covariance_role(pair, flats) if name == "cov" else _element_role(pair, flats)
+        if role is None:
+            return Refusal(RULE, f"{name} of {form.factor.name} is not a parameter itself but a function of several")
+        roles[name] = role
+    indices = np.concatenate([role.index.ravel() for role in roles.values()]) if roles else np.zeros(0, int)
+    if len(np.unique(indices)) != len(indices):
+        return Refusal(RULE, f"one number of {' and '.join(names)} stands for several parameters of {form.factor.name}")
+    wanted = np.concatenate([layout.part(name) for name in names])
+    missing = np.setdiff1d(wanted, indices)
+    if len(missing):
+        owner = sorted(layout.owner(missing))[0]
+        return Refusal(RULE, f"some elements of {owner} enter no observation")
+    framed_fixed = _fixed_into_frame(form, fixed)
+    if framed_fixed is None:
+        return Refusal(RULE, "a known parameter cannot be taken into the frame of the data")
+    empty = _try(form, roles, framed_fixed)
+    if empty is None:
+        return Refusal(RULE, f"parameters of {form.factor.name} are tied across cells that differ in another parameter")
+    pseudo: dict[str, np.ndarray] | Refusal = {}
+    if use_priors:
+        pseudo = _pseudo_statistics(structure, form, roles, fixed, priors, layout)
+        if isinstance(pseudo, Refusal):
+            return pseudo
+    why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
+    return ClosedForm(
+        form, plate, columns, names, layout, roles, framed_fixed, pseudo, _inside_check(structure, names), RULE, why
+    )
+
+
+def _first_cells(groups: np.ndarray) -> np.ndarray:
+    return np.unique(groups, return_index=True)[1]
+
+
+def _cells_of_frame(frame: Any, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and whitening of chosen cells; a frame that all cells share (vectors) is returned as it is."""
+    if np.ndim(frame.whiten) == 2:
+        return frame.centre, frame.whiten
+    return frame.centre[cells], frame.whiten[cells]
+
+
+def _out_of_frame(family: Any, values: dict[str, np.ndarray], frame: Any, first: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    back = {}
+    for name, value in values.items():
+        centre, whiten = _cells_of_frame(frame, first[name])
+        back |= family.out_of_frame({name: value}, centre, whiten)
+    return back
+
+
+def _fixed_into_frame(form: NaturalForm, fixed: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    if form.frame is None or not fixed:
+        return fixed
+    numbers = {name: np.zeros_like(next(iter(fixed.values()))) for name in form.params}
+    if len({v.shape for v in fixed.values()}) == 1 and all(np.ndim(v) == 1 for v in fixed.values()):
+        arguments = [fixed.get(name, numbers[name]) for name in form.params]
+    else:
+        shapes = {name: graph.type.shape for name, graph in form.params.items()}
+        if any(None in s for s in shapes.values()):
+            return None
+        arguments = [fixed.get(name, np.zeros(shapes[name])) for name in form.params]
+    moved = dict(zip(form.params, form.family.into_frame(form.frame, *arguments)))
+    return {name: np.asarray(moved[name], float) for name in fixed}
+
+
+def _try(form: NaturalForm, roles: dict[str, _Role], fixed: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    statistics = form.cell_statistics(np.ones((form.eta.type.shape[0], form.features.shape[1])))
+    with np.errstate(all="ignore"):
+        return form.family.maximise(np.abs(statistics) + 1.0, {n: r.groups for n, r in roles.items()}, fixed, {})
+
+
+def _match(seen: list[np.ndarray], candidates: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """For each entry the element of theta that it is, at both points, up to a known factor; None where one has none."""
+    index, factor = np.empty(seen[0].size, dtype=int), np.empty(seen[0].size)
+    for i, (a, b) in enumerate(zip(seen[0].ravel(), seen[1].ravel())):
+        with np.errstate(all="ignore"):
+            first, second = a / candidates[0], b / candidates[1]
+            same = np.isfinite(first) & (np.abs(first - second) <= 1e-9 * np.abs(first)) & (first != 0)
+        found = np.flatnonzero(same)
+        if not len(found):
+            return None
+        best = found[np.argmin(np.abs(np.log(np.abs(first[found]))))]
+        index[i] = best
+        factor[i] = 1.0 if abs(first[best] - 1.0) < 1e-9 else first[best]
+    return index.reshape(seen[0].shape), factor.reshape(seen[0].shape)
+
+
+def _role(seen: list[np.ndarray], candidates: list[np.ndarray], back: Callable, link: str) -> _Role | None:
+    matched = _match(seen, candidates)
+    if matched is None:
+        return None
+    index, factor = (m.reshape(len(m), -1) for m in matched)
+    rows, first, groups = np.unique(index, axis=0, return_index=True, return_inverse=True)
+    groups = groups.ravel()
+    if not np.allclose(factor, factor[first][groups], rtol=1e-9):
+        return None  # the same parameter under several factors: no one number maximises all
+    return _Role(rows, factor[first], groups, back, link if np.all(factor == 1.0) else f"{link} × known numbers")
+
+
+def _element_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role | None:
+    for link, (forward, back) in LINKS.items():
+        with np.errstate(all="ignore"):
+            role = _role(pair, [forward(flat) for flat in flats], lambda v: v, link)
+        if role is not None:
+            # value = factor × link(parameter): the factor is divided out before the link is undone
+            return _Role(role.index, np.ones_like(role.factor), role.groups, _undo(role.factor, back), role.link)
+    return None
+
+
+def _undo(factor: np.ndarray, back: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda value: back(np.asarray(value).reshape(factor.shape) / factor)
+
+
+def _covariance_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role | None:
+    for link, (read, maximum) in COVARIANCES.items():
+        try:
+            seen = [read(cov) for cov in pair]
+        except np.linalg.LinAlgError:
+            continue
+        if any(s is None for s in seen):
+            continue
+        role = _role(seen, flats, maximum, link)
+        if role is None or (link == "covariance" and any(len(set(row)) < len(row) for row in role.index)):
+            continue
+        return role
+    return None
+
+
+def _inside_check(structure: Structure, names: tuple[str, ...]) -> Callable[[dict[str, np.ndarray]], bool]:
+    """Whether new values lie in the parameters' domain; the families' own maxima need a check only under other transforms."""
+    safe = {None, "log", "logodds", "simplex", "cholesky-cov-packed"}
+    unusual = [n for n in structure.parameters if n.name in names and getattr(n.transform, "name", None) not in safe]
+    if not unusual:
+        return lambda new: True
+    coordinates = structure.coordinates
+    filler = coordinates.constrain(np.zeros(coordinates.size))
+
+    def inside(new: dict[str, np.ndarray]) -> bool:
+        u = coordinates.unconstrain(filler | new)
+        return not any(np.isnan(u[coordinates.slices[node.name]]).any() for node in unusual)
+
+    return inside
+
+
+def _pseudo_statistics(
+    structure: Structure, form: NaturalForm, roles: dict[str, _Role], fixed: dict, priors: list[Factor], layout: ThetaLayout
+) -> dict[str, np.ndarray] | Refusal:
+    """Pseudo-statistics [groups, S] of each role's prior; zeros for flat ones."""
+    width = form.family.natural(*form.params.values()).type.shape[-1] if form.family.frame is None else None
+    by_name = {factor.name: factor for factor in priors}
+    pseudo = {}
+    for factor in priors:
+        if len(factor.parameters) > 1 or factor.kind != "prior" or factor.name not in structure.parameter_names:
+            return Refusal(RULE, f"the prior of {factor.name} depends on {' and '.join(factor.parameters)}")
+    for role_name, role in roles.items():
+        total = None
+        for owner in sorted(layout.owner(role.index)):
+            factor = by_name.get(owner)
+            if factor is None:
+                continue
+            node = structure.node(owner)
+            if factor.op is not None and isinstance(factor.op, _classes(FLAT)):
+                continue
+            found = [] if factor.op is None else conjugates_of(factor.op, form.factor.op, role_name)
+            found = [c for c in found if c.link == role.link]  # a known factor makes another link, and no conjugate
+            if not found or (role_name == "mu" and form.family.name == "Normal" and "sigma" not in fixed):
+                return Refusal(RULE, f"the prior {node.distribution} of {owner} is not conjugate to {form.family.name}")
+            numbers = compile_graph([], list(factor.params))()
+            core = factor.op.ndim_supp
+            arguments = [np.broadcast_to(v, node.shape if not core or np.ndim(v) else np.shape(v)) for v in numbers]
+            per_element = np.asarray(found[0].statistics(*arguments), float)
+            if (per_element[..., 0] < 0).any() or (form.family.name != "Normal" and (per_element < 0).any()):
+                return Refusal(RULE, f"the mode of {owner}'s prior lies on the border (negative pseudo-counts)")
+            width = per_element.shape[-1]
+            total = np.zeros((len(role.index), width)) if total is None else total
+            flat = per_element.reshape(-1, width)
+            inside = np.isin(role.index[:, 0], layout.part(owner))
+            start = layout.starts[owner]
+            entries = role.index.shape[1] if core else 1
+            total[inside] += flat[(role.index[inside, 0] - start) // entries]
+        if total is not None:
+            if form.frame is not None:
+                centre, whiten = _cells_of_frame(form.frame, _first_cells(role.groups))
+                total = form.family.pseudo_into_frame(role_name, total, centre, whiten)
+            pseudo[role_name] = total
+    return pseudo
+
+
+def _classes(distributions: tuple[Any, ...]) -> tuple[type, ...]:
+    return tuple(distributions)

@@ -1,0 +1,101 @@
+"""Climbing a smooth function of unconstrained coordinates: one place for both numeric M-steps and the marginal objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize
+
+DENSE_LIMIT = 150  # coordinates up to which a dense inverse Hessian is worth its P² numbers
+WALL = 1e30  # stands for minus infinity, so that a line search steps back from it
+LONGEST = 4.0  # no coordinate (a log, a logit) moves further than this in one step
+Downhill = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def climb(
+    objective: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    free: np.ndarray,
+    scale: float,
+    max_steps: int,
+    tol: float = 1e-13,
+) -> tuple[np.ndarray, float, int]:
+    """Maximise `objective` (value, gradient [P]) over the coordinates `free` [P] (boolean), from `start` [P].
+
+    scale: size of the objective, which `tol` is relative to. Returns (u, value, calls); u is the start itself where
+    nothing better was found, and the value never falls.
+    """
+    calls = 0
+
+    def downhill(part: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        u = start.copy()
+        u[free] = part
+        value, gradient = objective(u)
+        if not np.isfinite(value) or not np.isfinite(gradient[free]).all():
+            return WALL, np.zeros(int(free.sum()))
+        return -value / scale, -gradient[free] / scale
+
+    if free.sum() <= DENSE_LIMIT:
+        x, value = bfgs(downhill, start[free], max_steps, tol)
+    else:
+        before = downhill(start[free])[0]
+        found = minimize(
+            downhill, start[free], jac=True, method="L-BFGS-B", options={"maxiter": max_steps, "ftol": tol, "gtol": 1e-9, "maxcor": 30}
+        )
+        x, value = (found.x, float(found.fun)) if found.fun < before else (start[free], before)
+    if value >= WALL:
+        return start, -np.inf, calls
+    u = start.copy()
+    u[free] = x
+    return u, -value * scale, calls
+
+
+def bfgs(downhill: Downhill, x: np.ndarray, max_steps: int, tol: float) -> tuple[np.ndarray, float]:
+    """Minimise by BFGS with backtracking (Nocedal & Wright 2006, algorithm 6.1), stopping when two steps gain less than `tol`.
+
+    scipy's BFGS has no tolerance on the value: near a maximum it spends its line searches on rounding.
+    """
+    value, gradient = downhill(x)
+    n = len(x)
+    inverse: np.ndarray | None = None
+    idle = 0
+    for _ in range(max_steps):
+        if value >= WALL or not n or not gradient.any():
+            break
+        direction = -gradient / max(1.0, float(np.linalg.norm(gradient))) if inverse is None else -inverse @ gradient
+        slope = float(gradient @ direction)
+        if slope >= 0:
+            inverse, direction, slope = None, -gradient, -float(gradient @ gradient)
+        size = min(1.0, LONGEST / max(float(np.abs(direction).max()), 1e-300))
+        for _ in range(30):
+            trial = x + size * direction
+            new_value, new_gradient = downhill(trial)
+            if new_value <= value + 1e-4 * size * slope:
+                break
+            bend = new_value - value - size * slope
+            size *= min(0.5, max(0.1, -0.5 * size * slope / bend)) if 0 < bend < WALL / 2 else 0.25
+        else:
+            if inverse is None:
+                break
+            inverse = None
+            continue
+        step, change = trial - x, new_gradient - gradient
+        gain = value - new_value
+        x, value, gradient = trial, new_value, new_gradient
+        curvature = float(step @ change)
+        if curvature > 1e-12 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+            if inverse is None:
+                inverse = np.eye(n) * (curvature / float(change @ change))
+            product = inverse @ change
+            inverse = (
+                inverse
+                + np.outer(step, step) * (1.0 + float(change @ product) / curvature) / curvature
+                - (np.outer(product, step) + np.outer(step, product)) / curvature
+            )
+        idle = idle + 1 if gain <= tol * max(1.0, abs(value)) else 0
+        if idle >= 2:
+            break
+    return x, value

@@ -1,0 +1,514 @@
+"""Structure → Plan: which E-step, which M-step for each block, and why the others were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from emppl.compiling import compile_graph
+from emppl.errors import InvalidArgumentError
+from emppl.estep.independent import IndependentEngine, PlateData
+from emppl.estep.posterior import Posterior
+from emppl.estep.tables import elements_of, factor_table, free_elements
+from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
+from emppl.mstep.closed_form import RULE as CLOSED_RULE
+from emppl.mstep.closed_form import closed_form
+from emppl.mstep.update import Refusal, Update
+from emppl.rules.natural import Deriver, NaturalForm, Refused
+from emppl.rules.tables import check_name
+from emppl.structure import analyse
+from emppl.structure.symmetry import ComponentAxis, component_axes
+from emppl.structure.types import Factor, Structure
+
+METHODS = ("em", "hard")
+ESTIMATES = ("map", "ml")
+ESTEPS = ("auto", "natural", "graph")
+Theta = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Parameters that are updated together, by which rule, and what was refused before it."""
+
+    name: str
+    parameters: tuple[str, ...]
+    rule: str
+    refused: tuple[tuple[str, str], ...]
+    cost: str
+    update: Update = field(repr=False)
+    fallback: Update | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class FactorPlan:
+    """How one factor is evaluated: "natural form" or "graph", on which plate, and the reason where a form was refused."""
+
+    factor: Factor
+    engine: str
+    reason: str
+    form: NaturalForm | None = field(repr=False, default=None)
+    plate: int | None = None
+    columns: slice | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will be done to a model, ready to run. `print(plan)` shows it; `emppl.fit(plan)` runs it.
+
+    theta everywhere is {name: array} of the free parameters on their own, constrained scale.
+    """
+
+    structure: Structure
+    estimate: str
+    method: str
+    blocks: tuple[Block, ...]
+    factors: tuple[FactorPlan, ...]
+    engine: IndependentEngine = field(repr=False)
+    expected: ExpectedLogJoint = field(repr=False)
+    frozen: Theta = field(repr=False, default_factory=dict)
+    options: dict[str, Any] = field(repr=False, default_factory=dict)
+    is_exact: bool = True
+
+    # -- values at theta -----------------------------------------------------------------------------------------
+
+    def e_step(self, theta: Mapping[str, np.ndarray], *, keep: bool = False, hard: bool | None = None) -> Posterior:
+        """Posterior of the latents at theta; `keep` also returns responsibilities by member."""
+        return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
+
+    def m_step(self, theta: Theta, posterior: Posterior) -> Theta:
+        """theta that maximises the expected log joint, block by block; a block that finds no better point keeps its own."""
+        new = dict(theta)
+        for block in self.blocks:
+            found = block.update(new, posterior)
+            if found is None and block.fallback is not None:
+                found = block.fallback(new, posterior)
+            if found is not None:
+                new |= found
+        return new
+
+    def log_likelihood(self, theta: Mapping[str, np.ndarray]) -> float:
+        """Marginal log-likelihood, latents summed out, with all constants."""
+        return float(self.e_step(theta, hard=False).log_likelihood)
+
+    def log_prior(self, theta: Mapping[str, np.ndarray]) -> float:
+        """Log prior density on the parameters' own scale, no Jacobian; 0 for estimate="ml"."""
+        return float(self.e_step(theta, hard=False).log_prior)
+
+    def log_posterior(self, theta: Mapping[str, np.ndarray]) -> float:
+        """The objective of estimate="map": marginal log-likelihood plus log prior; the log-likelihood for "ml"."""
+        return float(self.e_step(theta, hard=False).objective)
+
+    def gradient(self, u: np.ndarray) -> tuple[float, np.ndarray, Posterior]:
+        """Objective, its gradient [P] by Fisher's identity, and the E-step, at unconstrained coordinates u [P]."""
+        posterior = self.e_step(self.structure.coordinates.constrain(u))
+        _, gradient = self.expected(u, posterior, self.weights)
+        return posterior.objective, gradient, posterior
+
+    @property
+    def weights(self) -> tuple[np.ndarray | None, ...]:
+        """Weights of the members of each plate, None where all count once."""
+        return tuple(plate.weights for plate in self.engine.plates)
+
+    def responsibilities(self, theta: Mapping[str, np.ndarray]) -> Theta:
+        """Posterior probability of each value of each latent element: {latent: [*shape, K]}."""
+        return self.marginals(self.e_step(theta, keep=True, hard=False))
+
+    def marginals(self, posterior: Posterior) -> Theta:
+        """The responsibilities in an E-step made with keep=True, summed to each latent element."""
+        total = sum(node.size for node in self.structure.latents)
+        answer = {}
+        width = max((len(node.support) for node in self.structure.latents), default=0)
+        flat = np.zeros((total, width))
+        for plate, r in zip(self.structure.plates, posterior.responsibilities):
+            for slot, name in enumerate(plate.latents):
+                support = self.structure.node(name).support
+                for k, value in enumerate(support):
+                    flat[plate.members[:, slot], k] = r[:, plate.configurations[:, slot] == value].sum(axis=1)
+        for node in self.structure.latents:
+            start = self.structure.offsets[node.name]
+            answer[node.name] = flat[start : start + node.size, : len(node.support)].reshape(*node.shape, len(node.support))
+        return answer
+
+    def assignment(self, theta: Mapping[str, np.ndarray]) -> Theta:
+        """The most probable joint value of the latents of each member: {latent: [*shape]}."""
+        posterior = self.e_step(theta, keep=True, hard=False)
+        flat = np.zeros(sum(node.size for node in self.structure.latents), dtype="int64")
+        for plate, r in zip(self.structure.plates, posterior.responsibilities):
+            flat[plate.members] = plate.configurations[r.argmax(axis=1)]
+        return {
+            node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape) for node in self.structure.latents
+        }
+
+    @cached_property
+    def _deterministics(self) -> Any:
+        graphs = [node.value for node in self.structure.deterministics]
+        return compile_graph(self.structure.coordinates.values, graphs) if graphs else None
+
+    def deterministics(self, theta: Mapping[str, np.ndarray]) -> Theta:
+        """The deterministics that depend on parameters alone."""
+        if self._deterministics is None:
+            return {}
+        values = self._deterministics(*self.structure.coordinates.arguments(theta))
+        return {node.name: np.asarray(v) for node, v in zip(self.structure.deterministics, values)}
+
+    @cached_property
+    def axes(self) -> tuple[ComponentAxis, ...]:
+        """Which variables share a component axis with which latent, found from values and checked by permuting."""
+        return component_axes(self)
+
+    # -- what the user reads -------------------------------------------------------------------------------------
+
+    @property
+    def estep(self) -> str:
+        """The E-step in words."""
+        if not self.structure.plates:
+            return "none: the model has no latent variable"
+        kinds = {f.engine for f in self.factors if f.plate is not None}
+        text = "natural form" if kinds == {"natural form"} else "graph enumeration" if kinds == {"graph"} else "natural form and graph enumeration"
+        return f"{text}, {self._summed_out()}"
+
+    def _summed_out(self) -> str:
+        return ", ".join(
+            f"{plate.size:,} independent member{'s' if plate.size > 1 else ''} × {plate.n_configurations} "
+            f"{'joint values' if len(plate.latents) > 1 else 'values'}"
+            for plate in self.structure.plates
+        )
+
+    @property
+    def densities(self) -> int:
+        """Log densities evaluated in one pass: members × configurations, over all plates."""
+        return sum(plate.size * plate.n_configurations for plate in self.structure.plates)
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row a variable: name, role, dims, prior or support, how it is treated."""
+        rows = []
+        block_of = {name: block for block in self.blocks for name in block.parameters}
+        for node in self.structure.parameters:
+            block = block_of.get(node.name)
+            how = f"{block.rule}" if block else "not needed"
+            if block and len(block.parameters) > 1:
+                how += f", together with {', '.join(n for n in block.parameters if n != node.name)}"
+            prior = node.distribution if self.estimate == "map" else f"{node.distribution}, dropped"
+            rows.append({"name": node.name, "role": "parameter", "dims": _dims(node), "prior / support": prior, "how": how})
+        for name, value in self.frozen.items():
+            rows.append({"name": name, "role": "frozen", "dims": "", "prior / support": f"{np.asarray(value)}", "how": "kept at its value"})
+        for node in self.structure.latents:
+            plate = next(p for p in self.structure.plates if node.name in p.latents)
+            values = ", ".join(node.labels[:6]) + (", …" if len(node.labels) > 6 else "")
+            how = f"summed out: {plate.size:,} members × {plate.n_configurations} values"
+            rows.append(
+                {
+                    "name": node.name, "role": "latent (implicit)" if node.implicit else "latent", "dims": _dims(node),
+                    "prior / support": f"{{{values}}}", "how": how,
+                }
+            )  # fmt: skip
+        plans = {f.factor.name: f for f in self.factors}
+        for node in self.structure.observed:
+            how = plans[node.name]
+            text = how.engine
+            if how.form is not None:
+                text += f", {how.form.features.shape[1]} statistics, free of N after one pass"
+            rows.append({"name": node.name, "role": "observed", "dims": _dims(node), "prior / support": node.distribution, "how": text})
+        return rows
+
+    def __str__(self) -> str:
+        s = self.structure
+        n = sum(node.shape[0] if node.shape else 1 for node in s.observed[:1])
+        head = (
+            f"{s.name} · {n:,} observations · {len(s.latents)} latent{'' if len(s.latents) == 1 else 's'} · "
+            f"{len(self.blocks)} parameter block{'' if len(self.blocks) == 1 else 's'} · "
+            f"estimate {self.estimate} · {'exact' if self.is_exact else 'approximate'}"
+        )
+        rows = self.rows()
+        keys = ("name", "role", "dims", "prior / support", "how")
+        widths = {k: max(len(k), *(len(r[k]) for r in rows)) for k in keys}
+        lines = [head, "", "  " + "  ".join(k.ljust(widths[k]) for k in keys).rstrip()]
+        lines += ["  " + "  ".join(r[k].ljust(widths[k]) for k in keys).rstrip() for r in rows]
+        lines += ["", *(f"  {line}" for line in self.remarks())]
+        return "\n".join(lines)
+
+    def remarks(self) -> list[str]:
+        """E-step, refusals and symmetry, a line each."""
+        lines = [f"E-step: {self.estep}"]
+        for plan in self.factors:
+            if plan.reason:
+                lines.append(f"{plan.factor.name}: natural form refused: {plan.reason} → {plan.engine}")
+        for block in self.blocks:
+            for rule, reason in block.refused:
+                lines.append(f"{', '.join(block.parameters)}: {rule} refused: {reason} → {block.rule}, {block.cost}")
+        if self.structure.dropped:
+            lines.append(f"left out, since nothing depends on them: {', '.join(self.structure.dropped)}")
+        if not self.structure.latents:
+            lines.append("no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out")
+        for axis in self.axes:
+            lines.append(axis.sentence())
+        lines.append(f"cost of one iteration: {self.densities:,} densities → numpy, no compiler")
+        return lines
+
+    def _repr_html_(self) -> str:
+        rows = self.rows()
+        head = "".join(f"<th>{escape(k)}</th>" for k in rows[0])
+        body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row.values()) + "</tr>" for row in rows)
+        notes = "".join(f"<li>{escape(line)}</li>" for line in self.remarks())
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
+
+    def __repr__(self) -> str:
+        return f"Plan({self.structure.name!r}: {self.estep}; " + "; ".join(f"{b.name}: {b.rule}" for b in self.blocks) + ")"
+
+
+def _dims(node: Any) -> str:
+    return ", ".join(f"{d} ({n})" for d, n in zip(node.dims, node.shape))
+
+
+def plan(
+    model_or_structure: Any,
+    *,
+    latents: Sequence[str] | None = None,
+    support: Mapping[str, Any] | None = None,
+    estimate: str = "map",
+    method: str = "em",
+    freeze: Mapping[str, Any] | None = None,
+    estep: str = "auto",
+    compile: str = "auto",
+    obs_weights: Any = None,
+    labels: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Plan:
+    """Choose the E-step and the M-steps for a model, and say why.
+
+    estimate: "map" (priors kept, constrained scale, no Jacobian) or "ml" (priors of parameters dropped); method: "em" or
+    "hard"; freeze: {name: value}; estep: "auto", "natural" (an error where a factor has no natural form) or "graph"
+    (never the natural form: the slow, general way); compile: "auto" or "never", the same today, since nothing compiles.
+    obs_weights, labels: as in `emppl.fit`. Raises UnsupportedModelError, InvalidArgumentError, InvalidDataError.
+    """
+    check_name(estimate, ESTIMATES, "estimate")
+    check_name(method, METHODS, "method")
+    check_name(estep, ESTEPS, "estep")
+    check_name(compile, ("auto", "never"), "compile")
+    if isinstance(model_or_structure, Plan):
+        model_or_structure = model_or_structure.structure
+    if isinstance(model_or_structure, Structure) and not freeze:
+        structure = model_or_structure
+    else:
+        given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
+        structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
+    deriver = Deriver(structure)
+    factor_plans = [_plan_factor(structure, deriver, f, estep) for f in structure.factors if f.kind != "prior"]
+    priors = [f for f in structure.factors if f.kind == "prior"]
+    factor_plans, engine, expected = _assemble(structure, factor_plans, priors, estimate, method, obs_weights, labels)
+    blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
+    return Plan(
+        structure, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
+        {"estep": estep, "support": dict(support or {}), "freeze": {k: np.asarray(v) for k, v in (freeze or {}).items()}},
+    )  # fmt: skip
+
+
+def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: str) -> FactorPlan:
+    plate = None
+    if factor.latents:
+        owners = {p for p, plate_ in enumerate(structure.plates) if len(elements_of(factor, plate_, deriver.total)[0])}
+        plate = min(owners) if len(owners) == 1 else None
+    if estep == "graph":
+        return FactorPlan(factor, "graph", "", None, plate if plate is not None else (0 if factor.latents else None))
+    try:
+        if factor.latents and plate is None:
+            raise Refused("it spans several plates")
+        form = deriver.over_plate(factor, structure.plates[plate]) if factor.latents else deriver.without_latents(factor)
+    except Refused as reason:
+        if estep == "natural":
+            raise InvalidArgumentError(
+                f"{factor.name} has no natural form: {reason}", "estep='natural'", ("estep='auto'",)
+            ) from None
+        return FactorPlan(factor, "graph", str(reason), None, plate if plate is not None else (0 if factor.latents else None))
+    return FactorPlan(factor, "natural form", "", form, plate)
+
+
+def _assemble(
+    structure: Structure,
+    plans: list[FactorPlan],
+    priors: list[Factor],
+    estimate: str,
+    method: str,
+    obs_weights: Any,
+    labels: Mapping[str, Any] | None,
+) -> tuple[list[FactorPlan], IndependentEngine, ExpectedLogJoint]:
+    """Put the factors' features and graphs together, plate by plate, and compile what the E-step evaluates."""
+    total = sum(node.size for node in structure.latents)
+    weights = member_weights(structure, plans, obs_weights)
+    masks = label_masks(structure, labels)
+    etas, tables, data, placed = [], [], [], []
+    direct: list[Any] = []
+    for p, plate in enumerate(structure.plates):
+        parts, graphs, base, table, start = [], [], np.zeros(plate.size), [], 0
+        for entry in plans:
+            if entry.form is not None and entry.plate == p:
+                width = entry.form.features.shape[1]
+                parts.append(entry.form.features)
+                graphs.append(entry.form.eta)
+                base = base + entry.form.base
+                placed.append(FactorPlan(entry.factor, entry.engine, "", entry.form, p, slice(start, start + width)))
+                start += width
+            elif entry.form is None and entry.factor.latents and len(elements_of(entry.factor, plate, total)[0]):
+                table.append(factor_table(structure, entry.factor, plate))
+        if not parts:
+            parts, graphs = [np.zeros((plate.size, 1))], [pt.zeros((plate.n_configurations, 1))]
+        features = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        etas.append(pt.concatenate([g.astype("float64") for g in graphs], axis=1) if len(graphs) > 1 else graphs[0].astype("float64"))
+        tables.append(pt.add(*table) if len(table) > 1 else table[0] if table else None)
+        data.append(PlateData(features, base, weights[p], masks[p], bool(table)))
+    for entry in plans:
+        if entry.form is not None and entry.plate is None:
+            expected = pt.constant(entry.form.features)
+            direct.append(pt.switch(pt.eq(expected, 0), 0.0, entry.form.eta * expected).sum() + float(entry.form.base.sum()))
+            placed.append(entry)
+        elif entry.form is None:
+            placed.append(entry)
+            if not entry.factor.latents:
+                direct.append(entry.factor.log_density.sum())
+            else:
+                free = free_elements(structure, entry.factor)
+                if free is not None:
+                    direct.append(free)
+    prior = [f.log_density.sum() for f in priors if estimate == "map" and f.parameters]
+    prior += [f.log_density.sum() for f in priors if not f.parameters and f.name not in structure.frozen]
+    zero = pt.constant(0.0)
+    direct_sum = pt.stack([d.astype("float64") for d in direct]).sum() if direct else zero
+    prior_sum = pt.stack([d.astype("float64") for d in prior]).sum() if prior else zero
+    outputs = []
+    for eta, table in zip(etas, tables):
+        outputs.append(eta)
+        if table is not None:
+            outputs.append(table)
+    terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum])
+    engine = IndependentEngine(tuple(data), terms, method == "hard")
+    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum + prior_sum)
+    order = {entry.factor.name: i for i, entry in enumerate(plans)}
+    return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
+
+
+def member_weights(structure: Structure, plans: list[FactorPlan], obs_weights: Any) -> list[np.ndarray | None]:
+    """Weights of the members [C] of each plate from `obs_weights`: one array, or {observed name: array}."""
+    answer: list[np.ndarray | None] = [None] * len(structure.plates)
+    if obs_weights is None:
+        return answer
+    observed = [node.name for node in structure.observed]
+    given = dict(obs_weights) if isinstance(obs_weights, Mapping) else {observed[0]: obs_weights}
+    for name, values in given.items():
+        where = f"obs_weights of {name!r}"
+        if name not in observed:
+            raise InvalidArgumentError(f"obs_weights names {name!r}, which is not observed", f"observed: {', '.join(observed)}")
+        values = np.asarray(values, dtype=float)
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise InvalidArgumentError("weights must be finite and not negative", where)
+        entry = next(e for e in plans if e.factor.name == name)
+        if entry.plate is None:
+            raise InvalidArgumentError(
+                f"{name} depends on no latent, and weights of such observations are not supported", where,
+                ("repeat the rows instead",),
+            )  # fmt: skip
+        plate = structure.plates[entry.plate]
+        if values.shape != (plate.size,):
+            raise InvalidArgumentError(
+                f"weights have shape {values.shape}, but {name} has {plate.size} members", where,
+                ("one weight a member of the plate: rows that share a latent share a weight",),
+            )  # fmt: skip
+        answer[entry.plate] = values
+    return answer
+
+
+def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[np.ndarray | None]:
+    """Which configurations known labels leave possible: [C, J] a plate. Masked or −1 entries are unknown."""
+    masks: list[np.ndarray | None] = [None] * len(structure.plates)
+    if not labels:
+        return masks
+    total = sum(node.size for node in structure.latents)
+    known = np.full(total, -1, dtype="int64")
+    names = [node.name for node in structure.latents]
+    for name, values in labels.items():
+        if name not in names:
+            raise InvalidArgumentError(f"labels names {name!r}, which is no latent variable", f"latents: {', '.join(names)}")
+        node = structure.node(name)
+        hidden = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else np.zeros(np.shape(values), bool)
+        array = np.asarray(np.ma.getdata(values))
+        if array.shape != node.shape:
+            raise InvalidArgumentError(f"labels of {name} have shape {array.shape}, not {node.shape}", f"labels[{name!r}]")
+        if array.dtype.kind not in "iub":
+            if array.dtype.kind != "f" or not (np.isnan(array) | (array == np.round(array))).all():
+                raise InvalidArgumentError(
+                    f"labels of {name} must be integers from its support {node.support.tolist()}", f"labels[{name!r}]",
+                    ("pandas.factorize turns words into integers", "mask or set to −1 what is unknown"),
+                )  # fmt: skip
+            array = np.where(np.isnan(array), -1, array).astype("int64")
+        hidden = hidden | (array == -1)
+        wrong = ~hidden & ~np.isin(array, node.support)
+        if wrong.any():
+            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise InvalidArgumentError(
+                f"labels[{name!r}]{list(index)} = {array[index]} is not among the values {node.support.tolist()}", f"latent {name!r}"
+            )
+        start = structure.offsets[name]
+        known[start : start + node.size] = np.where(hidden, np.iinfo("int64").min, array).ravel()
+    unknown = (known == -1) | (known == np.iinfo("int64").min)
+    if "-1" in {label for name in labels for label in structure.node(name).labels}:
+        raise InvalidArgumentError("−1 is a value of this latent, so it cannot mean unknown", "labels", ("use a masked array",))
+    for p, plate in enumerate(structure.plates):
+        ids = plate.members
+        fits = unknown[ids][:, None, :] | (known[ids][:, None, :] == plate.configurations[None])
+        masks[p] = fits.all(axis=2)
+    return masks
+
+
+def _blocks(
+    structure: Structure,
+    plans: list[FactorPlan],
+    priors: list[Factor],
+    estimate: str,
+    engine: IndependentEngine,
+    expected: ExpectedLogJoint,
+) -> tuple[Block, ...]:
+    names = structure.parameter_names
+    group = {name: {name} for name in names}
+    used = [p for p in priors if estimate == "map"]
+    for factor in [*(p.factor for p in plans), *used]:
+        merged = set().union(*[group[n] for n in factor.parameters], set())
+        for name in merged:
+            group[name] = merged
+    blocks, seen = [], set()
+    weights = tuple(plate.weights for plate in engine.plates)
+    for name in names:
+        if name in seen:
+            continue
+        members = tuple(n for n in names if n in group[name])
+        seen.update(members)
+        touching = [p for p in plans if set(p.factor.parameters) & set(members)]
+        forms = [(p.form, p.plate, p.columns) for p in touching if p.form is not None]
+        others = [p.factor for p in touching if p.form is None]
+        own_priors = [p for p in used if set(p.parameters) & set(members)]
+        if not touching and not own_priors:
+            raise InvalidArgumentError(
+                f"nothing in the likelihood depends on {', '.join(members)}, so estimate='ml' cannot find it",
+                f"parameter {members[0]!r}",
+                ("estimate='map'", f"freeze={{{members[0]!r}: value}}", "take it out of the model"),
+            )
+        recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
+        n_numbers = sum(structure.node(n).size for n in members)
+        numeric_rule = AUTODIFF_RULE if others else NATURAL_RULE
+        numeric = NumericUpdate(members, expected, weights, numeric_rule)
+        if isinstance(recognised, Refusal):
+            refused = [(recognised.rule, recognised.reason)]
+            if others:
+                refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
+                cost = f"each evaluation goes through {sum(o.size for o in others):,} densities"
+            else:
+                cost = f"L-BFGS on {n_numbers} numbers, free of N"
+            blocks.append(Block(" + ".join(members), members, numeric_rule, tuple(refused), cost, numeric))
+        else:
+            cost = f"{n_numbers} numbers, one step"
+            blocks.append(Block(" + ".join(members), members, CLOSED_RULE, (), cost, recognised, numeric))
+    return tuple(blocks)

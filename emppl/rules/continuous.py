@@ -1,0 +1,236 @@
+"""Natural forms of measurements: Exponential, Normal, MvNormal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from emppl.rules.tables import Family, Frame, Groups, conjugate, family, grouped, single
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+def _stack(*parts: Any) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(*[np.asarray(p, dtype=float) for p in parts]), axis=-1)
+
+
+@family.register(pm.Exponential)
+def exponential(op: Any) -> Family:
+    """As PyMC's op holds it: by its scale 1 / lam."""
+    return Family(
+        name="Exponential",
+        parameters=("scale",),
+        scale="scale",
+        describe="y ≥ 0; by its scale 1 / lam",
+        statistic=lambda y, exposure=1.0: _stack(1.0, y / exposure),
+        natural=lambda scale: pt.stack([-pt.log(scale), -1.0 / scale], axis=-1),
+        log_base=lambda y, exposure=1.0: np.broadcast_to(-np.log(exposure), np.shape(y)),
+        maximise=single("scale", lambda s: s[:, 1] / np.where(s[:, 0] > 0, s[:, 0], np.nan)),
+        inside=lambda y: np.isfinite(y) & (y >= 0),
+    )
+
+
+@conjugate(pm.InverseGamma, pm.Exponential, "scale")
+def inverse_gamma_exponential(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return _stack(alpha + 1.0, beta)
+
+
+@conjugate(pm.Exponential, pm.Exponential, "scale", link="reciprocal")
+def exponential_exponential(scale: np.ndarray) -> np.ndarray:
+    return _stack(0.0, 1.0 / np.asarray(scale))
+
+
+@conjugate(pm.Gamma, pm.Exponential, "scale", link="reciprocal")
+def gamma_exponential(alpha: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return _stack(alpha - 1.0, 1.0 / np.asarray(scale))
+
+
+# -- Normal ----------------------------------------------------------------------------------------------------------
+
+
+def _normal_frame(y: np.ndarray) -> Frame:
+    """Mean and standard deviation of the observations, over the members (first axis)."""
+    centre = y.mean(axis=0)
+    scale = (y - centre).std(axis=0)
+    scale = np.where(scale > 0, scale, np.maximum(np.abs(centre), 1.0))
+    return Frame(centre, scale, -np.log(scale))
+
+
+def _normal_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: Groups) -> Groups | None:
+    """Means first, then the variance left; where cells of one mean have several sds there is no closed form."""
+    count, total, square = statistics.T
+    if "mu" in groups:
+        g = groups["mu"]
+        weight = np.ones_like(count)
+        if "sigma" in fixed:
+            weight = 1.0 / fixed["sigma"] ** 2
+        elif "sigma" in groups and any(len(set(groups["sigma"][g == k])) > 1 for k in range(g.max() + 1)):
+            return None
+        prior = pseudo.get("mu")
+        sums = grouped(np.stack([weight * count, weight * total], axis=1), g, None if prior is None else prior[:, :2])
+        mu_groups = sums[:, 1] / np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
+        mu = mu_groups[g]
+    else:
+        mu_groups, mu = None, fixed["mu"]
+    answer = {} if mu_groups is None else {"mu": mu_groups}
+    if "sigma" in groups:
+        scatter = square - 2 * mu * total + mu**2 * count
+        prior = pseudo.get("sigma")
+        sums = grouped(np.stack([count, scatter], axis=1), groups["sigma"], None if prior is None else prior[:, [0, 2]])
+        answer["sigma"] = np.sqrt(np.maximum(sums[:, 1], 0.0) / np.where(sums[:, 0] > 0, sums[:, 0], np.nan))
+    return answer
+
+
+def _normal_pseudo_into_frame(parameter: str, pseudo: np.ndarray, centre: np.ndarray, whiten: np.ndarray) -> np.ndarray:
+    if parameter == "sigma":
+        return np.stack([pseudo[:, 0], pseudo[:, 1], pseudo[:, 2] / whiten**2], axis=1)
+    weight, total = pseudo[:, 0], pseudo[:, 1]
+    return np.stack([weight * whiten**2, (total - weight * centre) * whiten, pseudo[:, 2]], axis=1)
+
+
+@family.register(pm.Normal)
+def normal(op: Any) -> Family:
+    return Family(
+        name="Normal",
+        parameters=("mu", "sigma"),
+        describe="any real number",
+        statistic=lambda y: _stack(1.0, y, y * y),
+        natural=lambda mu, sigma: pt.stack(
+            [
+                -0.5 * (mu / sigma) ** 2 - pt.log(sigma) - 0.5 * LOG_2PI,
+                mu / sigma**2,
+                -0.5 / (sigma**2 * pt.ones_like(mu)),
+            ],
+            axis=-1,
+        ),
+        log_base=lambda y: np.zeros(np.shape(y)),
+        maximise=_normal_maximise,
+        inside=lambda y: np.isfinite(y),
+        frame=_normal_frame,
+        into_frame=lambda frame, mu, sigma: ((mu - frame.centre) / frame.whiten, sigma / frame.whiten),
+        out_of_frame=lambda values, centre, whiten: {
+            name: value * whiten + (centre if name == "mu" else 0.0) for name, value in values.items()
+        },
+        pseudo_into_frame=_normal_pseudo_into_frame,
+        narrowness=lambda values: values["sigma"] ** 2,
+    )
+
+
+@conjugate(pm.InverseGamma, pm.Normal, "sigma", link="sqrt")
+def inverse_gamma_variance(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    """-(alpha + 1) log v - beta / v: alpha + 1 in place of half a count, beta in place of half a squared deviation."""
+    return _stack(2.0 * (alpha + 1.0), 0.0, 2.0 * beta)
+
+
+@conjugate(pm.Normal, pm.Normal, "mu")
+def normal_mean(mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Counts in units of 1 / sigma², so it holds where the observation's own sigma is a known number."""
+    return _stack(1.0 / np.asarray(sigma) ** 2, mu / np.asarray(sigma) ** 2, 0.0)
+
+
+# -- MvNormal --------------------------------------------------------------------------------------------------------
+
+
+def _pairs(d: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(d)
+
+
+def _mv_statistic(y: np.ndarray) -> np.ndarray:
+    """1, y [D], and y_i y_j for i <= j: each product once."""
+    i, j = _pairs(y.shape[-1])
+    return np.concatenate([np.ones((*y.shape[:-1], 1)), y, y[..., i] * y[..., j]], axis=-1)
+
+
+def _mv_natural(mu: Any, cov: Any) -> Any:
+    d = mu.type.shape[-1] if mu.type.shape[-1] is not None else cov.type.shape[-1]
+    i, j = _pairs(d)
+    chol = pt.linalg.cholesky(cov, on_error="nan")
+    inverse = pt.linalg.solve_triangular(chol, pt.eye(d), lower=True, b_ndim=2)
+    precision = inverse.mT @ inverse
+    linear = (precision @ mu[..., None])[..., 0]
+    log_det = pt.log(pt.diagonal(chol, axis1=-2, axis2=-1)).sum(axis=-1)
+    constant = -0.5 * (mu * linear).sum(axis=-1) - log_det - 0.5 * d * LOG_2PI
+    twice = np.where(i == j, 0.5, 1.0)  # an off-diagonal product stands for both of its places
+    return pt.concatenate([constant[..., None], linear, -twice * precision[..., i, j]], axis=-1)
+
+
+def _mv_frame(y: np.ndarray) -> Frame:
+    d = y.shape[-1]
+    centre = y.reshape(-1, d).mean(axis=0)
+    cov = np.atleast_2d(np.cov((y - centre).reshape(-1, d), rowvar=False, bias=True))
+    scale = np.sqrt(np.diag(cov))
+    scale = np.where(scale > 0, scale, np.maximum(np.abs(centre), 1.0))
+    correlation = cov / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(correlation)
+    values = np.maximum(values, 1e-14 * max(values.max(), 1.0))
+    whiten = (vectors / np.sqrt(values)).T / scale
+    return Frame(centre, whiten, float(-np.log(scale).sum() - 0.5 * np.log(values).sum()))
+
+
+def _mv_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: Groups) -> Groups | None:
+    d = int((np.sqrt(9 + 8 * (statistics.shape[1] - 1)) - 3) / 2)
+    i, j = _pairs(d)
+    count, total = statistics[:, 0], statistics[:, 1 : d + 1]
+    square = np.zeros((len(count), d, d))
+    square[:, i, j] = square[:, j, i] = statistics[:, d + 1 :]
+    if "mu" in groups:
+        g = groups["mu"]
+        if "cov" in groups and any(len(set(groups["cov"][g == k])) > 1 for k in range(g.max() + 1)):
+            return None
+        if "cov" in fixed and any(np.ptp(fixed["cov"][g == k], axis=0).any() for k in range(g.max() + 1)):
+            return None
+        sums = grouped(np.column_stack([count, total]), g)
+        mu_groups = sums[:, 1:] / np.where(sums[:, :1] > 0, sums[:, :1], np.nan)
+        mu = mu_groups[g]
+    else:
+        mu_groups, mu = None, fixed["mu"]
+    answer = {} if mu_groups is None else {"mu": mu_groups}
+    if "cov" in groups:
+        cross = total[:, :, None] * mu[:, None, :]
+        scatter = square - cross - cross.transpose(0, 2, 1) + count[:, None, None] * mu[:, :, None] * mu[:, None, :]
+        g = groups["cov"]
+        sums = grouped(np.column_stack([count, scatter.reshape(len(count), -1)]), g)
+        answer["cov"] = (sums[:, 1:] / np.where(sums[:, :1] > 0, sums[:, :1], np.nan)).reshape(-1, d, d)
+    return answer
+
+
+def _mv_into_frame(frame: Frame, mu: Any, cov: Any) -> tuple[Any, Any]:
+    moved = (mu - frame.centre) @ frame.whiten.T
+    return moved, frame.whiten @ cov @ frame.whiten.T
+
+
+def _mv_out_of_frame(values: dict[str, np.ndarray], centre: np.ndarray, whiten: np.ndarray) -> dict[str, np.ndarray]:
+    back = np.linalg.inv(whiten)
+    answer = {}
+    if "mu" in values:
+        answer["mu"] = values["mu"] @ np.swapaxes(back, -1, -2) + centre
+    if "cov" in values:
+        cov = back @ values["cov"] @ np.swapaxes(back, -1, -2)
+        answer["cov"] = 0.5 * (cov + np.swapaxes(cov, -1, -2))
+    return answer
+
+
+def _mv_narrowness(values: dict[str, np.ndarray]) -> np.ndarray:
+    cov = np.where(np.isfinite(values["cov"]), values["cov"], 0.0)
+    return np.linalg.eigvalsh(cov)[..., 0]
+
+
+@family.register(pm.MvNormal)
+def mv_normal(op: Any) -> Family:
+    return Family(
+        name="MvNormal",
+        parameters=("mu", "cov"),
+        describe="vectors of real numbers; cov, chol, tau or LKJ",
+        statistic=_mv_statistic,
+        natural=_mv_natural,
+        log_base=lambda y: np.zeros(np.shape(y)[:-1]),
+        maximise=_mv_maximise,
+        inside=lambda y: np.isfinite(y).all(axis=-1),
+        frame=_mv_frame,
+        into_frame=_mv_into_frame,
+        out_of_frame=_mv_out_of_frame,
+        narrowness=_mv_narrowness,
+    )

@@ -1,0 +1,379 @@
+"""Factor → natural form: features of the data once, and a small graph eta(theta) that costs nothing in N."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from emppl.compiling import compile_graph
+from emppl.errors import InvalidDataError
+from emppl.rules.tables import Family, Frame, family
+from emppl.structure.restrict import CannotRestrict, Restriction
+from emppl.structure.types import Factor, Plate, Structure
+
+MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
+AGREES = 1e-9
+
+
+class Refused(Exception):
+    """Why a factor has no natural form; shown by `print(plan)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class NaturalForm:
+    """<eta [J, F], features [C, F]> + base [C] is a factor's log density by member and configuration.
+
+    F = slots × S. Without a plate, J counts groups of rows with equal parameters and `features` holds their sums [J, F].
+    For the closed form: `params` are the op's unknown parameters [J × slots, *core] as graphs, and `cell_statistics`
+    turns expected statistics [J, F] into those of each cell.
+    """
+
+    factor: Factor
+    plate: Plate | None
+    features: np.ndarray = field(repr=False)
+    base: np.ndarray = field(repr=False)
+    eta: Any = field(repr=False)
+    family: Family | None = field(repr=False, default=None)
+    params: dict[str, Any] = field(repr=False, default_factory=dict)
+    frame: Frame | None = field(repr=False, default=None)  # by cell
+    value_statistics: np.ndarray | None = field(repr=False, default=None)  # latent factors: T(z_j) [J, slots, S]
+    members: np.ndarray | None = field(repr=False, default=None)
+    axis: int = 0
+    slots: tuple[int, ...] = ()
+    known: dict[str, np.ndarray] = field(repr=False, default_factory=dict)  # numbers of trials, exposure: [rows, *slots]
+    featurise: Callable[..., tuple[np.ndarray, np.ndarray]] | None = field(repr=False, default=None)
+
+    def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
+        """Expected statistics [J, F] as those of each cell, [J × slots, S]."""
+        if self.value_statistics is not None:
+            return (statistics[:, :1, None] * self.value_statistics).reshape(-1, self.value_statistics.shape[-1])
+        cells = next(iter(self.params.values())).type.shape[0]
+        return statistics.reshape(cells, -1)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a factor's elements lie over a plate: members [rows] along `axis`; the other axes are slots."""
+
+    axis: int
+    members: np.ndarray
+    slots: tuple[int, ...]
+
+
+class Deriver:
+    """Derives natural forms of the factors of one structure; random points for its checks by values are drawn once."""
+
+    def __init__(self, structure: Structure, seed: int = 7) -> None:
+        self.structure = structure
+        rng = np.random.default_rng(seed)
+        coordinates = structure.coordinates
+        points = [coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)) for _ in range(2)]
+        self.arguments = [coordinates.arguments(theta) for theta in points]
+        self.rng = rng
+        self.total = sum(node.size for node in structure.latents)
+
+    # -- entry points --------------------------------------------------------------------------------------------
+
+    def over_plate(self, factor: Factor, plate: Plate) -> NaturalForm:
+        """The natural form of a factor that touches this plate alone. Raises Refused with the reason."""
+        layout = self._layout(factor, plate)
+        values = np.zeros((plate.n_configurations, self.total), dtype="int64")
+        first = plate.members[layout.members[0]]
+        values[:, first] = plate.configurations
+        restriction = Restriction(self.structure.scopes, np.zeros(plate.n_configurations, dtype=int), values)
+        if factor.kind != "observed":
+            return self._of_latent(factor, plate, layout, restriction)
+        return self._of_observed(factor, plate, layout, restriction)
+
+    def without_latents(self, factor: Factor) -> NaturalForm:
+        """Observations that depend on no latent: rows with equal parameters are one group, and N is gone at once."""
+        rule = self._family(factor)
+        if not factor.shape:
+            raise Refused("a single observation: nothing to add up")
+        unknown, known = self._split(factor, rule)
+        full = self._numbers([p for _, p in unknown], {})
+        rows = [[_rows_first(v, factor.shape, core, 0) for v, core in zip(draw, self._cores(factor, rule, unknown))] for draw in full]
+        keys = np.concatenate([r.reshape(factor.shape[0], -1) for draw in rows for r in draw], axis=1)
+        _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        if len(first) > MAX_GROUPS:
+            raise Refused(f"its parameters take {len(first)} different values over the rows")
+        layout = _Layout(0, group.ravel(), factor.shape[1:])
+        restriction = Restriction(_NoScopes(), first, np.zeros((len(first), 0), dtype=int))
+        form = self._of_observed(factor, None, layout, restriction, groups=group.ravel(), n_groups=len(first))
+        return form
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _layout(self, factor: Factor, plate: Plate) -> _Layout:
+        scope = factor.scope
+        member_of = np.full(self.total, -1)
+        member_of[plate.members.ravel()] = np.repeat(np.arange(plate.size), plate.members.shape[1])
+        counts = np.diff(scope.indptr)
+        if scope.shape[0] == 0 or (counts == 0).any():
+            raise Refused("some of its elements depend on no latent")
+        members = member_of[scope.indices[scope.indptr[:-1]]].reshape(factor.shape)
+        if (members < 0).any():
+            raise Refused("its elements belong to several plates")
+        for axis in range(members.ndim):
+            line = np.moveaxis(members, axis, 0).reshape(members.shape[axis], -1)
+            if (line == line[:, :1]).all():
+                slots = tuple(n for a, n in enumerate(factor.shape) if a != axis)
+                return _Layout(axis, line[:, 0], slots)
+        raise Refused("no single axis of it runs over the members")
+
+    def _family(self, factor: Factor) -> Family:
+        if factor.op is None:
+            raise Refused("its density is not that of one plain distribution")
+        rule = family(factor.op)
+        if rule is None:
+            raise Refused(f"{_op_name(factor.op)} is not registered as an exponential family")
+        return rule
+
+    def _split(self, factor: Factor, rule: Family) -> tuple[list[tuple[str, Any]], dict[str, np.ndarray]]:
+        unknown, known = [], {}
+        graphs = dict(zip(rule.parameters, factor.params))
+        for name in rule.known:
+            graph = graphs[name]
+            if self.structure.scopes is not None and graph in self.structure.scopes.scope:
+                raise Refused(f"its {name} depends on a latent")
+            values = [np.asarray(v[0]) for v in self._numbers([graph], {})]
+            if not np.array_equal(values[0], values[1]):
+                raise Refused(f"its {name} is not known")
+            known[name] = values[0]
+        unknown = [(name, graphs[name]) for name in rule.parameters if name not in rule.known]
+        return unknown, known
+
+    def _cores(self, factor: Factor, rule: Family, unknown: list[tuple[str, Any]]) -> list[int]:
+        cores = dict(zip(rule.parameters, factor.op.ndims_params))
+        return [cores[name] for name, _ in unknown]
+
+    def _numbers(self, graphs: list[Any], latents: dict[str, np.ndarray], extra: list[Any] | None = None) -> list[list[np.ndarray]]:
+        """The graphs' values at both random points, with the latents at the given values."""
+        nodes = self.structure.latents
+        inputs = [*self.structure.coordinates.values, *[node.value for node in nodes]]
+        function = compile_graph(inputs, graphs)
+        given = [np.asarray(latents.get(n.name, np.full(n.shape, n.support[0])), dtype=n.value.dtype) for n in nodes]
+        with np.errstate(all="ignore"):
+            return [function(*arguments, *given) for arguments in self.arguments]
+
+    def _random_assignment(self, plate: Plate) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        configuration = self.rng.integers(plate.n_configurations, size=plate.size)
+        flat = np.zeros(self.total, dtype="int64")
+        for node in self.structure.latents:
+            start = self.structure.offsets[node.name]
+            flat[start : start + node.size] = node.support[0]
+        flat[plate.members] = plate.configurations[configuration]
+        latents = {
+            node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape) for node in self.structure.latents
+        }
+        return latents, configuration
+
+    def _restrict(self, restriction: Restriction, graph: Any, axis: int, batch_ndim: int, shape: tuple[int, ...], core: int) -> Any:
+        """A parameter restricted to the pairs: [pairs, *slots, *core]. `shape`: batch shape of the factor."""
+        own_axis = axis - (batch_ndim - (graph.type.ndim - core))
+        try:
+            small = restriction(graph, own_axis)
+        except CannotRestrict as reason:
+            raise Refused(str(reason)) from None
+        if own_axis >= 0:
+            order = [own_axis, *[i for i in range(small.type.ndim) if i != own_axis]]
+            small = small.dimshuffle(order)
+        else:
+            small = small[None]
+        pairs = len(restriction.rows)
+        slots = tuple(n for a, n in enumerate(shape) if a != axis)
+        missing = 1 + len(slots) - (small.type.ndim - core)
+        for _ in range(missing):
+            small = pt.expand_dims(small, 1)
+        core_shape = tuple(small.shape[small.type.ndim - core + i] for i in range(core))
+        static = small.type.shape[small.type.ndim - core :]
+        core_shape = tuple(s if s is not None else c for s, c in zip(static, core_shape))
+        full = pt.broadcast_to(small, (pairs, *slots, *core_shape))
+        return full.reshape((pairs * int(np.prod(slots, dtype=int)), *core_shape))
+
+    def _of_latent(self, factor: Factor, plate: Plate, layout: _Layout, restriction: Restriction) -> NaturalForm:
+        try:
+            log_density = restriction(factor.log_density, layout.axis)
+        except CannotRestrict as reason:
+            raise Refused(str(reason)) from None
+        small = log_density.dimshuffle(layout.axis, *[a for a in range(len(factor.shape)) if a != layout.axis])
+        small = pt.broadcast_to(small, (plate.n_configurations, *layout.slots)) if not restriction.carries(factor.log_density, layout.axis) else small
+        latents, configuration = self._random_assignment(plate)
+        checked = self._numbers([factor.log_density, small], latents)
+        for full, mini in checked:
+            _agree(np.moveaxis(full, layout.axis, 0), mini[configuration[layout.members]], "its density")
+        counts = np.bincount(layout.members, minlength=plate.size).astype(float)
+        eta = small.reshape((plate.n_configurations, -1)).sum(axis=1)[:, None]
+        form = NaturalForm(factor, plate, counts[:, None], np.zeros(plate.size), eta, members=layout.members, axis=layout.axis)
+        if factor.kind != "latent" or factor.op is None or not (counts == 1).all():
+            return form
+        rule = family(factor.op)
+        if rule is None or rule.known:
+            return form
+        try:
+            unknown, _ = self._split(factor, rule)
+            params, _ = self._small_params(factor, rule, unknown, layout, restriction, plate)
+        except Refused:
+            return form
+        values = np.asarray(restriction(factor.value, layout.axis).data)
+        values = np.moveaxis(values, layout.axis, 0).reshape(plate.n_configurations, -1)
+        sizes = {"size": int(params["p"].type.shape[-1])} if rule.name == "Categorical" and params["p"].type.shape[-1] else {}
+        if rule.name == "Categorical" and not sizes:
+            return form
+        statistics = rule.statistic(values, **sizes)
+        return NaturalForm(
+            factor, plate, counts[:, None], np.zeros(plate.size), eta, rule, params, None, statistics, layout.members, layout.axis
+        )
+
+    def _small_params(
+        self, factor: Factor, rule: Family, unknown: list[tuple[str, Any]], layout: _Layout, restriction: Restriction, plate: Plate | None
+    ) -> tuple[dict[str, Any], np.ndarray | None]:
+        """The unknown parameters by cell, checked by values over the whole plate; and a known exposure, if there is one."""
+        batch_ndim = len(factor.shape)
+        cores = self._cores(factor, rule, unknown)
+        small = {
+            name: self._restrict(restriction, graph, layout.axis, batch_ndim, factor.shape, core)
+            for (name, graph), core in zip(unknown, cores)
+        }
+        latents, pair = ({}, layout.members) if plate is None else self._random_assignment(plate)
+        pair_of_row = layout.members if plate is None else pair[layout.members]
+        checked = self._numbers([*[g for _, g in unknown], *small.values()], latents)
+        exposure = None
+        for draw in checked:
+            for i, ((name, _), core) in enumerate(zip(unknown, cores)):
+                full = _rows_first(draw[i], factor.shape, core, layout.axis)
+                mini = draw[len(unknown) + i]
+                mini = mini.reshape(-1, *layout.slots, *mini.shape[1:])[pair_of_row]
+                if name == rule.scale and not np.allclose(full, mini, rtol=AGREES, atol=0):
+                    with np.errstate(all="ignore"):
+                        ratio = full / mini
+                    exposure = ratio if exposure is None else exposure
+                    _agree(ratio, exposure, f"its {name}")
+                else:
+                    _agree(full, mini, f"its {name}")
+        if exposure is not None and (plate is None or not (np.isfinite(exposure) & (exposure > 0)).all()):
+            raise Refused(f"its {rule.scale} varies over the rows")
+        return small, exposure
+
+    def _of_observed(
+        self, factor: Factor, plate: Plate | None, layout: _Layout, restriction: Restriction, groups: np.ndarray | None = None, n_groups: int = 0
+    ) -> NaturalForm:
+        rule = self._family(factor)
+        unknown, known = self._split(factor, rule)
+        params, exposure = self._small_params(factor, rule, unknown, layout, restriction, plate)
+        core = factor.op.ndim_supp
+        y = np.asarray(factor.value.data)
+        y = np.moveaxis(y, layout.axis, 0)
+        known = {name: _rows_first(v, factor.shape, 0, layout.axis) for name, v in known.items()}
+        sizes = {"size": int(params["p"].type.shape[-1])} if rule.name == "Categorical" else {}
+        check_support(self.structure, factor, rule, y, layout.axis, known | sizes)
+        extras = known | sizes | ({"exposure": exposure} if exposure is not None else {})
+        n_slots = int(np.prod(layout.slots, dtype=int))
+        frame = self._frame(rule, y, params, n_slots, core) if rule.frame is not None else None
+        in_cells = _by_cell(frame, len(restriction.rows), core) if frame is not None else None
+        framed = rule.into_frame(in_cells, *params.values()) if frame is not None else tuple(params.values())
+
+        def featurise(rows: np.ndarray, **takes: Any) -> tuple[np.ndarray, np.ndarray]:
+            return _features(rule, frame, core, layout.slots, rows, takes)
+
+        rows, base = featurise(y, **extras)
+        eta = rule.natural(*framed).reshape((len(restriction.rows), rows.shape[1]))
+        size = plate.size if plate is not None else n_groups
+        if plate is not None and size == len(y) and np.array_equal(layout.members, np.arange(size)):
+            features = rows
+        else:
+            features, total = np.zeros((size, rows.shape[1])), np.zeros(size)
+            np.add.at(features, layout.members, rows)
+            np.add.at(total, layout.members, base)
+            base = total
+        return NaturalForm(
+            factor, plate, features, base, eta, rule, params, in_cells, None, layout.members, layout.axis, layout.slots, extras, featurise
+        )
+
+    def _frame(self, rule: Family, y: np.ndarray, params: dict[str, Any], n_slots: int, core: int) -> Frame:
+        """Frame of the data: one for vectors, one a slot for numbers unless slots share a parameter."""
+        if core:
+            return rule.frame(y)
+        flat = y.reshape(len(y), n_slots)
+        tied = n_slots > 1 and self._slots_share(params, n_slots)
+        return Frame(*(np.broadcast_to(part, (n_slots,)) for part in rule.frame(flat.reshape(-1, 1) if tied else flat)))
+
+    def _slots_share(self, params: dict[str, Any], n_slots: int) -> bool:
+        """Whether a parameter is the same number in several slots: they then need one frame to be added up in."""
+        (first, *_) = self._numbers(list(params.values()), {})
+        for values in first:
+            by_slot = values.reshape(-1, n_slots)
+            if any(len(np.unique(row)) < n_slots for row in by_slot):
+                return True
+        return False
+
+
+def _by_cell(frame: Frame, pairs: int, core: int) -> Frame:
+    return frame if core else Frame(*(np.tile(part, pairs) for part in frame))
+
+
+def _features(
+    rule: Family, frame: Frame | None, core: int, slots: tuple[int, ...], y: np.ndarray, takes: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Statistics [rows, slots × S] and log base [rows] of observations y [rows, *slots, *core]."""
+    log_jacobian: Any = 0.0
+    if frame is not None and core:
+        y, log_jacobian = (y - frame.centre) @ frame.whiten.T, frame.log_jacobian
+    elif frame is not None:
+        y = ((y.reshape(len(y), -1) - frame.centre) / frame.whiten).reshape(y.shape)
+        log_jacobian = frame.log_jacobian.reshape(slots)
+    statistic = rule.statistic(y, **takes)
+    log_base = rule.log_base(y, **{k: v for k, v in takes.items() if k != "size"}) + log_jacobian
+    return statistic.reshape(len(y), -1), np.broadcast_to(log_base, (len(y), *slots)).reshape(len(y), -1).sum(axis=1)
+
+
+class _NoScopes:
+    scope: dict = {}
+    moved: dict = {}
+
+
+def check_support(structure: Structure, factor: Factor, rule: Family, y: np.ndarray, axis: int, known: dict[str, Any]) -> None:
+    """Raise InvalidDataError naming the first observation that the family cannot produce. y: rows first."""
+    takes = {k: v for k, v in known.items()}
+    inside = np.asarray(rule.inside(y, **takes))
+    if inside.all():
+        return
+    place = tuple(int(i) for i in np.argwhere(~inside)[0])
+    node = structure.node(factor.name)
+    index = list(place[1:])
+    index.insert(axis, place[0])
+    names = ", ".join(f"{node.dims[a]} {structure.coords[node.dims[a]][i]}" for a, i in enumerate(index))
+    sizes = ", ".join(f"{k}={np.broadcast_to(v, inside.shape)[place]:g}" for k, v in known.items() if k != "size")
+    value = y[place]
+    raise InvalidDataError(
+        f"{factor.name}[{', '.join(map(str, index))}] = {value} is outside the support of {rule.name}({sizes})",
+        f"observed variable {factor.name!r}, {names}",
+        (
+            "correct the value, or mask it: np.ma.masked_invalid / np.ma.masked_equal",
+            f"choose a distribution whose support holds it ({rule.name}: {rule.describe})",
+        ),
+    )
+
+
+def _rows_first(values: np.ndarray, shape: tuple[int, ...], core: int, axis: int) -> np.ndarray:
+    values = np.asarray(values)
+    core_shape = values.shape[values.ndim - core :]
+    return np.moveaxis(np.broadcast_to(values, (*shape, *core_shape)), axis, 0)
+
+
+def _agree(full: np.ndarray, small: np.ndarray, what: str) -> None:
+    scale = np.maximum(np.abs(full), np.abs(small))
+    with np.errstate(all="ignore"):
+        bad = np.abs(full - small) > AGREES * scale
+    bad &= ~((full == small) | (np.isnan(full) & np.isnan(small)))
+    if bad.any():
+        raise Refused(f"{what} varies over the rows of the plate")
+
+
+def _op_name(op: Any) -> str:
+    name = getattr(op, "_print_name", None)
+    return name[0] if name else type(op).__name__

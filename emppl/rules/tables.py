@@ -1,0 +1,139 @@
+"""The tables that a user may extend: families by natural form, and their conjugate priors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emppl.errors import InvalidArgumentError
+
+Groups = dict[str, np.ndarray]  # by parameter: the group of each cell, or an array of numbers a cell or group
+
+
+class Frame(NamedTuple):
+    """An affine frame y' = whiten (y - centre), in which a family's features lose no digits."""
+
+    centre: np.ndarray
+    whiten: np.ndarray  # scale of each element, or a matrix [D, D]
+    log_jacobian: np.ndarray  # log |d y' / d y|
+
+
+class Family(NamedTuple):
+    """log p(y | theta) = <natural(theta), statistic(y)> + log_base(y); the first statistic counts observations.
+
+    Shapes: y [..., *core]; statistic [..., S]; natural [..., S] as a PyTensor graph of the parameters not in `known`.
+    `maximise(statistics [cells, S], groups, fixed, pseudo)` gives {parameter: [groups, *core]}, the maximum of
+    sum_c <natural(theta_c), statistics_c>; cells with the same group number share that parameter; `fixed` holds
+    parameters that are known numbers, [cells, *core]; `pseudo` {parameter: [groups, S]} the pseudo-statistics of its
+    prior. It returns None where ties leave no closed form.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    statistic: Callable[..., np.ndarray]
+    natural: Callable[..., Any]
+    log_base: Callable[..., np.ndarray]
+    maximise: Callable[..., dict[str, np.ndarray] | None]
+    inside: Callable[..., np.ndarray]  # which observations lie in the support
+    known: tuple[str, ...] = ()  # parameters that must be data: numbers of trials
+    scale: str | None = None  # the parameter that a known exposure may multiply
+    frame: Callable[[np.ndarray], Frame] | None = None
+    into_frame: Callable[..., tuple[Any, ...]] | None = None  # graphs of the parameters in the frame
+    out_of_frame: Callable[..., dict[str, np.ndarray]] | None = None  # (values, centre, whiten) -> values as the op holds them
+    pseudo_into_frame: Callable[..., np.ndarray] | None = None  # (parameter, pseudo [groups, S], centre, whiten)
+    narrowness: Callable[[dict[str, np.ndarray]], np.ndarray] | None = None  # smallest variance in the frame, by cell
+    describe: str = ""  # support and parametrisation, for `emppl rules`
+
+
+class Conjugate(NamedTuple):
+    """A prior that acts as pseudo-observations: `statistics(*prior parameters)` [..., S] adds to the expected ones."""
+
+    prior: Any
+    family: Any
+    parameter: str
+    link: str  # the parameter of the op is link(parameter of the prior): "identity", "sqrt", "reciprocal"
+    statistics: Callable[..., np.ndarray]
+
+
+CONJUGATES: list[Conjugate] = []
+
+
+@singledispatch
+def family(op: Any) -> Family | None:
+    """The family of an op, None where none is registered. Register with `@family.register(pm.Poisson)`."""
+    return None
+
+
+def conjugate(prior: Any, of: Any, parameter: str, link: str = "identity") -> Callable:
+    """Register pseudo-statistics: `@conjugate(pm.Gamma, pm.Poisson, "mu")`. Parameters as the op holds them."""
+
+    def register(statistics: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        CONJUGATES.append(Conjugate(prior, of, parameter, link, statistics))
+        return statistics
+
+    return register
+
+
+def conjugates_of(op: Any, family_op: Any, parameter: str) -> list[Conjugate]:
+    """Registered conjugate priors of class `op` for a parameter of `family_op`."""
+    found = []
+    for entry in CONJUGATES:
+        if entry.parameter == parameter and isinstance(op, entry.prior) and isinstance(family_op, entry.family):
+            found.append(entry)
+    return found
+
+
+def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None = None) -> np.ndarray:
+    """Sums of the cells' statistics by group, with the pseudo-statistics of each group's prior: [groups, S]."""
+    total = np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo.copy()
+    np.add.at(total, group, statistics)
+    return total
+
+
+def single(parameter: str, solve: Callable[[np.ndarray], np.ndarray]) -> Callable[..., dict[str, np.ndarray]]:
+    """`maximise` of a family with one unknown parameter: add up the cells of each group and solve."""
+
+    def maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: Groups) -> Groups | None:
+        if parameter not in groups:
+            return None
+        return {parameter: solve(grouped(statistics, groups[parameter], pseudo.get(parameter)))}
+
+    return maximise
+
+
+def rules() -> dict[str, list[dict[str, str]]]:
+    """All registered rules, for `emppl rules`: families, conjugate priors, engines and M-steps."""
+    families = []
+    for op_class, function in family.registry.items():
+        if op_class is object:
+            continue
+        entry = function(None)
+        families.append({"family": entry.name, "parameters": ", ".join(entry.parameters), "support": entry.describe})
+    priors = [
+        {
+            "prior": c.prior.__name__,
+            "family": c.family.__name__,
+            "parameter": c.parameter if c.link == "identity" else f"{c.parameter} = {c.link}(parameter)",
+        }
+        for c in CONJUGATES
+    ]
+    esteps = [
+        {"engine": "natural form", "for": "independent members, exponential families: one matrix product, free of N afterwards"},
+        {"engine": "graph enumeration", "for": "independent members, any density that PyMC can evaluate"},
+    ]
+    msteps = [
+        {"rule": "closed form", "for": "statistics plus the pseudo-statistics of a conjugate or flat prior"},
+        {"rule": "natural form", "for": "numeric maximum of <eta(theta), statistics> + log prior, free of N"},
+        {"rule": "autodiff", "for": "numeric maximum of the expected log joint from the graph; never refuses"},
+    ]
+    return {"families": sorted(families, key=lambda f: f["family"]), "conjugate priors": priors, "E-steps": esteps, "M-steps": msteps}
+
+
+def check_name(value: str, allowed: tuple[str, ...], what: str) -> str:
+    """`value` if it is one of `allowed`; else InvalidArgumentError listing them."""
+    if value not in allowed:
+        raise InvalidArgumentError(f"{what} must be one of {', '.join(map(repr, allowed))}, not {value!r}", what)
+    return value

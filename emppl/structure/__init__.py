@@ -1,0 +1,66 @@
+"""pm.Model → Structure: roles, factors, scopes, plates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emppl.errors import InvalidArgumentError
+from emppl.structure.coordinates import Coordinates
+from emppl.structure.graph import Reading
+from emppl.structure.topology import Scopes, plates_of
+from emppl.structure.types import Factor, Node, Plate, Structure
+
+__all__ = ["Factor", "Node", "Plate", "Structure", "analyse"]
+
+
+def analyse(
+    model: Any,
+    *,
+    latents: Sequence[str] | None = None,
+    support: Mapping[str, Any] | None = None,
+    freeze: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Structure:
+    """What is in a pm.Model: parameters, latents, observed variables, factors, plates.
+
+    latents: names of free discrete variables to integrate out besides those found; support: {name: values} bounds
+    a count without an upper end; freeze: {name: value} keeps a parameter at a value. Raises UnsupportedModelError with the names met and the ways out.
+    """
+    reading = Reading(model, latents, support, freeze)
+    unknown = set(support or {}) - {node.name for node in reading.latents}
+    if unknown:
+        raise InvalidArgumentError(
+            f"support names {', '.join(sorted(unknown))}, which is no latent variable",
+            f"latent variables: {', '.join(node.name for node in reading.latents) or 'none'}",
+        )
+    coordinates = Coordinates(reading.parameters)
+    rng = np.random.default_rng(20240229)
+    theta = coordinates.constrain(rng.normal(scale=0.3, size=coordinates.size))
+    point = dict(zip(coordinates.values, coordinates.arguments(theta)))
+    factors, offsets, scopes = list(reading.factors), {}, None
+    if reading.latents:
+        touched = [f for f in factors if f.latents]
+        graphs = [g for f in touched for g in (f.log_density, *f.params)]
+        scopes = Scopes(graphs, reading.latents, point)
+        offsets = scopes.offsets
+        factors = [replace(f, scope=scopes.scope.get(f.log_density)) if f.latents else f for f in factors]
+    return Structure(
+        name=name or getattr(model, "name", "") or "model",
+        model=model,
+        parameters=tuple(reading.parameters),
+        latents=tuple(reading.latents),
+        observed=tuple(reading.observed),
+        deterministics=tuple(reading.deterministics),
+        factors=tuple(factors),
+        plates=plates_of(reading.latents, factors),
+        coords=reading.coords,
+        offsets=offsets,
+        scopes=scopes,
+        coordinates=coordinates,
+        frozen=reading.frozen,
+        dropped=reading.dropped,
+    )

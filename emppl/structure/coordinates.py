@@ -1,0 +1,127 @@
+"""The parameters as one flat vector of unconstrained numbers, by the transforms that PyMC gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pymc.logprob.utils import replace_rvs_by_values
+from pytensor.tensor.random.type import RandomType
+
+from emppl.compiling import compile_graph
+from emppl.structure.graph import freeze_data
+from emppl.structure.types import Node
+
+Point = dict[str, np.ndarray]
+
+
+class Coordinates:
+    """theta (constrained, by name) ↔ u (unconstrained, [P]).
+
+    `graphs` holds each parameter as a graph in `vector`, so that any density of theta can be differentiated by u.
+    """
+
+    def __init__(self, parameters: Sequence[Node]) -> None:
+        self.parameters = tuple(parameters)
+        self.vector = pt.dvector("unconstrained")
+        rvs_to_values = {node.rv: node.value for node in parameters if node.rv is not None}
+        self._u_values = []
+        forward, shapes = [], []
+        for node in parameters:
+            inputs = self._inputs(node, rvs_to_values)
+            u = node.value if node.transform is None else node.transform.forward(node.value, *inputs)
+            forward.append(u)
+        forward = freeze_data(forward)
+        values = [node.value for node in parameters]
+        self._forward = compile_graph(values, forward) if parameters else None
+        trial = [np.ones(node.shape, dtype=node.value.dtype) for node in parameters]
+        with np.errstate(all="ignore"):
+            shapes = [np.shape(u) for u in self._forward(*trial)] if parameters else []
+        self._shapes = shapes
+        sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
+        self.size = sum(sizes)
+        ends = np.cumsum([0, *sizes])
+        self.slices = {node.name: slice(int(a), int(b)) for node, a, b in zip(parameters, ends[:-1], ends[1:])}
+        self.graphs: dict[str, Any] = {}
+        replaced: dict[Any, Any] = {}
+        for node, shape in zip(parameters, shapes):
+            u = self.vector[self.slices[node.name]].reshape(shape)
+            if node.transform is None:
+                theta = u
+            else:
+                # a bound may be another parameter, which PyMC lists earlier: its value stands in for the random variable
+                inputs = [_replace(v, replaced) for v in self._inputs(node, rvs_to_values)]
+                theta = node.transform.backward(u, *inputs)
+            replaced[node.value] = theta
+            self.graphs[node.name] = theta
+        backward = freeze_data([self.graphs[node.name] for node in parameters])
+        self.graphs = dict(zip(self.graphs, backward))
+        self._backward = compile_graph([self.vector], backward) if parameters else None
+        self._log_jacobian = [
+            node.transform.log_jac_det(self.vector[self.slices[node.name]].reshape(shape), *[
+                _replace(v, replaced) for v in self._inputs(node, rvs_to_values)
+            ]).sum()
+            for node, shape in zip(parameters, shapes)
+            if node.transform is not None
+        ]  # fmt: skip
+
+    @cached_property
+    def log_jacobian(self) -> Any:
+        """u → (log |d theta / d u|, its gradient [P]): what a density gains on the unconstrained scale."""
+        if not self._log_jacobian:
+            return lambda u: (0.0, np.zeros(self.size))
+        (total,) = freeze_data([pt.stack(self._log_jacobian).sum()])
+        gradient = pytensor.grad(total, self.vector, disconnected_inputs="ignore")
+        return compile_graph([self.vector], [total, gradient])
+
+    def _inputs(self, node: Node, rvs_to_values: Mapping[Any, Any]) -> list[Any]:
+        inputs = [v for v in node.rv.owner.inputs]
+        graphs = [v for v in inputs if not isinstance(v.type, RandomType) and hasattr(v.type, "ndim")]
+        replaced = iter(replace_rvs_by_values(graphs, rvs_to_values=dict(rvs_to_values), rvs_to_transforms={}))
+        return [next(replaced) if v in graphs else v for v in inputs]
+
+    @property
+    def values(self) -> list[Any]:
+        """The value variables, in order: the inputs of every compiled function of theta."""
+        return [node.value for node in self.parameters]
+
+    def arguments(self, theta: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """theta as the positional arguments of a function over `values`."""
+        return [np.asarray(theta[node.name], dtype=node.value.dtype) for node in self.parameters]
+
+    def constrain(self, u: np.ndarray) -> Point:
+        if self._backward is None:
+            return {}
+        return {node.name: np.asarray(v) for node, v in zip(self.parameters, self._backward(np.asarray(u, float)))}
+
+    def split(self, u: np.ndarray) -> dict[str, np.ndarray]:
+        """u cut into each parameter's own unconstrained array, as PyMC's value variables hold it."""
+        return {n.name: u[self.slices[n.name]].reshape(s) for n, s in zip(self.parameters, self._shapes)}
+
+    def unconstrain(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
+        """u of theta; infinite where theta lies on the border of its domain, nan where it lies outside."""
+        if self._forward is None:
+            return np.zeros(0)
+        with np.errstate(all="ignore"):
+            return np.concatenate([np.ravel(v) for v in self._forward(*self.arguments(theta))])
+
+    def jacobian(self, u: np.ndarray) -> dict[str, np.ndarray]:
+        """d theta / d u for each parameter, [*shape, P], by central differences of the smooth map."""
+        h = 1e-6 * np.maximum(1.0, np.abs(u))
+        columns = []
+        for i in range(self.size):
+            step = np.zeros(self.size)
+            step[i] = h[i]
+            up, down = self.constrain(u + step), self.constrain(u - step)
+            columns.append({name: (up[name] - down[name]) / (2 * h[i]) for name in up})
+        return {name: np.stack([c[name] for c in columns], axis=-1) for name in columns[0]} if columns else {}
+
+
+def _replace(graph: Any, replaced: dict[Any, Any]) -> Any:
+    if not replaced or isinstance(graph.type, RandomType):
+        return graph
+    return pytensor.graph.replace.graph_replace([graph], replaced, strict=False)[0]

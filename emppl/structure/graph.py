@@ -1,0 +1,481 @@
+"""pm.Model → variables, values and factors: the log joint as a list of elementwise terms on the constrained scale.
+
+The user's model is read, never changed: every random variable gets a value variable of our own, so that transforms,
+Jacobians and start values (`initval=`) play no part.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pymc.distributions.mixture import _BaseMixtureRV
+from pymc.logprob.abstract import _logprob
+from pymc.logprob.basic import conditional_logp
+from pymc.logprob.basic import logp as log_density_of
+from pymc.logprob.utils import CheckParameterValue
+from pymc.logprob.utils import replace_rvs_by_values
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant
+from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.math import Sum
+from pytensor.tensor.random import basic as ptr
+from pytensor.tensor.random.op import RandomVariable
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+
+from emppl.compiling import compile_graph, substitute
+from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError
+from emppl.structure.types import Factor, Node
+
+
+class Reading:
+    """What was read from one model, before its latents are sorted into plates."""
+
+    def __init__(
+        self,
+        model: pm.Model,
+        latents: Sequence[str] | None = None,
+        support: Mapping[str, Any] | None = None,
+        freeze: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.frozen = {name: np.asarray(value) for name, value in (freeze or {}).items()}
+        self.support_given = {name: np.asarray(values) for name, values in (support or {}).items()}
+        self.coords: dict[str, np.ndarray] = {}
+        self.parameters: list[Node] = []
+        self.latents: list[Node] = []
+        self.observed: list[Node] = []
+        self.deterministics: list[Node] = []
+        self.factors: list[Factor] = []
+        self.dropped: tuple[str, ...] = ()
+        self._values: dict[Any, Any] = {}  # rv -> value variable
+        self._read(set(latents or ()))
+
+    # -- steps, in order -----------------------------------------------------------------------------------------
+
+    def _read(self, named_latent: set[str]) -> None:
+        model = self.model
+        self._refuse_what_is_not_a_model(named_latent)
+        shapes = self._shapes([*model.free_RVs, *model.observed_RVs])
+        self._shape_of = shapes
+        self.dropped = self._unobserved_leaves()
+        free = [rv for rv in model.free_RVs if rv.name not in self.dropped]
+        self._check_frozen({rv.name: rv for rv in free})
+        for rv in free:
+            self._values[rv] = self._value_variable(rv)
+        observed_values = {rv: self._observed_value(rv) for rv in model.observed_RVs}
+        latent_rvs = [rv for rv in free if rv.dtype.startswith(("int", "uint", "bool")) or rv.name in named_latent]
+        for rv in free:
+            if rv.name in self.frozen:
+                continue
+            if rv in latent_rvs:
+                self.latents.append(self._latent_node(rv))
+            else:
+                transform = model.rvs_to_transforms.get(rv)
+                self.parameters.append(self._node(rv, "parameter", self._values[rv], transform=transform))
+        for rv, value in observed_values.items():
+            self.observed.append(self._node(rv, "observed", value))
+        self._read_factors(free, observed_values)
+        self._read_deterministics()
+
+    def _refuse_what_is_not_a_model(self, named_latent: set[str]) -> None:
+        model = self.model
+        if not isinstance(model, pm.Model):
+            raise InvalidArgumentError(
+                f"a pm.Model is needed, not {type(model).__name__}",
+                "the first argument",
+                ("pass the model itself: `with pm.Model() as model: ...`, then emppl.fit(model)",),
+            )
+        if not model.observed_RVs and not model.potentials:
+            raise UnsupportedModelError(
+                "the model has no observed variable, so there is nothing to fit",
+                f"free variables: {', '.join(rv.name for rv in model.free_RVs) or 'none'}",
+                ("give the data to a distribution with observed=...", "to draw from the prior: pm.sample_prior_predictive"),
+            )
+        free = {rv.name: rv for rv in model.free_RVs}
+        for name in named_latent:
+            if name not in free:
+                raise InvalidArgumentError(
+                    f"latents names {name!r}, which is not a free variable of the model",
+                    f"free variables: {', '.join(free)}",
+                )
+            if not free[name].dtype.startswith(("int", "uint", "bool")):
+                raise UnsupportedModelError(
+                    f"{name} is continuous and cannot be summed out",
+                    f"latents=[{name!r}]",
+                    (f"leave {name} a parameter: it is then estimated with the others",),
+                )
+        for rv in model.observed_RVs:
+            if type(rv.owner.op).__name__ == "MinibatchRandomVariable":
+                raise UnsupportedModelError(
+                    f"{rv.name} is a minibatch: the likelihood that it gives is a random estimate, and EM needs the likelihood",
+                    f"observed variable {rv.name!r} with total_size",
+                    ("pass all the data and leave out total_size and pm.Minibatch",),
+                )
+
+    def _check_frozen(self, free: dict[str, Any]) -> None:
+        for name, value in self.frozen.items():
+            if name not in free:
+                raise InvalidArgumentError(
+                    f"freeze names {name!r}, which is not a free variable of the model", f"free variables: {', '.join(free)}"
+                )
+            shape = self._shape_of[free[name]]
+            try:
+                value = np.broadcast_to(value, shape).astype(free[name].dtype)
+            except ValueError:
+                raise InvalidArgumentError(
+                    f"the frozen value of {name} has shape {np.shape(value)}, not {shape}", f"freeze={{{name!r}: ...}}"
+                ) from None
+            self.frozen[name] = value
+
+    def _value_variable(self, rv: Any) -> Any:
+        if rv.name in self.frozen:
+            return pt.constant(self.frozen[rv.name], name=rv.name)
+        return pt.tensor(rv.name, dtype=rv.dtype, shape=self._shape_of[rv])
+
+    def _shapes(self, variables: Sequence[Any]) -> dict[Any, tuple[int, ...]]:
+        """Shapes: from the type, the named dims, the data, and only then by evaluating shape graphs."""
+        model, known, unknown = self.model, {}, []
+        for rv in variables:
+            dims = model.named_vars_to_dims.get(rv.name, ())
+            lengths = [self._dim_length(dim) for dim in dims] if len(dims) == rv.ndim else [None] * rv.ndim
+            shape = tuple(static if static is not None else length for static, length in zip(rv.type.shape, lengths))
+            if None in shape and rv in model.observed_RVs:
+                shape = tuple(np.shape(_constant_data(model.rvs_to_values[rv])))
+            if None in shape:
+                unknown.append(rv)
+            known[rv] = shape
+        if unknown:
+            evaluated = compile_graph([], [rv.shape for rv in unknown])()
+            known.update({rv: tuple(int(n) for n in shape) for rv, shape in zip(unknown, evaluated)})
+        for rv, shape in known.items():
+            if 0 in shape:
+                raise InvalidDataError(
+                    f"{rv.name} is empty: its shape is {shape}", f"variable {rv.name!r}", ("give it at least one element",)
+                )
+        return known
+
+    def _dim_length(self, dim: str | None) -> int | None:
+        if dim is None:
+            return None
+        length = self.model.dim_lengths[dim]
+        return int(length.get_value()) if isinstance(length, SharedVariable) else int(_constant_data(length))
+
+    def _unobserved_leaves(self) -> tuple[str, ...]:
+        """Masked entries that nothing else depends on integrate to one: they leave the model as if never collected."""
+        model, leaves = self.model, []
+        for rv in model.free_RVs:
+            if rv.name.endswith("_unobserved") and model.rvs_to_transforms.get(rv) is None or self._is_masked_part(rv):
+                others = [other for other in model.basic_RVs if other is not rv] + list(model.potentials)
+                if not any(rv in set(ancestors([other])) for other in others):
+                    leaves.append(rv.name)
+        return tuple(leaves)
+
+    def _is_masked_part(self, rv: Any) -> bool:
+        return rv.name.endswith("_unobserved") and f"{rv.name.removesuffix('_unobserved')}_observed" in self.model.named_vars
+
+    def _observed_value(self, rv: Any) -> Constant:
+        data = np.asarray(_constant_data(self.model.rvs_to_values[rv]))
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
+            raise InvalidDataError(
+                f"{rv.name}{list(index)} = {data[index]} is not a number that {self._distribution(rv)} can produce",
+                f"observed variable {rv.name!r}, {self._place(rv.name, index)}",
+                ("correct the value or leave the row out", "mask it: np.ma.masked_invalid(values)"),
+            )
+        return pt.constant(data.astype(rv.dtype) if data.dtype.kind != "f" else data, name=rv.name)
+
+    def _place(self, name: str, index: tuple[int, ...]) -> str:
+        dims = self.model.named_vars_to_dims.get(name, ())
+        words = []
+        for axis, i in enumerate(index):
+            dim = dims[axis] if axis < len(dims) else None
+            coord = self.model.coords.get(dim) if dim else None
+            words.append(f"{dim} {coord[i]!r}" if coord is not None else f"{dim or f'axis {axis}'} {i}")
+        return ", ".join(words) or "the only element"
+
+    def _node(self, rv: Any, role: str, value: Any, **extra: Any) -> Node:
+        dims = self._dims(rv.name, self._shape_of[rv])
+        return Node(
+            name=rv.name, role=role, dims=dims, shape=self._shape_of[rv], distribution=self._distribution(rv),
+            value=value, rv=rv, **extra,
+        )  # fmt: skip
+
+    def _dims(self, name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+        given = self.model.named_vars_to_dims.get(name, ())
+        dims = []
+        for axis, length in enumerate(shape):
+            dim = given[axis] if axis < len(given) else None
+            if dim is None:
+                dim = f"{name}_dim_{axis}"
+            if dim not in self.coords:
+                coord = self.model.coords.get(dim)
+                self.coords[dim] = np.arange(length) if coord is None else np.asarray(coord)
+            dims.append(dim)
+        return tuple(dims)
+
+    def _distribution(self, rv: Any) -> str:
+        op = rv.owner.op
+        name = getattr(op, "_print_name", None)
+        name = name[0] if name else type(op).__name__.removesuffix("RV")
+        try:
+            params = op.dist_params(rv.owner)
+        except (AttributeError, ValueError, TypeError):
+            return name
+        return f"{name}({', '.join(_parameter_text(p) for p in params)})"
+
+    def _latent_node(self, rv: Any) -> Node:
+        values = self._support(rv)
+        dims = self._dims(rv.name, self._shape_of[rv])
+        return Node(
+            name=rv.name, role="latent", dims=dims, shape=self._shape_of[rv], distribution=self._distribution(rv),
+            value=self._values[rv], rv=rv, support=values, labels=tuple(str(v) for v in values),
+        )  # fmt: skip
+
+    def _support(self, rv: Any) -> np.ndarray:
+        if rv.name in self.support_given:
+            values = self.support_given[rv.name]
+            if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iub":
+                raise InvalidArgumentError(
+                    f"support of {rv.name} must be a list of integers, not {values!r}", f"support={{{rv.name!r}: ...}}"
+                )
+            return values.astype("int64")
+        base = rv
+        while isinstance(base.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
+            base = base.owner.inputs[0]
+        op = base.owner.op
+        if isinstance(op, ptr.BernoulliRV):
+            return np.arange(2)
+        if isinstance(op, ptr.CategoricalRV):
+            (p,) = op.dist_params(base.owner)
+            return np.arange(p.type.shape[-1] or self._numbers([p.shape[-1]])[0])
+        if isinstance(op, ptr.BinomialRV | ptr.BetaBinomialRV):
+            n = op.dist_params(base.owner)[0]
+            return np.arange(int(np.max(self._number_or_refuse(rv, n, "number of trials"))) + 1)
+        if type(op).__name__ == "DiscreteUniformRV":
+            lower, upper = op.dist_params(base.owner)
+            low = int(np.min(self._number_or_refuse(rv, lower, "lower end")))
+            return np.arange(low, int(np.max(self._number_or_refuse(rv, upper, "upper end"))) + 1)
+        raise UnsupportedModelError(
+            f"{rv.name} can take infinitely many values, and they cannot all be summed",
+            f"{rv.name} ~ {self._distribution(rv)}",
+            (
+                f"emppl.fit(model, support={{{rv.name!r}: range(200)}}): sum over these values only",
+                f"truncate it in the model: pm.Truncated({rv.name!r}, ..., upper=200)",
+            ),
+        )
+
+    def _number_or_refuse(self, rv: Any, graph: Any, what: str) -> np.ndarray:
+        if any(isinstance(v.owner and v.owner.op, RandomVariable) for v in ancestors([graph]) if v.owner):
+            raise UnsupportedModelError(
+                f"the {what} of {rv.name} is itself unknown, so its support is not fixed",
+                f"{rv.name} ~ {self._distribution(rv)}",
+                (f"emppl.fit(model, support={{{rv.name!r}: range(...)}})",),
+            )
+        return self._numbers([graph])[0]
+
+    def _numbers(self, graphs: Sequence[Any]) -> list[np.ndarray]:
+        """Values of graphs that hold no random variable (shapes of those that do)."""
+        return compile_graph([], freeze_data(list(graphs)))()
+
+    # -- factors -------------------------------------------------------------------------------------------------
+
+    def _read_factors(self, free: list[Any], observed_values: dict[Any, Any]) -> None:
+        self._rvs_to_values = {**self._values, **observed_values}
+        mixtures = [rv for rv in observed_values if isinstance(rv.owner.op, _BaseMixtureRV)]
+        plain = [rv for rv in self._rvs_to_values if rv not in mixtures]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyMC warns of random variables without values: dropped leaves
+            terms = conditional_logp({rv: self._rvs_to_values[rv] for rv in plain}, warn_rvs=False)
+        raw: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = []
+        for rv in plain:
+            value = self._rvs_to_values[rv]
+            op, params = _distribution_of(rv)
+            raw.append((rv.name, terms[value], op, params, value))
+        graphs = [entry[1] for entry in raw]
+        params = [p for entry in raw for p in entry[3]]
+        replaced = iter(self._by_values([*params]))
+        raw = [(name, g, op, tuple(next(replaced) for _ in ps), v) for (name, _, op, ps, v), g in zip(raw, graphs)]
+        for rv in mixtures:
+            raw.extend(self._explicit_mixture(rv, observed_values[rv]))
+        for potential in self.model.potentials:
+            (graph,) = self._by_values([potential])
+            raw.append((potential.name, _before_final_sum(graph), None, (), None))
+        flat = freeze_data([g for _, g, _, ps, _ in raw for g in (g, *ps)])
+        position = iter(flat)
+        latent_values = {node.value: node.name for node in self.latents}
+        parameter_values = {node.value: node.name for node in self.parameters}
+        observed_names = {node.name for node in self.observed}
+        names = {node.name for node in self.latents}
+        entries = [(n, next(position), op, tuple(next(position) for _ in ps), v) for n, _, op, ps, v in raw]
+        shapes = self._graph_shapes([graph for _, graph, *_ in entries])
+        for (name, graph, op, params, value), shape in zip(entries, shapes):
+            inputs = set(explicit_graph_inputs([graph]))
+            latents = tuple(latent_values[v] for v in latent_values if v in inputs)
+            parameters = tuple(parameter_values[v] for v in parameter_values if v in inputs)
+            if name in observed_names:
+                kind = "observed"
+            elif name in names:
+                kind = "latent"
+            elif latents:
+                kind = "potential"
+            else:
+                kind = "prior"
+            self.factors.append(Factor(name, kind, graph, shape, parameters, latents, None, op, params, value))
+
+    def _graph_shapes(self, graphs: list[Any]) -> list[tuple[int, ...]]:
+        if all(None not in g.type.shape for g in graphs):
+            return [tuple(g.type.shape) for g in graphs]
+        inputs = [node.value for node in (*self.parameters, *self.latents)]
+        zeros = [np.zeros(v.type.shape, v.dtype) for v in inputs]
+        evaluated = compile_graph(inputs, [g.shape for g in graphs])(*zeros)
+        return [tuple(int(n) for n in shape) for shape in evaluated]
+
+    def _by_values(self, graphs: list[Any]) -> list[Any]:
+        if not graphs:
+            return []
+        return replace_rvs_by_values(graphs, rvs_to_values=self._rvs_to_values, rvs_to_transforms={})
+
+    def _explicit_mixture(self, rv: Any, value: Any) -> list[tuple[str, Any, Any, tuple[Any, ...], Any]]:
+        """pm.Mixture and its kin, spelled out: a component drawn for each element, then the element given its component."""
+        inputs = [p for p in rv.owner.inputs if not isinstance(p.type, RandomType)]
+        weights, components = inputs[0], inputs[1:]
+        batch_ndim = rv.ndim - components[0].owner.op.ndim_supp
+        batch = self._shape_of[rv][:batch_ndim]
+        (weight_values,) = self._by_values([weights])
+        n_values = int(self._component_count(weight_values, components))
+        name = f"{rv.name}_component"
+        z = pt.tensor(name, dtype="int64", shape=batch)
+        dims = self._dims(rv.name, self._shape_of[rv])[:batch_ndim]
+        labels = tuple(str(k) for k in range(n_values))
+        if len(components) > 1:
+            labels = tuple(_component_label(c) for c in components)
+        self.latents.append(
+            Node(name, "latent", dims, batch, "Categorical(·)", z, support=np.arange(n_values), implicit=True, labels=labels)
+        )
+        prior = pm.Categorical.dist(p=weight_values, shape=batch)
+        entry_z = (name, log_density_of(prior, z), prior.owner.op, (prior.owner.op.dist_params(prior.owner)[0],), z)
+        entry_y = (rv.name, *self._given_component(components, value, z, batch_ndim), value)
+        return [entry_z, entry_y]
+
+    def _component_count(self, weights: Any, components: list[Any]) -> int:
+        if len(components) > 1:
+            return len(components)
+        count = weights.type.shape[-1]
+        if count is None:
+            inputs = [node.value for node in self.parameters]
+            zeros = [np.ones(v.type.shape, v.dtype) for v in inputs]
+            count = compile_graph(inputs, freeze_data([weights.shape[-1]]))(*zeros)[0]
+        return int(count)
+
+    def _given_component(self, components: list[Any], value: Any, z: Any, batch_ndim: int) -> tuple[Any, Any, tuple]:
+        grid = [pt.arange(n).reshape((-1, *([1] * (batch_ndim - axis - 1)))) for axis, n in enumerate(z.type.shape)]
+        if len(components) == 1 and isinstance(components[0].owner.op, RandomVariable):
+            rv = components[0]
+            op, node = rv.owner.op, rv.owner
+            chosen = []
+            for param, core in zip(self._by_values(list(op.dist_params(node))), op.ndims_params):
+                axis = param.ndim - core - 1  # where the components lie among the parameter's batch axes
+                if axis < 0:
+                    chosen.append(param)
+                elif param.type.broadcastable[axis]:
+                    chosen.append(param.squeeze(axis))
+                elif all(param.type.broadcastable[:axis]):
+                    chosen.append(param.squeeze(tuple(range(axis)))[z] if axis else param[z])
+                else:
+                    lead = [g if not b else 0 for g, b in zip(grid[batch_ndim - axis :], param.type.broadcastable[:axis])]
+                    chosen.append(param[(*lead, z)])
+            graph = _logprob(op, (value,), op.rng_param(node), pt.constant(z.type.shape), *chosen)
+            return graph, op, tuple(chosen)
+        if len(components) == 1:
+            expanded = pt.expand_dims(value, batch_ndim)
+            (table,) = self._by_values([log_density_of(components[0], expanded)])
+        else:
+            parts = self._by_values([log_density_of(component, value) for component in components])
+            table = pt.stack([pt.broadcast_to(part, z.type.shape) for part in parts], axis=-1)
+        return table[(*grid, z)], None, ()
+
+    def _read_deterministics(self) -> None:
+        model = self.model
+        kept = [d for d in model.deterministics if not any(leaf in _names_above(d) for leaf in self.dropped)]
+        graphs = freeze_data(self._by_values(list(kept)))
+        inputs = [node.value for node in (*self.parameters, *self.latents)]
+        latent_values = {node.value for node in self.latents}
+        alone = [(d, g) for d, g in zip(kept, graphs) if not latent_values & set(explicit_graph_inputs([g]))]
+        if not alone:
+            return
+        shapes = self._graph_shapes([g for _, g in alone]) if inputs else [g.type.shape for _, g in alone]
+        for (rv, graph), shape in zip(alone, shapes):
+            dims = self._dims(rv.name, shape)
+            self.deterministics.append(Node(rv.name, "deterministic", dims, shape, "function of parameters", graph, rv))
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def freeze_data(graphs: list[Any]) -> list[Any]:
+    """Shared data and dim lengths become constants, so that shapes are known; parameter checks are taken out.
+
+    The checks guard PyMC's users against impossible parameters; our engines see those as non-finite densities.
+    """
+    graphs = list(graphs)
+    shared = {
+        v: pt.constant(v.get_value(borrow=True))
+        for v in explicit_graph_inputs(graphs)
+        if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
+    }
+    graphs = substitute(graphs, shared)
+    checks = {v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)}
+    while checks:
+        graphs = [checks.get(g, g) for g in substitute(graphs, {k: v for k, v in checks.items() if k not in graphs})]
+        checks = {v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)}
+    return graphs
+
+
+def _constant_data(variable: Any) -> Any:
+    if isinstance(variable, Constant):
+        return variable.data
+    if isinstance(variable, SharedVariable):
+        return variable.get_value(borrow=True)
+    return compile_graph([], freeze_data([variable]))()[0]
+
+
+def _distribution_of(rv: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The op and its parameters where the variable is one plain distribution, else (None, ())."""
+    node = rv.owner
+    if isinstance(node.op, RandomVariable):
+        return node.op, tuple(node.op.dist_params(node))
+    return None, ()
+
+
+def _before_final_sum(graph: Any) -> Any:
+    """A potential that was summed already is looked through, so that its elements can be told apart."""
+    while graph.owner and isinstance(graph.owner.op, Sum) and graph.ndim == 0:
+        graph = graph.owner.inputs[0]
+    return graph
+
+
+def _component_label(component: Any) -> str:
+    name = getattr(component.owner.op, "_print_name", None)
+    return name[0] if name else type(component.owner.op).__name__
+
+
+def _names_above(variable: Any) -> set[str]:
+    return {v.name for v in ancestors([variable]) if v.name}
+
+
+def _parameter_text(param: Any) -> str:
+    while param.owner and isinstance(param.owner.op, DimShuffle):
+        param = param.owner.inputs[0]
+    if isinstance(param, Constant):
+        data = np.asarray(param.data)
+        if data.size and np.all(data == data.flat[0]):
+            return f"{data.flat[0]:.4g}"
+        return "[" + ", ".join(f"{v:.4g}" for v in data.flat[:4]) + (", …]" if data.size > 4 else "]")
+    return param.name or "·"

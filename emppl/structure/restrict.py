@@ -1,0 +1,187 @@
+"""A graph over a whole plate, restricted to chosen (row, configuration) pairs.
+
+`mu[z]` over a plate of N members takes only as many values as `z` has: restricted to row r with z = 0, 1, …, it is a
+graph over K elements. The restriction pushes the choice of rows down to data and latents by exact identities, so what
+comes out costs nothing in N. Where an operation is not known it refuses, and the caller uses the whole graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.basic import Constant
+from pytensor.tensor.basic import Alloc, ExtractDiag, Join
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.math import Dot
+from pytensor.tensor.shape import SpecifyShape
+from pytensor.tensor.special import LogSoftmax, LogSumExp, Softmax
+from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+
+from emppl.structure.topology import Scopes, index_block
+
+
+class CannotRestrict(Exception):
+    """An operation on the way mixes rows, or is not known; the message says which."""
+
+
+class Restriction:
+    """Restriction of graphs along one axis to pairs p: row `rows[p]`, latent elements at `element_values[p]`.
+
+    rows [P]: index along the axis; element_values [P, all latent elements]: the value of each latent element in pair p
+    (only the elements of that row's member are ever read).
+    """
+
+    def __init__(self, scopes: Scopes, rows: np.ndarray, element_values: np.ndarray) -> None:
+        self.scopes, self.rows, self.element_values = scopes, rows, element_values
+        self._done: dict[tuple[Any, int], Any] = {}
+
+    def __call__(self, variable: Any, axis: int) -> Any:
+        key = (variable, axis)
+        if key not in self._done:
+            self._done[key] = self._restrict(variable, axis)
+        return self._done[key]
+
+    def latent_free(self, variable: Any) -> bool:
+        return variable not in self.scopes.scope
+
+    def carries(self, variable: Any, axis: int) -> bool:
+        """Whether the variable varies along this axis at all (it has it, and is not broadcast along it)."""
+        return 0 <= axis < variable.type.ndim and not variable.type.broadcastable[axis]
+
+    def _restrict(self, v: Any, axis: int) -> Any:
+        if not self.carries(v, axis):
+            if not self.latent_free(v):
+                raise CannotRestrict("a latent enters apart from the rows")
+            return v
+        if v in self.scopes.moved:
+            ids = np.take(np.moveaxis(self.scopes.moved[v], axis, 0), self.rows, axis=0)
+            flat = ids.reshape(len(self.rows), -1)
+            values = np.take_along_axis(self.element_values, flat, axis=1).reshape(ids.shape)
+            return pt.constant(np.moveaxis(values, 0, axis).astype(v.dtype))
+        if isinstance(v, Constant):
+            return pt.constant(np.take(v.data, self.rows, axis=axis))
+        rule = self._rule(v)
+        if rule is None:
+            if self.latent_free(v):
+                return v.take(self.rows, axis=axis)
+            raise CannotRestrict(f"{v.owner.op if v.owner else v} mixes rows in a way that is not known")
+        return rule(v.owner, axis)
+
+    def _rule(self, v: Any) -> Any:
+        if v.owner is None:
+            return None
+        op = v.owner.op
+        table = (
+            (Elemwise, self._elementwise), (DimShuffle, self._shuffle), (CAReduce, self._reduce),
+            (LogSumExp, self._reduce), (Softmax, self._normalise), (LogSoftmax, self._normalise),
+            (AdvancedSubtensor, self._index), (Subtensor, self._slice), (Join, self._join),
+            (Blockwise, self._blockwise), (Dot, self._dot), (SpecifyShape, self._specify), (Alloc, self._alloc),
+            (ExtractDiag, self._diagonal),
+        )  # fmt: skip
+        for kind, rule in table:
+            if isinstance(op, kind):
+                return rule
+        return None
+
+    def _elementwise(self, node: Any, axis: int) -> Any:
+        return node.op(*[self(v, axis) for v in node.inputs])
+
+    def _shuffle(self, node: Any, axis: int) -> Any:
+        source = node.op.new_order[axis]
+        if source == "x":
+            raise CannotRestrict("an axis of length one was named as the plate")
+        return node.op(self(node.inputs[0], int(source)))
+
+    def _axes(self, node: Any) -> tuple[int, ...]:
+        axis = node.op.axis
+        return tuple(range(node.inputs[0].type.ndim)) if axis is None else tuple(axis)
+
+    def _reduce(self, node: Any, axis: int) -> Any:
+        (source,), axes = node.inputs, self._axes(node)
+        keeps = node.outputs[0].type.ndim == source.type.ndim
+        inner = axis if keeps else [a for a in range(source.type.ndim) if a not in axes][axis]
+        return node.op(self(source, inner))
+
+    def _normalise(self, node: Any, axis: int) -> Any:
+        if axis in self._axes(node):
+            raise CannotRestrict("a softmax runs along the plate")
+        return node.op(self(node.inputs[0], axis))
+
+    def _index(self, node: Any, axis: int) -> Any:
+        source, *indices = node.inputs
+        block = index_block(node)
+        if block is None:
+            raise CannotRestrict("an index that is not a plain list of integers")
+        position, ndim = block
+        if position <= axis < position + ndim:
+            if not self.latent_free(source):
+                raise CannotRestrict("what is indexed depends on a latent itself")
+            inner = [self(v, axis - position - (ndim - v.type.ndim)) for v in indices]
+            return node.op(source, *inner)
+        if any(not self.latent_free(v) for v in indices):
+            raise CannotRestrict("a latent indexes apart from the rows")
+        sliced = [i for i in range(source.type.ndim) if i >= len(node.op.idx_list) or isinstance(node.op.idx_list[i], slice)]
+        kept = axis if axis < position else axis - ndim
+        return node.op(self(source, sliced[kept]), *indices)
+
+    def _slice(self, node: Any, axis: int) -> Any:
+        source, *rest = node.inputs
+        out_axis = 0
+        for i in range(source.type.ndim):
+            entry = node.op.idx_list[i] if i < len(node.op.idx_list) else slice(None)
+            if not isinstance(entry, slice):
+                continue
+            if out_axis == axis:
+                if entry != slice(None):
+                    raise CannotRestrict("the plate is sliced")
+                return node.op(self(source, i), *rest)
+            out_axis += 1
+        raise CannotRestrict("the plate is sliced")
+
+    def _join(self, node: Any, axis: int) -> Any:
+        if node.op.axis == axis or not isinstance(node.op.axis, int):
+            raise CannotRestrict("arrays are joined along the plate")
+        parts = [self(v, axis) for v in node.inputs]
+        length = len(self.rows)
+        full = [p if self.carries(v, axis) else pt.repeat(p, length, axis=axis) for p, v in zip(parts, node.inputs)]
+        return node.op(*full)
+
+    def _blockwise(self, node: Any, axis: int) -> Any:
+        if axis >= node.op.batch_ndim(node):
+            raise CannotRestrict(f"{node.op} works across the rows")
+        return node.op.make_node(*[self(v, axis) for v in node.inputs]).outputs[node.outputs.index(node.outputs[0])]
+
+    def _dot(self, node: Any, axis: int) -> Any:
+        left, right = node.inputs
+        if axis == 0 and left.type.ndim == 2:
+            if not self.latent_free(right):
+                raise CannotRestrict("a latent enters a matrix product across the rows")
+            return node.op(self(left, 0), right)
+        if not self.latent_free(left):
+            raise CannotRestrict("a latent enters a matrix product across the rows")
+        return node.op(left, self(right, right.type.ndim - 1))
+
+    def _specify(self, node: Any, axis: int) -> Any:
+        return self(node.inputs[0], axis)
+
+    def _alloc(self, node: Any, axis: int) -> Any:
+        value, *shape = node.inputs
+        inner = axis - (len(shape) - value.type.ndim)
+        if not self.carries(value, inner):
+            if not self.latent_free(value):
+                raise CannotRestrict("a latent enters apart from the rows")
+        else:
+            value = self(value, inner)
+        shape[axis] = len(self.rows)
+        return pt.alloc(value, *shape)
+
+    def _diagonal(self, node: Any, axis: int) -> Any:
+        (source,) = node.inputs
+        if node.op.axis1 <= axis and node.op.axis1 != source.type.ndim - 2:
+            raise CannotRestrict("a diagonal is taken across the rows")
+        if axis == node.outputs[0].type.ndim - 1:
+            raise CannotRestrict("a diagonal is taken across the rows")
+        return node.op(self(source, axis))

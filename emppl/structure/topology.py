@@ -1,0 +1,277 @@
+"""Which element of which factor depends on which latent elements, and the plates that follow from it.
+
+Element identities are carried through the graph as sparse boolean matrices [elements, latent elements]: elementwise
+operations unite, reshapes and constant indices move, reductions unite along their axes, and whatever is not known
+unites everything. The result can only err towards larger scopes; the certificate of each fit checks it by values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pytensor.graph.traversal import explicit_graph_inputs, toposort
+from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.math import Dot
+from pytensor.tensor.shape import Reshape, SpecifyShape
+from pytensor.tensor.special import LogSoftmax, LogSumExp, Softmax
+from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+from scipy import sparse
+
+from emppl.compiling import compile_graph
+from emppl.errors import UnsupportedModelError
+from emppl.structure.types import Factor, Node, Plate
+
+MAX_CONFIGURATIONS = 4096
+MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag)
+
+
+class Scopes:
+    """Scopes of every variable of some graphs; `moved[v]` holds the latent element of each element of v where v merely moves them."""
+
+    def __init__(self, graphs: Sequence[Any], latents: Sequence[Node], point: dict[Any, np.ndarray]) -> None:
+        self.offsets, total = {}, 0
+        for node in latents:
+            self.offsets[node.name] = total
+            total += node.size
+        self.total = total
+        latent_values = {node.value: node for node in latents}
+        inputs = list(dict.fromkeys(v for v in explicit_graph_inputs(list(graphs)) if v in point or v in latent_values))
+        order = [node for node in toposort(list(graphs)) if node is not None]
+        tainted: set[Any] = set(latent_values)
+        relevant = []
+        for node in order:
+            if any(v in tainted for v in node.inputs):
+                tainted.update(node.outputs)
+                relevant.append(node)
+        wanted = list(dict.fromkeys(v for node in relevant for v in (*node.inputs, *node.outputs) if hasattr(v.type, "ndim")))
+        wanted = [v for v in wanted if v not in inputs]
+        arguments = [point[v] if v in point else np.zeros(v.type.shape, v.dtype) for v in inputs]
+        for i, v in enumerate(inputs):
+            if v in latent_values:
+                arguments[i] = np.full(latent_values[v].shape, latent_values[v].support[0], dtype=v.dtype)
+        with np.errstate(all="ignore"):
+            values = compile_graph(inputs, wanted, optimise=False)(*arguments) if wanted else []
+        self._number = dict(zip(wanted, values)) | dict(zip(inputs, arguments))
+        self.scope: dict[Any, sparse.csr_matrix] = {}
+        self.moved: dict[Any, np.ndarray] = {}
+        for value, node in latent_values.items():
+            ids = self.offsets[node.name] + np.arange(node.size).reshape(node.shape)
+            self.moved[value] = ids
+            self.scope[value] = sparse.csr_matrix(
+                (np.ones(node.size, bool), (np.arange(node.size), ids.ravel())), (node.size, total)
+            )
+        for node in relevant:
+            self._visit(node)
+
+    def shape(self, variable: Any) -> tuple[int, ...]:
+        return np.shape(self._number[variable])
+
+    def _empty(self, rows: int) -> sparse.csr_matrix:
+        return sparse.csr_matrix((rows, self.total), dtype=bool)
+
+    def _visit(self, node: Any) -> None:
+        op, out = node.op, node.outputs[0]
+        if not hasattr(out.type, "ndim"):  # e.g. a scalar index: it depends on latents in a way we do not follow
+            for output in node.outputs:
+                self.scope[output] = self._everything(node, 1)
+            return
+        shape = self.shape(out)
+        rule = self._rule(node)
+        scope = rule(node, shape) if rule is not None else None
+        if scope is None:
+            for output in node.outputs:
+                self.scope[output] = self._everything(node, int(np.prod(self.shape(output), dtype=int)))
+            return
+        self.scope[out] = scope
+        if isinstance(op, MOVES) and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:]):
+            self.moved[out] = self._perform(node, self.moved[node.inputs[0]])
+        elif isinstance(op, AdvancedSubtensor) and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:]):
+            self.moved[out] = self._perform(node, self.moved[node.inputs[0]])
+        elif isinstance(op, Elemwise) and type(op.scalar_op).__name__ == "Cast" and node.inputs[0] in self.moved:
+            self.moved[out] = self.moved[node.inputs[0]]
+
+    def _rule(self, node: Any) -> Any:
+        op = node.op
+        if isinstance(op, Elemwise):
+            return self._elementwise
+        if isinstance(op, MOVES):
+            return self._move
+        if isinstance(op, AdvancedSubtensor):
+            return self._index
+        if isinstance(op, CAReduce | LogSumExp | Softmax | LogSoftmax):
+            return self._reduce
+        if isinstance(op, Join | MakeVector):
+            return self._join
+        if isinstance(op, Blockwise):
+            return self._blockwise
+        if isinstance(op, Dot):
+            return self._dot
+        return None
+
+    def _everything(self, node: Any, rows: int) -> sparse.csr_matrix:
+        union = sum((self.scope[v].astype(np.int32).sum(axis=0) for v in node.inputs if v in self.scope), np.zeros((1, self.total)))
+        columns = np.flatnonzero(np.asarray(union).ravel())
+        indptr = np.arange(rows + 1) * len(columns)
+        return sparse.csr_matrix((np.ones(rows * len(columns), bool), np.tile(columns, rows), indptr), (rows, self.total))
+
+    def _perform(self, node: Any, ids: np.ndarray) -> np.ndarray:
+        storage = [[None]]
+        node.op.perform(node, [ids, *[self._number_of(v) for v in node.inputs[1:]]], storage)
+        return np.asarray(storage[0][0])
+
+    def _number_of(self, variable: Any) -> Any:
+        if variable in self._number:
+            return self._number[variable]
+        return variable.data if hasattr(variable, "data") else compile_graph([], [variable])()[0]
+
+    def _elementwise(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
+        total = self._empty(int(np.prod(shape, dtype=int)))
+        for v in dict.fromkeys(node.inputs):
+            if v in self.scope:
+                total = total + self.scope[v][_rows(self.shape(v), shape)]
+        return total.astype(bool)
+
+    def _move(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+        if any(v in self.scope for v in node.inputs[1:]):
+            return None
+        source = node.inputs[0]
+        ids = np.arange(int(np.prod(self.shape(source), dtype=int))).reshape(self.shape(source))
+        return self.scope[source][self._perform(node, ids).ravel()]
+
+    def _index(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+        source, *indices = node.inputs
+        if not any(v in self.scope for v in indices):
+            return self._move(node, shape)
+        if source in self.scope:
+            return None
+        block = index_block(node)
+        if block is None:
+            return None
+        position, ndim = block
+        total = self._empty(int(np.prod(shape, dtype=int)))
+        middle = shape[position : position + ndim]
+        for v in indices:
+            if v in self.scope:
+                rows = _rows(self.shape(v), middle).reshape(middle)
+                rows = np.broadcast_to(rows.reshape((1,) * position + middle + (1,) * (len(shape) - position - ndim)), shape)
+                total = total + self.scope[v][rows.ravel()]
+        return total.astype(bool)
+
+    def _reduce(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
+        (source,) = node.inputs
+        full = self.shape(source)
+        axes = tuple(range(len(full))) if node.op.axis is None else tuple(node.op.axis)
+        kept = tuple(1 if axis in axes else n for axis, n in enumerate(full))
+        rows = np.broadcast_to(np.arange(int(np.prod(kept, dtype=int))).reshape(kept), full).ravel()
+        united = _unite(self.scope[source], rows, int(np.prod(kept, dtype=int)))
+        return united[rows] if shape == full else united  # a softmax keeps the axis that it normalises over
+
+    def _join(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+        parts = list(node.inputs)
+        axis = 0
+        if isinstance(node.op, Join):
+            axis = node.op.axis if isinstance(getattr(node.op, "axis", None), int) else 0
+        stacked, ids, start = [], [], 0
+        for v in parts:
+            part_shape = self.shape(v) if v in self._number else np.shape(self._number_of(v))
+            rows = int(np.prod(part_shape, dtype=int))
+            stacked.append(self.scope.get(v, self._empty(rows)))
+            ids.append(start + np.arange(rows).reshape(part_shape))
+            start += rows
+        joined = np.array([i.item() for i in ids]) if isinstance(node.op, MakeVector) else np.concatenate(ids, axis=axis)
+        return sparse.vstack(stacked, format="csr")[joined.ravel()]
+
+    def _blockwise(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+        if len(node.outputs) > 1:
+            return None
+        batch_ndim = node.op.batch_ndim(node)
+        batch, core = shape[:batch_ndim], int(np.prod(shape[batch_ndim:], dtype=int))
+        total = self._empty(int(np.prod(batch, dtype=int)))
+        for v in dict.fromkeys(node.inputs):
+            if v in self.scope:
+                own = self.shape(v)[:batch_ndim]
+                size = int(np.prod(own, dtype=int))
+                per_batch = _unite(self.scope[v], np.repeat(np.arange(size), self.scope[v].shape[0] // max(size, 1)), size)
+                total = total + per_batch[_rows(own, batch)]
+        return total.astype(bool)[np.repeat(np.arange(total.shape[0]), core)]
+
+    def _dot(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+        if len(shape) != 2:
+            return None
+        total = self._empty(shape[0] * shape[1])
+        for side, v in enumerate(node.inputs):
+            if v in self.scope:
+                rows, columns = np.indices(self.shape(v))
+                united = _unite(self.scope[v], (rows, columns)[side].ravel(), self.shape(v)[side])
+                total = total + united[np.indices(shape)[side].ravel()]
+        return total.astype(bool)
+
+
+def index_block(node: Any) -> tuple[int, int] | None:
+    """Where the axes of the index arrays lie in the result of an AdvancedSubtensor: (position, number of axes)."""
+    places = [i for i, entry in enumerate(node.op.idx_list) if not isinstance(entry, slice)]
+    if any(isinstance(entry, slice) and entry != slice(None) for entry in node.op.idx_list):
+        return None
+    if any(v.type.dtype == "bool" for v in node.inputs[1:]):
+        return None
+    ndim = max(v.type.ndim for v in node.inputs[1:])
+    contiguous = places == list(range(places[0], places[-1] + 1))
+    return (places[0] if contiguous else 0), ndim
+
+
+def _rows(own: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """For each element of `shape`, the element of an array of shape `own` that broadcasting puts there."""
+    return np.broadcast_to(np.arange(int(np.prod(own, dtype=int))).reshape(own), shape).ravel()
+
+
+def _unite(scope: sparse.csr_matrix, group: np.ndarray, n_groups: int) -> sparse.csr_matrix:
+    gather = sparse.csr_matrix((np.ones(len(group), np.int32), (group, np.arange(len(group)))), (n_groups, len(group)))
+    return (gather @ scope.astype(np.int32)).astype(bool).tocsr()
+
+
+def plates_of(latents: Sequence[Node], factors: Sequence[Factor]) -> tuple[Plate, ...]:
+    """Latent elements that meet in a factor belong to one member; members of the same make-up form a plate.
+
+    Raises UnsupportedModelError where a member has more joint configurations than can be enumerated.
+    """
+    if not latents:
+        return ()
+    owner = np.concatenate([np.full(node.size, i) for i, node in enumerate(latents)])
+    total = len(owner)
+    graph = sparse.csr_matrix((total, total), dtype=np.int32)
+    for factor in factors:
+        if factor.scope is not None and factor.scope.nnz:
+            several = factor.scope[np.diff(factor.scope.indptr) > 1].astype(np.int32)
+            if several.shape[0] and several.nnz:
+                # linking the first latent of each row to the others is enough for connectedness, and keeps this linear
+                first = np.repeat(several.indices[several.indptr[:-1]], np.diff(several.indptr))
+                graph = graph + sparse.csr_matrix((np.ones(several.nnz, np.int32), (first, several.indices)), (total, total))
+    _, label = sparse.csgraph.connected_components(graph, directed=False)
+    order = np.lexsort((np.arange(total), label))
+    starts = np.flatnonzero(np.r_[True, np.diff(label[order]) > 0])
+    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for members in np.split(order, starts[1:]):
+        groups.setdefault(tuple(int(i) for i in owner[members]), []).append(members)
+    plates = []
+    for make_up, members in groups.items():
+        supports = [latents[i].support for i in make_up]
+        count = float(np.prod([float(len(s)) for s in supports]))
+        if count > MAX_CONFIGURATIONS:
+            raise UnsupportedModelError(
+                f"{len(make_up)} latent elements are tied together by shared observations or by each other, "
+                f"which makes {count:.3g} joint configurations, more than the {MAX_CONFIGURATIONS} that are enumerated",
+                " and ".join(sorted({f"{latents[i].name}[{', '.join(latents[i].dims)}]" for i in make_up})),
+                (
+                    "if they form a chain or a grid: give each member its own latent, or wait for the engine for chains",
+                    "break the tie: let each observation depend on the latents of one member",
+                    "make the support smaller: support={name: range(...)}",
+                ),
+            )
+        grids = np.meshgrid(*[np.arange(len(s)) for s in supports], indexing="ij")
+        configurations = np.stack([s[g.ravel()] for s, g in zip(supports, grids)], axis=-1)
+        plates.append(Plate(tuple(latents[i].name for i in make_up), np.array(members), configurations))
+    return tuple(plates)
