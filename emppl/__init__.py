@@ -8,4 +8,24 @@ from emppl.rules import rules
 from emppl.structure import Structure, analyse
 
 __version__ = "0.1.0"
-__all__ = ["Fit", "Plan", "Status", "Structure", "analyse", "fit", "load", "plan", "rules"]
+__all__ = [
+    "Comparison", "Fit", "Plan", "Status", "Structure", "SwitchingReport",
+    "analyse", "compare", "diagnose", "fit", "load", "plan", "relabel", "rules", "sample",
+]  # fmt: skip
+
+_LATER = {  # what draws, compares and relabels is imported when it is first asked for: a fit must not wait for it
+    "sample": "emppl.sampling",
+    "Comparison": "emppl.comparison",
+    "compare": "emppl.comparison",
+    "SwitchingReport": "emppl.labels",
+    "diagnose": "emppl.labels",
+    "relabel": "emppl.labels",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'emppl' has no attribute {name!r}")

@@ -305,7 +305,7 @@ def plan(
     blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
     return Plan(
         structure, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
-        {"estep": estep, "support": dict(support or {}), "freeze": {k: np.asarray(v) for k, v in (freeze or {}).items()}},
+        {"estep": estep, "support": support, "freeze": freeze, "labels": labels, "obs_weights": obs_weights},
     )  # fmt: skip
 
 
@@ -387,7 +387,7 @@ def _assemble(
             outputs.append(table)
     terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum])
     engine = IndependentEngine(tuple(data), terms, method == "hard")
-    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum + prior_sum)
+    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum)
     order = {entry.factor.name: i for i, entry in enumerate(plans)}
     return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
 

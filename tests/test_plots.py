@@ -149,3 +149,6 @@ def test_forest_is_in_posterior_sds(comparison):
     circles = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
     np.testing.assert_allclose(circles.get_xdata(), rows["difference"])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows.index)
+    hdi, wald = (np.array(lines.get_segments())[:, :, 0] for lines in figure.axes[0].collections)
+    np.testing.assert_allclose(hdi[:, 0], (rows["hdi_low"] - rows["mean"]) / rows["sd"])
+    np.testing.assert_allclose(wald[:, 1], rows["difference"] + 1.96 * rows["standard_error"] / rows["sd"])

@@ -76,10 +76,11 @@ def fit(
     if isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
         plan = model_or_plan
     else:
+        options = {"obs_weights": obs_weights, "labels": labels, **plan_options}
         if isinstance(model_or_plan, Plan):
-            given = model_or_plan
-            plan_options = {"estimate": given.estimate, "method": given.method, **given.options, **plan_options}
-        plan = make_plan(model_or_plan, obs_weights=obs_weights, labels=labels, **plan_options)
+            earlier = {"estimate": model_or_plan.estimate, "method": model_or_plan.method, **model_or_plan.options}
+            options = earlier | {k: v for k, v in options.items() if v is not None}
+        plan = make_plan(model_or_plan, **options)
     jobs = _jobs(plan, start, starts, seed)
     options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
     record = accelerate is None or len(jobs) == 1

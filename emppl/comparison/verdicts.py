@@ -108,10 +108,7 @@ def heights(fit: Any, draws: xr.DataTree) -> Heights:
 
 def _guides(draws: xr.DataTree, n_draws: int) -> list[np.ndarray]:
     """Cheap numbers of every draw by which the highest ones may be found: [T] each."""
-    guides = []
-    lp = sampler_record(draws, "lp")
-    if lp is not None:
-        guides.append(lp)
+    guides = [record for name in ("lp", "log_posterior") if (record := sampler_record(draws, name)) is not None]
     if "log_likelihood" in draws.children:
         group = draws["log_likelihood"].to_dataset()
         parts = [stacked(group[name]).reshape(n_draws, -1).sum(axis=1) for name in group.data_vars]

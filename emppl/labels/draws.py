@@ -106,10 +106,11 @@ def at(theta: Theta, t: int | np.integer) -> Theta:
 
 
 def highest_draw(draws: xr.DataTree) -> int:
-    """Index in 0..T-1 of the draw of highest log density (`sample_stats.lp`), of the last draw where there is none."""
-    lp = sampler_record(draws, "lp")
-    if lp is not None:
-        return int(np.nanargmax(lp))
+    """Index in 0..T-1 of the draw of highest log density that the sampler noted, of the last draw where it did not."""
+    for name in ("log_posterior", "lp"):
+        density = sampler_record(draws, name)
+        if density is not None and not np.isnan(density).all():
+            return int(np.nanargmax(density))
     chains, length = shape_of(draws)
     return chains * length - 1
 

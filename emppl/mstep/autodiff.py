@@ -31,7 +31,13 @@ class ExpectedLogJoint:
     coordinates: Coordinates = field(repr=False)
     etas: tuple[Any, ...] = field(repr=False)  # a graph [J, F] a plate, in the parameters' values
     tables: tuple[Any | None, ...] = field(repr=False)  # a graph [J, C] a plate
-    direct: Any = field(repr=False)  # log-likelihood without latents + log prior, a scalar graph
+    direct_likelihood: Any = field(repr=False)  # log-likelihood of what depends on no latent, a scalar graph
+    log_prior: Any = field(repr=False)  # a scalar graph
+
+    @property
+    def direct(self) -> Any:
+        """What depends on parameters alone."""
+        return self.direct_likelihood + self.log_prior
 
     @cached_property
     def _function(self) -> Any:

@@ -126,6 +126,28 @@ def test_nuts_below_em_at_the_mode(pair, comparison):
     assert best >= np.quantile(heights, 0.99)
 
 
+@pytest.mark.parametrize("guide", ["sample_stats", "log_likelihood"])
+def test_the_highest_draw_is_looked_at_wherever_it_is(pair, guide):
+    """One draw of 1200 sits on the mode itself; the sampler's own numbers point to it."""
+    fit, draws = pair
+    chain, draw = 2, 151
+    values = {name: draws["posterior"][name].values.copy() for name in fit.point}
+    for name, array in values.items():
+        array[chain, draw] = fit.point[name]
+    moved = with_posterior(draws, **values)
+    for group, name in (("sample_stats", "lp"), ("log_likelihood", "y")):
+        numbers = draws[group].to_dataset()
+        marked = numbers[name].values.copy()
+        marked[chain, draw] = 1e3
+        if group == guide:
+            moved[group] = xr.DataTree(numbers.assign({name: numbers[name].copy(data=marked)}))
+        else:
+            del moved[group]
+    result = compare(fit, moved)
+    assert verdict(result, "modes").value == pytest.approx(0.0, abs=1e-9)
+    assert all(np.array_equal(result.best_draw[name], fit.point[name]) for name in fit.point)
+
+
 def test_nuts_above_em_is_found_and_its_draw_leads_on(pair):
     fit, draws = pair
     low = {name: value.copy() for name, value in fit.point.items()}

@@ -1,0 +1,384 @@
+"""The command emppl: explain, fit, sample, compare, rules.
+
+Whatever only some commands need (arviz, matplotlib, the sampler) is imported inside them: a first `emppl fit` waits for
+PyMC and for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+import emppl
+from emppl import console as view
+from emppl.documents import (
+    comparison_document,
+    fit_document,
+    plan_document,
+    records,
+    verdict_records,
+    write_aside,
+    write_tree,
+)
+from emppl.errors import InvalidArgumentError
+from emppl.session import Session, folder_for, running, write_result, write_text
+
+ABOUT_DRAWS = ("labels", "convergence", "precision", "divergences")  # verdicts of a comparison that `sample` shows
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="EM, MAP and the full posterior from one PyMC model.\n\n"
+    "Exit status: 0 if the result can be relied on, 1 if a check of it failed, 2 on bad input.",
+)
+
+
+class Estimate(StrEnum):
+    """What is maximised: log posterior or log-likelihood."""
+
+    map = "map"
+    ml = "ml"
+
+
+class Method(StrEnum):
+    """EM, or its hard variant (classification EM; k-means is a case of it)."""
+
+    em = "em"
+    hard = "hard"
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model, such as coins, or file.py[:function].")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="FILE.csv", help="Data of the model; its own example if not given.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the model; may be repeated.")
+]
+Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder for results.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything that is random.")]
+Unused = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, help="Taken as by the other commands; nothing is random.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Starts = Annotated[int, typer.Option("--starts", metavar="N", min=1, help="Random starts of EM.")]
+MaxIter = Annotated[int, typer.Option("--max-iter", metavar="N", min=1, help="Iterations of a start at most.")]
+EstimateOption = Annotated[
+    Estimate, typer.Option("--estimate", help="Posterior mode, or maximum likelihood (priors dropped).")
+]
+MethodOption = Annotated[Method, typer.Option("--method", help="EM, or hard assignments as in k-means.")]
+Draws = Annotated[int, typer.Option("--draws", metavar="N", min=4, help="Draws of a chain.")]
+Tune = Annotated[
+    int, typer.Option("--tune", metavar="N", min=0, help="Draws of a chain that tune the sampler, not kept.")
+]
+Chains = Annotated[int, typer.Option("--chains", metavar="N", min=1, help="Chains.")]
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"emppl {emppl.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def explain(
+    ctx: typer.Context,
+    model: Model,
+    data: Data = None,
+    settings: Settings = None,
+    out: Out = None,
+    seed: Unused = 0,
+    estimate: EstimateOption = Estimate.map,
+    method: MethodOption = Method.em,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what would be done to a model, and why. With --out, write plan.txt.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      estimate, method, exact, e_step
+      variables       name, role, dims, prior / support, how
+      blocks          parameters, rule, cost, refused (rule, reason)
+      component_axes  latent, dim, labels, variables, exchangeable
+      remarks         sentences
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = None if out is None else folder_for(out, "")
+        plan = _plan(session, model, data, settings, estimate, method)
+        write_text(session, folder, "plan", lambda console: view.show_plan(console, plan))
+        session.end(True, lambda: plan_document(plan), lambda: view.show_plan(session.out, plan))
+
+
+@app.command()
+def fit(
+    ctx: typer.Context,
+    model: Model,
+    data: Data = None,
+    settings: Settings = None,
+    out: Out = None,
+    seed: Seed = 0,
+    starts: Starts = 10,
+    estimate: EstimateOption = Estimate.map,
+    method: MethodOption = Method.em,
+    max_iter: MaxIter = 2000,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the mode by EM, with evidence. With --out, write fit.nc.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      status, status_text, estimate, method, n_iter, n_passes, seconds, seed
+      log_posterior, log_likelihood, log_prior
+      theta             by name: dims, values
+      parameters        parameter, index, estimate, standard_error, low, high
+      responsibilities  by latent: values, expected, assigned, dims, probabilities
+      certificate       holds, points (name, holds, value, limit, text), notes
+      starts            start, kind, status, reason, log_posterior, n_iter, …
+      advice            what to do next, if something failed
+    A number that does not exist (a standard error on a border) is null.
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = None if out is None else folder_for(out, "")
+        plan = _plan(session, model, data, settings, estimate, method)
+        found = _fit(session, plan, starts, seed, max_iter)
+        if folder is not None:
+            write_result(session, "fit", folder / "fit.nc", found.save)
+        _end_with_fit(session, found)
+
+
+@app.command()
+def sample(
+    ctx: typer.Context,
+    model: Model,
+    data: Data = None,
+    settings: Settings = None,
+    out: Out = None,
+    seed: Seed = 0,
+    draws: Draws = 1000,
+    tune: Tune = 1000,
+    chains: Chains = 4,
+    starts: Starts = 10,
+    estimate: EstimateOption = Estimate.map,
+    method: MethodOption = Method.em,
+    max_iter: MaxIter = 2000,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw from the posterior by NUTS, and write draws.nc.
+
+    Latents are summed out. The draws are kept as they come, labels switched or not. A fit by EM comes first: it is
+    what labels are held against when the draws are judged.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      draws, tune, chains, sampler, sampling_seconds, compile_seconds
+      parameters  parameter, mean, sd, hdi_low, hdi_high, r_hat, ess_bulk
+      verdicts    name, holds, check, value, bound, limit, measure, text, advice
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = folder_for(out, session.load(model, data, settings).name)
+        plan = _plan(session, model, data, settings, estimate, method)
+        found = _fit(session, plan, starts, seed, max_iter)
+        if found.status is emppl.Status.INTERRUPTED:
+            _end_with_fit(session, found)
+        tree = _sample(session, found, draws, tune, chains, seed)
+        write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(tree, path))
+        table, verdicts = _judged(found, tree)
+        reliable = all(verdict.holds for verdict in verdicts)
+
+        def document() -> dict[str, Any]:
+            known = ("sampler", "sampling_seconds", "compile_seconds")
+            how = {"draws": draws, "tune": tune, "chains": chains, **{key: tree.attrs.get(key) for key in known}}
+            return {**how, "parameters": records(table, "parameter"), "verdicts": verdict_records(verdicts)}
+
+        session.end(reliable, document, lambda: view.show_draws(session.out, table, tree, verdicts))
+
+
+@app.command()
+def compare(
+    ctx: typer.Context,
+    model: Model,
+    data: Data = None,
+    settings: Settings = None,
+    out: Out = None,
+    seed: Seed = 0,
+    draws: Draws = 1000,
+    tune: Tune = 1000,
+    chains: Chains = 4,
+    starts: Starts = 10,
+    estimate: EstimateOption = Estimate.map,
+    method: MethodOption = Method.em,
+    max_iter: MaxIter = 2000,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Set EM and NUTS side by side, and write a report.
+
+    Writes report.html, fit.nc, draws.nc (draws aligned to the fit, and the table) and summary.json (what --json
+    prints) into --out, or into emppl-<model>.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      headline
+      verdicts   name, holds, check, value, bound, limit, measure, text, advice
+      table      parameter, estimate, standard_error, mean, sd, hdi_low, hdi_high,
+                 r_hat, ess_bulk, difference, flag
+      timing     em_seconds, nuts_sampling_seconds, nuts_compile_seconds, …
+      switching  state, verdict, symmetric, r_hat_before, r_hat_after, switches
+      fit        as emppl fit --json
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = folder_for(out, session.load(model, data, settings).name)
+        plan = _plan(session, model, data, settings, estimate, method)
+        found = _fit(session, plan, starts, seed, max_iter)
+        write_result(session, "fit", folder / "fit.nc", found.save)
+        if found.status is emppl.Status.INTERRUPTED:
+            _end_with_fit(session, found)
+        tree = _sample(session, found, draws, tune, chains, seed)
+        from emppl.comparison import compare as set_side_by_side
+
+        with session.progress("comparing"):
+            comparison = set_side_by_side(found, tree)
+            write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(comparison.to_datatree(), path))
+            write_result(
+                session, "report", folder / "report.html", lambda path: comparison.to_html(path, command=session.line)
+            )
+        session.files["summary"] = str(folder / "summary.json")
+        content = {"reliable": comparison.reliable, **comparison_document(comparison), "files": session.files}
+        text = session.document(content)
+        write_result(
+            session, "summary", folder / "summary.json", lambda p: write_aside(p, lambda a: a.write_text(text, "utf-8"))
+        )
+        session.end(comparison.reliable, lambda: content, lambda: view.show_comparison(session.out, comparison))
+
+
+@app.command()
+def rules(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Say which rules this model uses.")] = None,
+    data: Data = None,
+    settings: Settings = None,
+    out: Out = None,
+    seed: Unused = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the rules that emppl knows. With --out, write rules.txt.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      families, conjugate priors, E-steps, M-steps: rows of text, of which
+      "used by" names variables of MODEL, where one is given
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = None if out is None else folder_for(out, "")
+        tables = emppl.rules()
+        if model is None and (data is not None or settings):
+            raise InvalidArgumentError(
+                "--data and --set are for a model, and none is named", "emppl rules", ("emppl rules MODEL",)
+            )
+        if model is not None:
+            plan = _plan(session, model, data, settings, Estimate.map, Method.em)
+            tables = {title: [{**row, "used by": _users(plan, row)} for row in rows] for title, rows in tables.items()}
+        write_text(session, folder, "rules", lambda console: view.show_rules(console, tables))
+        session.end(True, lambda: dict(tables), lambda: view.show_rules(session.out, tables))
+
+
+def _users(plan: emppl.Plan, row: Mapping[str, str]) -> str:
+    """The variables of a model for which a row of the rules is used."""
+    families = {
+        entry.factor.name: entry.form.family.name
+        for entry in plan.factors
+        if entry.form is not None and entry.form.family is not None
+    }
+    if "prior" in row:
+        closed = {name for block in plan.blocks if block.rule == "closed form" for name in block.parameters}
+        seen = {
+            name
+            for entry in plan.factors
+            if families.get(entry.factor.name) == row["family"]
+            for name in entry.factor.parameters
+        }
+        names = [
+            p.name
+            for p in plan.structure.parameters
+            if p.name in closed & seen and p.distribution.startswith(f"{row['prior']}(")
+        ]
+    elif "family" in row:
+        names = [name for name, family in families.items() if family == row["family"]]
+    elif "engine" in row:
+        names = [
+            entry.factor.name
+            for entry in plan.factors
+            if entry.plate is not None and row["engine"].startswith(entry.engine)
+        ]
+    else:
+        names = [name for block in plan.blocks if block.rule == row["rule"] for name in block.parameters]
+    return ", ".join(names)
+
+
+# -- steps that commands share -----------------------------------------------------------------------------------------
+
+
+def _plan(
+    session: Session, model: str, data: str | None, settings: list[str] | None, estimate: Estimate, method: Method
+) -> emppl.Plan:
+    loaded = session.loaded or session.load(model, data, settings)
+    return emppl.plan(loaded.model, estimate=estimate.value, method=method.value, name=loaded.name)
+
+
+def _fit(session: Session, plan: emppl.Plan, starts: int, seed: int, max_iter: int) -> emppl.Fit:
+    with session.progress("EM") as progress:
+        return emppl.fit(plan, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
+
+
+def _end_with_fit(session: Session, found: emppl.Fit) -> None:
+    reliable = found.status is emppl.Status.CONVERGED and found.certificate.holds
+    session.end(reliable, lambda: fit_document(found), lambda: view.show_fit(session.out, found, session.line))
+
+
+def _sample(session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int) -> Any:
+    from emppl.sampling import sample as draw
+
+    with session.progress(f"NUTS: {chains} chains × {tune + draws:,} draws, after compiling"):
+        return draw(found, draws=draws, tune=tune, chains=chains, seed=seed)
+
+
+def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
+    """Numbers of the draws as they came, and the verdicts about them once labels are aligned."""
+    from emppl.comparison import compare as set_side_by_side
+    from emppl.comparison.table import tabulate
+
+    table, _, _ = tabulate(found, tree)
+    verdicts = [verdict for verdict in set_side_by_side(found, tree).verdicts if verdict.name in ABOUT_DRAWS]
+    return table[["mean", "sd", "hdi_low", "hdi_high", "r_hat", "ess_bulk"]], verdicts
+
+
+def main() -> None:
+    """Entry point of the command `emppl`."""
+    app(prog_name="emppl")
+
+
+if __name__ == "__main__":
+    main()

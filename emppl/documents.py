@@ -1,0 +1,133 @@
+"""Results as JSON documents, and as files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emppl.console import advice, value_labels
+
+MEMBERS_WRITTEN = 100_000  # probabilities in a document; of a larger latent it has the counts alone
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """One JSON document, ASCII only; what is not a finite number is null."""
+    return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """What JSON knows: names for enums, lists for arrays, null for what is not a finite number."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def records(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a table; `index`: the key under which a row's name goes."""
+    return (table if index is None else table.rename_axis(index).reset_index()).to_dict(orient="records")
+
+
+def plan_document(plan: Any) -> dict[str, Any]:
+    """What `emppl explain --json` says of a plan."""
+    blocks = [
+        {
+            "parameters": block.parameters, "rule": block.rule, "cost": block.cost,
+            "refused": [{"rule": rule, "reason": reason} for rule, reason in block.refused],
+        }
+        for block in plan.blocks
+    ]  # fmt: skip
+    keys = ("latent", "dim", "labels", "variables", "exchangeable")
+    return {
+        "estimate": plan.estimate, "method": plan.method, "exact": plan.is_exact, "e_step": plan.estep,
+        "variables": plan.rows(), "blocks": blocks, "remarks": plan.remarks(),
+        "component_axes": [{key: getattr(axis, key) for key in keys} for axis in plan.axes],
+    }  # fmt: skip
+
+
+def fit_document(fit: Any) -> dict[str, Any]:
+    """What `emppl fit --json` says of a fit."""
+    members = {}
+    for node in fit.plan.structure.latents:
+        r = fit.responsibilities()[node.name]
+        flat = r.values.reshape(-1, r.shape[-1])
+        members[node.name] = {
+            "values": value_labels(fit.plan, node)[1],
+            "expected": flat.sum(axis=0),
+            "assigned": np.bincount(flat.argmax(axis=1), minlength=flat.shape[1]),
+            "dims": r.dims,
+            "probabilities": r.values if r.size <= MEMBERS_WRITTEN else None,
+        }
+    points = [
+        {key: getattr(p, key) for key in ("name", "holds", "value", "limit", "text")} for p in fit.certificate.points
+    ]
+    return {
+        "status": fit.status, "status_text": fit.status.value, "estimate": fit.plan.estimate, "method": fit.plan.method,
+        "log_posterior": fit.log_posterior, "log_likelihood": fit.log_likelihood, "log_prior": fit.log_prior,
+        "n_iter": fit.n_iter, "n_passes": fit.n_passes, "seconds": fit.seconds, "seed": fit.seed,
+        "theta": {name: {"dims": v.dims, "values": v.values} for name, v in fit.theta.data_vars.items()},
+        "parameters": records(fit.summary()), "responsibilities": members,
+        "certificate": {"holds": fit.certificate.holds, "points": points, "notes": fit.certificate.notes},
+        "starts": records(fit.starts), "advice": advice(fit),
+    }  # fmt: skip
+
+
+def verdict_records(verdicts: Iterable[Any]) -> list[dict[str, Any]]:
+    """Verdicts of a comparison."""
+    keys = ("name", "holds", "check", "value", "bound", "limit", "measure", "text", "advice")
+    return [{key: getattr(verdict, key) for key in keys} for verdict in verdicts]
+
+
+def comparison_document(comparison: Any) -> dict[str, Any]:
+    """What `emppl compare --json` says of a comparison."""
+    keys = ("state", "verdict", "symmetric", "r_hat_before", "r_hat_after", "switches")
+    return {
+        "headline": comparison.headline, "verdicts": verdict_records(comparison.verdicts),
+        "table": records(comparison.table, "parameter"), "timing": comparison.timing,
+        "switching": {key: getattr(comparison.switching, key) for key in keys},
+        "fit": fit_document(comparison.fit),
+    }  # fmt: skip
+
+
+def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write under another name beside `path`, then rename: the file is whole or not there."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_tree(tree: Any, path: Path) -> None:
+    """A DataTree as netCDF. Names of any type become text, attributes that netCDF does not know become JSON text."""
+    import xarray as xr
+
+    groups = {}
+    for node in tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        text = {name: dataset[name].astype(str) for name in dataset.variables if dataset[name].dtype == object}
+        dataset = dataset.assign_coords({name: values for name, values in text.items() if name in dataset.coords})
+        dataset = dataset.assign({name: values for name, values in text.items() if name in dataset.data_vars})
+        dataset.attrs = {str(key): _attribute(value) for key, value in node.attrs.items()}
+        groups[node.path] = dataset
+    write_aside(path, lambda aside: xr.DataTree.from_dict(groups).to_netcdf(aside, engine="h5netcdf"))
+
+
+def _attribute(value: Any) -> Any:
+    known = isinstance(value, str | int | float | np.number) and not isinstance(value, bool)
+    return value if known else json.dumps(plain(value))

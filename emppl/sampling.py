@@ -1,0 +1,313 @@
+"""Draws from the same model by NUTS: the discrete latents summed out by the E-step's engine, the gradient by Fisher."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import xarray as xr
+from pytensor.graph.replace import clone_replace, graph_replace
+from pytensor.graph.traversal import explicit_graph_inputs
+from pytensor.tensor.random.type import RandomType
+
+from emppl.ascent.result import Fit
+from emppl.ascent.starts import start_point
+from emppl.compiling import compile_graph
+from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.kernels.marginal import marginal_log_likelihood, register
+from emppl.planner import Plan
+from emppl.planner import plan as make_plan
+from emppl.structure.graph import freeze_data
+from emppl.structure.types import Factor, Structure
+
+Theta = dict[str, np.ndarray]
+POTENTIAL = "marginal_log_likelihood"
+LARGEST_GROUP = 3e7  # numbers in a group of draws; a larger `latent` group is left out and recomputed where it is needed
+START_SPREAD = 0.5  # standard deviation, unconstrained, of the noise on each chain's start
+
+
+def sample(
+    model: Any,
+    *,
+    fit: Fit | None = None,
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    progress: Any = None,
+    cores: int | None = None,
+    sampler: str = "auto",
+    **nuts_options: Any,
+) -> xr.DataTree:
+    """Posterior draws of the model's parameters by NUTS, with its discrete latents summed out.
+
+    model: a pm.Model, a Plan or a Fit (priors are always kept: draws from a likelihood alone need not exist). fit: takes
+    over its plan's options (freeze, labels, support); chains still start at their own random points, so labels are
+    whatever they become. sampler: "nutpie", "pymc", or "auto": nutpie, and pm.sample where that fails to compile.
+
+    Groups of the result: posterior (parameters and deterministics), log_likelihood (per observation), latent
+    (posterior probability of each latent value given that draw's parameters), sample_stats, observed_data. Attributes:
+    sampling_seconds, compile_seconds, sampler. Raises UnsupportedModelError where there is nothing to draw.
+    """
+    if min(draws, chains) < 1 or tune < 0:
+        raise InvalidArgumentError(f"draws={draws}, tune={tune}, chains={chains}: give positive numbers", "emppl.sample")
+    if sampler not in ("auto", "nutpie", "pymc"):
+        raise InvalidArgumentError(f"sampler must be 'auto', 'nutpie' or 'pymc', not {sampler!r}", "sampler")
+    plan = _plan_with_priors(model, fit)
+    if not plan.structure.parameters:
+        raise UnsupportedModelError("the model has no free parameter, so there is nothing to draw", plan.structure.name)
+    began = time.perf_counter()
+    marginal = marginal_model(plan)
+    seeds = np.random.SeedSequence(seed)
+    starts = _chain_starts(plan, seeds.spawn(1)[0])
+    number = int(seeds.generate_state(1)[0] % (2**31))
+    run = {"draws": draws, "tune": tune, "chains": chains, "seed": number, "cores": cores, "progress": progress}
+    tree: xr.DataTree | None = None
+    compiling = 0.0
+    if sampler in ("auto", "nutpie"):
+        try:
+            tree, compiling = _by_nutpie(plan, marginal, starts, run, nuts_options)
+        except Exception as problem:
+            if sampler == "nutpie":
+                raise
+            warnings.warn(f"nutpie could not sample this model ({problem}); pm.sample takes over", RuntimeWarning, stacklevel=2)
+    used = "nutpie"
+    if tree is None:
+        tree, compiling, used = *_by_pymc(plan, marginal, starts, run, nuts_options), "pymc"
+    seconds = time.perf_counter() - began - compiling
+    return _dressed(plan, tree, {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed)})
+
+
+def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
+    source = model if isinstance(model, Fit) else fit
+    given: Any = source.plan if source is not None and isinstance(model, Fit | pm.Model) else model
+    if isinstance(given, Plan):
+        if given.estimate == "map" and given.method == "em":
+            return given
+        return make_plan(given, estimate="map", labels=given.options.get("labels"), obs_weights=given.options.get("obs_weights"))
+    if not isinstance(given, pm.Model | Structure):
+        given = model
+    return make_plan(given, estimate="map")
+
+
+def marginal_model(plan: Plan) -> pm.Model:
+    """The user's model with its likelihood replaced by one Potential in which the latents are summed out.
+
+    Priors, transforms and deterministics of parameters are as written; frozen parameters are constants.
+    """
+    structure = plan.structure
+    nodes = [*structure.parameters, *structure.deterministics]
+    fixed = {rv: pt.constant(structure.frozen[rv.name]) for rv in structure.model.free_RVs if rv.name in structure.frozen}
+    originals = [node.rv for node in nodes]
+    cloned = _with_constants(originals, fixed)
+    names = {node.name: rv for node, rv in zip(nodes, cloned)}
+    coords = {dim: list(structure.coords[dim]) for node in nodes for dim in node.dims}
+    with pm.Model(coords=coords) as marginal:
+        for node in structure.parameters:
+            marginal.register_rv(names[node.name], name=node.name, dims=node.dims or None, transform=node.transform, default_transform=None)
+        replacements = {node.value: names[node.name] for node in structure.parameters}
+        (log_likelihood,) = graph_replace([log_likelihood_graph(plan)], replacements, strict=False)
+        pm.Potential(POTENTIAL, log_likelihood)
+        for factor in structure.factors:
+            if factor.kind == "prior" and factor.parameters and factor.name not in structure.parameter_names:
+                (term,) = graph_replace([factor.log_density.sum()], replacements, strict=False)
+                pm.Potential(factor.name, term)
+        for node in structure.deterministics:
+            pm.Deterministic(node.name, names[node.name], dims=node.dims or None)
+    return marginal
+
+
+def _with_constants(graphs: list[Any], fixed: dict[Any, Any]) -> list[Any]:
+    """A copy of random-variable graphs with dims, data and frozen parameters as constants; parents stay parents."""
+    shared = {
+        v: pt.constant(v.get_value(borrow=True))
+        for v in explicit_graph_inputs(graphs)
+        if hasattr(v, "get_value") and not isinstance(v.type, RandomType)
+    }
+    copies = clone_replace(graphs, replace={**shared, **fixed}, rebuild_strict=False)
+    for copy, original in zip(copies, graphs):
+        copy.name = original.name
+    return list(copies)
+
+
+def log_likelihood_graph(plan: Plan) -> Any:
+    """Marginal log-likelihood as a graph of the parameters' values; plates in natural form by the Op with Fisher gradient."""
+    total = [plan.expected.direct_likelihood]
+    for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
+        weights = np.ones(len(data.base)) if data.weights is None else data.weights
+        if table is None and data.mask is None:
+            arrays = [pytensor.shared(np.ascontiguousarray(a, dtype=float)) for a in (data.features, data.base, weights)]
+            total.append(marginal_log_likelihood(eta, *arrays)[0])
+            continue
+        log_joint = eta @ data.features.T
+        if table is not None:
+            log_joint = log_joint + table
+        if data.mask is not None:
+            log_joint = pt.switch(data.mask.T, log_joint, -np.inf)
+        total.append((weights * (pt.logsumexp(log_joint, axis=0) + data.base)).sum())
+    return pt.stack([t.astype("float64") for t in total]).sum()
+
+
+def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], np.ndarray]:
+    """seed → unconstrained start of one chain: random assignments, one M-step, then noise. Labels fall as they may."""
+    prefix = seeds.generate_state(2).tolist()
+
+    def start(seed: int) -> np.ndarray:
+        rng = np.random.default_rng([*prefix, int(np.asarray(seed).ravel()[0]) % (2**32)])
+        for kind in ("random", "k-means++", "prior"):
+            u = plan.structure.coordinates.unconstrain(start_point(plan, kind, rng))
+            u = np.clip(np.nan_to_num(u, posinf=4.0, neginf=-4.0), -20.0, 20.0) if kind == "random" else np.nan_to_num(u)
+            u = u + START_SPREAD * rng.normal(size=u.shape) * np.minimum(1.0, 1.0 / np.maximum(_curvature_scale(plan, u), 1e-3))
+            if np.isfinite(plan.log_posterior(plan.structure.coordinates.constrain(u))):
+                return u
+        return plan.structure.coordinates.unconstrain(start_point(plan, "k-means++", rng))
+
+    return start
+
+
+def _curvature_scale(plan: Plan, u: np.ndarray) -> np.ndarray:
+    """Rough curvature [P] at u: noise is scaled by it, so that a mean in the hundreds and a logit are both moved sensibly."""
+    _, here, _ = plan.gradient(u)
+    scale = np.ones(len(u))
+    for i in range(len(u)):
+        h = 1e-4 * max(1.0, abs(u[i]))
+        moved = u.copy()
+        moved[i] += h
+        scale[i] = np.sqrt(abs(plan.gradient(moved)[1][i] - here[i]) / h) / 4.0
+    return np.where(np.isfinite(scale), scale, 1.0)
+
+
+def _by_nutpie(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> tuple[xr.DataTree, float]:
+    import nutpie
+
+    register()
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = nutpie.compile_pymc_model(marginal, freeze_model=False)
+    order = [str(name) for name in plan.structure.parameter_names]
+    model_order = [rv.name for rv in marginal.free_RVs]
+    if model_order != order:
+        raise UnsupportedModelError("the sampler orders the parameters otherwise", f"{model_order} against {order}")
+    compiled = replace(compiled, initial_point_func=lambda seed: starts(seed))
+    compiling = time.perf_counter() - began
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = nutpie.sample(
+            compiled, draws=run["draws"], tune=run["tune"], chains=run["chains"], seed=run["seed"],
+            cores=run["cores"], progress_bar=bool(run["progress"]), save_warmup=False, **options,
+        )  # fmt: skip
+    return tree, compiling
+
+
+def _by_pymc(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> tuple[xr.DataTree, float]:
+    register()
+    coordinates = plan.structure.coordinates
+    initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
+    with marginal, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = pm.sample(
+            run["draws"], tune=run["tune"], chains=run["chains"], random_seed=run["seed"], cores=run["cores"] or 1,
+            initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc", compute_convergence_checks=False, **options,
+        )  # fmt: skip
+    return tree, 0.0
+
+
+def _dressed(plan: Plan, raw: xr.DataTree, attributes: dict[str, Any]) -> xr.DataTree:
+    """The sampler's tree with the model's names, and the groups that need the E-step's engine."""
+    structure = plan.structure
+    source = raw["posterior"].to_dataset()
+    arrays, n_chain, n_draw = {}, source.sizes["chain"], source.sizes["draw"]
+    for node in [*structure.parameters, *structure.deterministics]:
+        if node.name in source:
+            arrays[node.name] = np.asarray(source[node.name].values, dtype=float).reshape(n_chain, n_draw, *node.shape)
+    flat = {name: values.reshape(n_chain * n_draw, *values.shape[2:]) for name, values in arrays.items()}
+    by_member, latents, log_posterior = _along_draws(plan, flat, n_chain * n_draw)
+    lead = {"chain": np.arange(n_chain), "draw": np.arange(n_draw)}
+
+    def dressed(name: str, values: np.ndarray, dims: tuple[str, ...], extra: dict[str, Any] | None = None) -> xr.DataArray:
+        coords = {**lead, **{d: structure.coords[d] for d in dims if d in structure.coords}, **(extra or {})}
+        return xr.DataArray(values.reshape(n_chain, n_draw, *values.shape[1:]), dims=("chain", "draw", *dims), coords=coords, name=name)
+
+    posterior = {node.name: dressed(node.name, flat[node.name], node.dims) for node in (*structure.parameters, *structure.deterministics) if node.name in flat}
+    groups: dict[str, xr.Dataset] = {"posterior": xr.Dataset(posterior)}
+    groups["log_likelihood"] = xr.Dataset({name: dressed(name, values, dims) for name, (values, dims) in by_member.items()})
+    if latents:
+        groups["latent"] = xr.Dataset(
+            {
+                name: dressed(name, values, (*structure.node(name).dims, f"{name}_value"), {f"{name}_value": structure.node(name).support})
+                for name, values in latents.items()
+            }
+        )
+    if "sample_stats" in raw.children:
+        kept = raw["sample_stats"].to_dataset()
+        stats = kept[[n for n in kept.data_vars if kept[n].dims == ("chain", "draw")]].assign_coords(lead)
+    else:
+        stats = xr.Dataset(coords=lead)
+    groups["sample_stats"] = stats.assign(log_posterior=(("chain", "draw"), log_posterior.reshape(n_chain, n_draw)))
+    groups["observed_data"] = xr.Dataset(
+        {
+            node.name: xr.DataArray(np.asarray(node.value.data), dims=node.dims, coords={d: structure.coords[d] for d in node.dims})
+            for node in structure.observed
+        }
+    )
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update({"model": structure.name, "inference_library": "emppl", **attributes})
+    return tree
+
+
+def _along_draws(plan: Plan, flat: Theta, n: int) -> tuple[dict[str, tuple[np.ndarray, tuple[str, ...]]], Theta, np.ndarray]:
+    """Log-likelihood by observation, latent probabilities and log posterior of every draw."""
+    structure = plan.structure
+    homes = [_member_dims(plan, p) for p in range(len(structure.plates))]
+    by_member: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {
+        name: (np.empty((n, plate.size)), dims) for (name, dims), plate in zip(homes, structure.plates)
+    }
+    direct, direct_names = _direct_terms(plan)
+    for factor in direct_names:
+        by_member[factor.name] = (np.empty((n, *factor.shape)), structure.node(factor.name).dims[: len(factor.shape)])
+    size = sum(node.size * len(node.support) for node in structure.latents)
+    latents = {node.name: np.empty((n, *node.shape, len(node.support))) for node in structure.latents} if n * size <= LARGEST_GROUP else {}
+    log_posterior = np.empty(n)
+    for t in range(n):
+        theta = {name: flat[name][t] for name in structure.parameter_names}
+        posterior = plan.e_step(theta, keep=True)
+        log_posterior[t] = posterior.objective
+        for (name, _), values in zip(homes, posterior.by_member):
+            by_member[name][0][t] = values
+        for factor, values in zip(direct_names, direct(theta) if direct else []):
+            by_member[factor.name][0][t] = values
+        if latents:
+            for name, values in plan.marginals(posterior).items():
+                latents[name][t] = values
+    return by_member, latents, log_posterior
+
+
+def _member_dims(plan: Plan, p: int) -> tuple[str, tuple[str, ...]]:
+    """Name and dims of a plate's log-likelihood: the observed variable's own where each row is one member."""
+    entries = [e for e in plan.factors if e.factor.kind == "observed" and e.factor.latents and (e.plate == p)]
+    name = "_and_".join(e.factor.name for e in entries) or f"members_{p}"
+    plate = plan.structure.plates[p]
+    for entry in entries:
+        node = plan.structure.node(entry.factor.name)
+        axis = entry.form.axis if entry.form is not None else 0
+        rows = entry.form.members if entry.form is not None else None
+        if len(entry.factor.shape) > axis and entry.factor.shape[axis] == plate.size and (rows is None or np.array_equal(rows, np.arange(plate.size))):
+            return name, (node.dims[axis],)
+    return name, (f"{'_'.join(dict.fromkeys(plate.latents))}_member",)
+
+
+def _direct_terms(plan: Plan) -> tuple[Any, list[Factor]]:
+    factors = [e.factor for e in plan.factors if e.factor.kind == "observed" and not e.factor.latents]
+    if not factors:
+        return None, []
+    function = compile_graph(plan.structure.coordinates.values, freeze_data([f.log_density for f in factors]))
+    coordinates = plan.structure.coordinates
+    return lambda theta: function(*coordinates.arguments(theta)), factors
