@@ -17,7 +17,7 @@ from rich.text import Text
 from emppl.errors import EmpplError
 
 PIPE_WIDTH = 120  # columns where the output is no terminal, so that a line stays a line for grep
-STACKED = 72  # narrower consoles get records one below the other instead of a wide table
+LEFT_FOR_TEXT = 44  # columns; consoles that leave less beside the names get records one below the other
 MEMBERS_SHOWN = 12  # latents with more members are counted by value
 ROWS_SHOWN = 60  # of the table of parameters
 DERIVED_SHOWN = 50  # a deterministic with more numbers than this is left out of it
@@ -59,7 +59,8 @@ def show_plan(console: Console, plan: Any) -> None:
     rows = plan.rows()
     console.print(Text(str(plan).partition("\n")[0], style="bold"))
     console.print()
-    if console.width < STACKED:
+    names = [max(len(row[key]) for row in rows) for key in list(rows[0])[:2]] if rows else [0, 0]
+    if console.width - sum(names) < LEFT_FOR_TEXT:
         for row in rows:
             name, role, *rest = row.values()
             console.print(Text(f"  {name}", style="bold").append(f"  {role}", style="default not bold"))
@@ -67,6 +68,8 @@ def show_plan(console: Console, plan: Any) -> None:
                 _print(console, Text(text), 4)
     else:
         table = _table(list(rows[0]))
+        for column in table.columns[: len(names)]:
+            column.no_wrap = True  # a name is not to be broken
         for row in rows:
             table.add_row(*map(Text, row.values()))
         _print(console, table)
@@ -374,7 +377,7 @@ def _fixed(value: float, places: int) -> str:
 
 def _column(values: pd.Series) -> list[str]:
     """The cells of a column: text as it is, numbers short, nothing where there is none."""
-    return [_short(value) if isinstance(value, float | np.floating | int) else str(value) for value in values]
+    return [_short(float(v)) if isinstance(v, float | np.floating | int) else str(v) for v in values]
 
 
 def _short(value: float) -> str:

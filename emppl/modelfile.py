@@ -57,7 +57,8 @@ class _Target:
 
     @property
     def shown(self) -> str:
-        return self.name if self.path is None else f"{self.path}:{self.function}"
+        place = self.name if self.path is None else str(self.path)
+        return place if self.path is None or not self.function else f"{place}:{self.function}"
 
 
 def load_model(argument: str, data: str | None = None, settings: Sequence[str] = ()) -> LoadedModel:
@@ -209,7 +210,7 @@ def _unknown(place: str, shipped: dict[str, str]) -> InvalidArgumentError:
     width = max(map(len, shipped), default=0)
     listed = tuple(f"{name.ljust(width)}  {line}" for name, line in shipped.items())
     near = difflib.get_close_matches(place, shipped, n=1, cutoff=0.6)
-    if Path(f"{place}.py").exists():
+    if os.path.exists(f"{place}.py"):
         near = [f"{place}.py"]
     guess = (f"did you mean {near[0]}?",) if near else ()
     return InvalidArgumentError(
@@ -275,7 +276,9 @@ def _function(target: _Target) -> Callable[..., Any]:
     ]
     shown = target.name if target.path is None else str(target.path)
     ways = [f"{target.path}:{name}" for name in own[:5]] if target.path is not None else []
-    if found is not None:
+    if isinstance(found, pm.Model):
+        what = f"{target.function} in {shown} is a pm.Model, not a function that returns one"
+    elif found is not None:
         what = f"{target.function} in {shown} is {_kind(found)}, not a function that returns a pm.Model"
     else:
         what = f"{shown} has no function {target.function}()"
@@ -385,7 +388,11 @@ def _told(target: _Target, doing: str, problem: Exception, build: Callable[..., 
         place = f"{_relative(frame.filename)}, line {frame.lineno}{inside}: {code}"
     deliberate = bool(own) and frames[-1] is own[-1] and isinstance(problem, ValueError | KeyError) and text
     what = text if deliberate else f"{type(problem).__name__}: {text}" if text else type(problem).__name__
-    ways = options if deliberate else ("correct the line, or what is passed to it: " + doing,)
+    ways = (
+        options
+        if deliberate
+        else ("correct the line" + (f", or call the model otherwise than {doing}" if "--" in doing else ""),)
+    )
     return InvalidArgumentError(what, place, ways)
 
 

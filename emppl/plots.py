@@ -4,6 +4,7 @@ Every figure says what it shows without colour too (line styles, markers, hatchi
 background, so that it can stand on a dark page, and is drawn for about half a page's width.
 """
 
+import io
 import textwrap
 from collections.abc import Callable
 from functools import partial, wraps
@@ -52,6 +53,15 @@ STYLE = {
     "hatch.linewidth": 0.6,
     "figure.constrained_layout.use": True,
 }
+
+
+class Picture(Figure):
+    """A figure that shows itself in a notebook without pyplot, which would keep every figure of a report open."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=120)
+        return buffer.getvalue()
 
 
 def styled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,7 +142,7 @@ def draw_marginal(ax: Axes, comparison: Any, name: str, limits: tuple[float, flo
 @styled
 def marginal(comparison: Any, name: str, limits: tuple[float, float]) -> Figure:
     """One marginal as a figure of its own, for a page where panels flow."""
-    figure = Figure(figsize=(3.5, 2.1))
+    figure = Picture(figsize=(3.5, 2.1))
     draw_marginal(figure.subplots(), comparison, name, limits)
     return figure
 
@@ -143,7 +153,7 @@ def marginals(comparison: Any, limit: int = PANELS) -> Figure:
     names = shown_rows(comparison, limit)
     columns = min(3, max(1, len(names)))
     lines = max(1, -(-len(names) // columns))
-    figure = Figure(figsize=(3.3 * columns, 2.0 * lines + 0.3))
+    figure = Picture(figsize=(3.3 * columns, 2.0 * lines + 0.3))
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     limits = shared_limits(comparison, names)
     for ax, name in zip(axes, names, strict=False):
@@ -163,7 +173,7 @@ def ascent(fit: Any) -> Figure:
     reported = fit.log_likelihood if fit.plan.estimate == "ml" else fit.log_posterior
     winner = min(usable, key=lambda i: abs(np.nanmax(traces[i]) - reported), default=None)
     best = max([reported, *(np.nanmax(traces[i]) for i in usable)])
-    figure = Figure(figsize=(5.2, 4.6))
+    figure = Picture(figsize=(5.2, 4.6))
     top, bottom = figure.subplots(2, 1, sharex=True)
     for i in usable[:STARTS_DRAWN] + ([winner] if winner is not None else []):
         bold = i == winner
@@ -203,7 +213,7 @@ def permutations(report: Any) -> Figure:
     few = len(seen) <= PERMUTATIONS_NAMED
     chains = perms.shape[0]
     height = (0.2 * len(seen) if few else 0.18 * perms.shape[-1]) + 0.35
-    figure = Figure(figsize=(5.2, 0.9 + chains * max(0.65, min(height, 1.8))))
+    figure = Picture(figsize=(5.2, 0.9 + chains * max(0.65, min(height, 1.8))))
     panels = figure.subplots(chains, 1, sharex=True, squeeze=False)[:, 0]
     names = [_labelling(perm, axis.labels) for perm in seen]
     for c, ax in enumerate(panels):
@@ -249,7 +259,7 @@ def responsibilities(comparison: Any, latent: str | None = None) -> Figure:
     values = [str(value) for value in table[table["em"].dims[-1]].values]
     if len(em) <= MEMBERS_NAMED:
         return _member_lines(table, em, posterior, values)
-    figure = Figure(figsize=(5.2, 4.2))
+    figure = Picture(figsize=(5.2, 4.2))
     ax = figure.subplots()
     changed = em.argmax(axis=1) != posterior.argmax(axis=1)
     rows = np.unique(
@@ -288,7 +298,7 @@ def _latent_table(comparison: Any, latent: str | None) -> Any:
 def _member_lines(table: Any, em: np.ndarray, posterior: np.ndarray, values: list[str]) -> Figure:
     best = np.zeros(len(em), dtype=int) if len(values) == 2 else em.argmax(axis=1)
     rows = np.arange(len(em))
-    figure = Figure(figsize=(5.2, 1.3 + 0.24 * len(em)))
+    figure = Picture(figsize=(5.2, 1.3 + 0.24 * len(em)))
     ax = figure.subplots()
     ax.hlines(rows, em[rows, best], posterior[rows, best], color=QUIET, lw=1.2)
     ax.plot(em[rows, best], rows, "o", color=EM, ms=7, label="EM")
@@ -313,7 +323,7 @@ def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
     """Every parameter in units of its posterior: EM ± 1.96 se beside NUTS's 94% interval, in sds from the mean."""
     names = shown_rows(comparison, limit)
     rows = comparison.table.loc[names]
-    figure = Figure(figsize=(5.2, 1.2 + 0.27 * len(rows)))
+    figure = Picture(figsize=(5.2, 1.2 + 0.27 * len(rows)))
     ax = figure.subplots()
     y = np.arange(len(rows))
     sd = rows["sd"].to_numpy()
@@ -395,7 +405,7 @@ def data(comparison: Any) -> Figure | None:
         return None
     columns = 1 if len(pictures) == 1 else 2
     lines = -(-len(pictures) // columns)
-    figure = Figure(figsize=(5.2 if columns == 1 else 7.2, 3.6 * lines))
+    figure = Picture(figsize=(5.2 if columns == 1 else 7.2, 3.6 * lines))
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for ax, picture in zip(axes, pictures, strict=False):
         picture(ax)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -158,8 +159,13 @@ def log_likelihood_graph(plan: Plan) -> Any:
 def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], np.ndarray]:
     """seed → unconstrained start of one chain: random assignments, one M-step, then noise. Labels fall as they may."""
     prefix = seeds.generate_state(2).tolist()
+    lock = threading.Lock()  # chains ask from threads of their own, and interpreted functions hold their own storage
 
     def start(seed: int) -> np.ndarray:
+        with lock:
+            return one(seed)
+
+    def one(seed: int) -> np.ndarray:
         rng = np.random.default_rng([*prefix, int(np.asarray(seed).ravel()[0]) % (2**32)])
         for kind in ("random", "k-means++", "prior"):
             u = plan.structure.coordinates.unconstrain(start_point(plan, kind, rng))

@@ -31,6 +31,7 @@ def test_every_method_draws_a_figure(comparison, tmp_path):
         assert isinstance(figure, Figure)
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 3000
+        assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
 
 
 def test_users_settings_are_left_alone(comparison):

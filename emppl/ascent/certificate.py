@@ -11,7 +11,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph, substitute
-from emppl.estep.tables import elements_of, factor_table
+from emppl.estep.tables import elements_of, sampled_table
 from emppl.inference.information import FLAT_CURVATURE, Information
 from emppl.kernels.mixture import mixture
 from emppl.planner import Plan, label_masks
@@ -20,7 +20,7 @@ from emppl.structure.coordinates import Coordinates
 from emppl.structure.types import Structure
 
 Theta = dict[str, np.ndarray]
-SUBSAMPLE = 2000  # densities that the check of the gradient may cost; beyond it members are drawn at random
+SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it members are drawn at random
 INSIDE = 8.0  # |logit| or |log| at which the checks evaluate a parameter that lies on its border
 
 
@@ -137,7 +137,7 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0) -> Point:
         size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
         rows = np.sort(rng.choice(plate.size, size=size, replace=False))
         entering = [e.factor for e in plan.factors if e.factor.latents and len(elements_of(e.factor, plate, total)[0])]
-        log_joint = sum(factor_table(structure, factor, plate)[:, rows] for factor in entering)
+        log_joint = sum(sampled_table(structure, factor, plate, rows) for factor in entering)
         mask = plan.engine.plates[p].mask
         if mask is not None:
             log_joint = pt.switch(mask[rows].T, log_joint, -np.inf)

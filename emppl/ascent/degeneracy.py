@@ -10,6 +10,7 @@ from emppl.compiling import compile_graph
 from emppl.estep.posterior import Posterior
 
 COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
+VANISHING = 1e-5
 NARROW = 1e-3
 EMPTY = 1e-8  # expected members
 
@@ -51,18 +52,32 @@ def collapse(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior | Non
     return None
 
 
-def collapsed_on_ties(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> int:
-    """How many identical rows the collapsed component sits on; 0 if none has collapsed on rows that are all equal."""
+def is_vanishing(plan: Any, theta: dict[str, np.ndarray]) -> bool:
+    """Whether a spread is so small that densities around it have lost their digits."""
+    return any((variance < VANISHING).any() for _, variance in spreads(plan, theta))
+
+
+def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:
+    """The component with the smallest spread, in words: what was collapsing when the objective left the numbers."""
+    found = [(float(variance.min()), entry, int(np.argmin(variance))) for entry, variance in spreads(plan, theta)]
+    if not found:
+        return "the objective stopped being finite"
+    variance, entry, cell = min(found, key=lambda f: f[0])
+    name = component_name(plan, entry, cell)
+    return f"{name} of {entry.factor.name} was collapsing (spread {np.sqrt(variance):.2g} of the data's)"
+
+
+def collapsed_on_ties(plan: Any, theta: dict[str, np.ndarray]) -> int:
+    """How many identical rows the narrowest component sits on; 0 if its members are not all equal."""
+    posterior = plan.e_step(theta, keep=True, hard=False)
     for entry, variance in spreads(plan, theta):
-        if entry.factor.value is None or not (variance < COLLAPSED).any():
-            continue
-        y = np.moveaxis(np.asarray(entry.factor.value.data), entry.form.axis, 0)
-        rows, counts = np.unique(y.reshape(len(y), -1), axis=0, return_counts=True)
-        cell = int(np.argmin(variance))
-        held = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])[cell, 0]
-        near = counts[np.argmin(np.abs(counts - held))]
-        if abs(near - held) < 0.5:
-            return int(near)
+        slots = len(variance) // plan.structure.plates[entry.plate].n_configurations
+        configuration = int(np.argmin(variance)) // max(slots, 1)
+        held = posterior.responsibilities[entry.plate][:, configuration] > 0.5
+        rows = np.flatnonzero(held[entry.form.members])
+        y = np.moveaxis(np.asarray(entry.factor.value.data), entry.form.axis, 0)[rows]
+        if len(rows) > 1 and variance.min() < NARROW and np.ptp(y.reshape(len(y), -1), axis=0).max() == 0:
+            return len(rows)
     return 0
 
 

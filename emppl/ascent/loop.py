@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emppl.ascent.accelerate import GENERATORS
-from emppl.ascent.degeneracy import collapse
+from emppl.ascent.degeneracy import collapse, is_vanishing, narrowest
 from emppl.inference.information import Information, observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.search import climb
@@ -114,11 +114,13 @@ def ascend(
                 if not watch.path:
                     status, reason = Status.FAILED, "the objective is not finite at the start"
                 else:
-                    status, reason = Status.DEGENERATE, collapse(plan, watch.best, None) or "the objective stopped being finite"
+                    status, reason = Status.DEGENERATE, f"{narrowest(plan, watch.best)} at iteration {k}"
                 break
             watch.see(here, value)
             if watch.fall > ROUNDING:
                 status, reason = Status.DECREASED, f"fell by {watch.fall:.2g} relative at iteration {k}"
+                if is_vanishing(plan, here):  # near a spread of zero, rounding is all that is left of the objective
+                    status, reason = Status.DEGENERATE, f"{narrowest(plan, here)} at iteration {k}"
                 break
             found = collapse(plan, here, posterior) if k % 4 == 3 else None
             if found:

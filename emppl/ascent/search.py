@@ -17,7 +17,7 @@ from emppl.ascent import certificate as evidence
 from emppl.ascent.degeneracy import collapsed_on_ties, empty, narrow, spurious
 from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
-from emppl.ascent.starts import KINDS, start_point
+from emppl.ascent.starts import KINDS, TIES_MATTER, heaviest_tie, start_point
 from emppl.errors import InvalidArgumentError, NoStartError
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
@@ -30,7 +30,6 @@ SHORT_RUN = 24  # E-steps of a short run
 CHEAP = 4e7  # densities × features of all starts' short runs up to which every start goes to the end
 CARRIED_ON = 4  # starts that go to the end where that is not cheap
 SAME_MODE = 2e-5  # nats
-TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,11 @@ def _jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[_Job]:
     sequence = np.random.SeedSequence(seed)
     if not plan.structure.parameters:
         return [_Job(0, "nothing to estimate", {}, None)]
-    for i, child in enumerate(sequence.spawn(starts)):
-        jobs.append(_Job(len(jobs), KINDS[i % len(KINDS)] if plan.structure.plates else "prior", None, child))
+    kinds = [KINDS[i % len(KINDS)] if plan.structure.plates else "prior" for i in range(starts)]
+    if starts >= len(KINDS) and plan.estimate == "ml" and heaviest_tie(plan) is not None:
+        kinds[-1] = "ties"  # does the likelihood have a maximum? A component on equal rows is the way it has none
+    for kind, child in zip(kinds, sequence.spawn(starts)):
+        jobs.append(_Job(len(jobs), kind, None, child))
     return jobs
 
 
@@ -222,16 +224,17 @@ def _conclude(
     best = max(pool, key=lambda i: (results[i].objective, -i))
     winner = results[best]
     modes = _modes(results, finite)
-    ties = max((collapsed_on_ties(plan, r.theta, plan.e_step(r.theta)) for r in results if r.status is Status.DEGENERATE and r.theta), default=0)
+    ties = max((collapsed_on_ties(plan, r.theta) for r in results if r.status is Status.DEGENERATE and r.theta), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     winner = _finished(plan, winner, options)
     results[best], information = winner, winner.information
     status = winner.status
-    notes = _notes(plan, results, winner, ties)
+    notes = _notes(plan, jobs, results, winner)
+    certificate = _certificate(plan, winner, information, results, modes, best, options["tol"], notes)
     if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
         status = Status.DEGENERATE
-        notes = (_unbounded_on_ties(ties), *notes)
-    certificate = _certificate(plan, winner, information, results, modes, best, options["tol"], notes)
+        unbounded = evidence.Point("bounded", False, float(ties), 0.0, _unbounded_on_ties(ties))
+        certificate = replace(certificate, points=(*certificate.points, unbounded))
     table = pd.DataFrame(
         {
             "start": [j.number for j in jobs],
@@ -291,8 +294,14 @@ def _unbounded_on_ties(ties: int) -> str:
     )
 
 
-def _notes(plan: Plan, results: list[Ascent], winner: Ascent, ties: int) -> tuple[str, ...]:
+def _notes(plan: Plan, jobs: list[_Job], results: list[Ascent], winner: Ascent) -> tuple[str, ...]:
     notes = []
+    if any(job.kind == "ties" and result.status is Status.CONVERGED for job, result in zip(jobs, results)):
+        _, rows = heaviest_tie(plan) or (0, [])
+        notes.append(
+            f"{len(rows)} observations are equal, so in principle the likelihood has no upper bound: a component on them alone "
+            "could be made ever narrower; the start that was put there climbed to an inner mode instead"
+        )
     collapsed = [r for r in results if r.status is Status.DEGENERATE]
     if collapsed:
         cure = "a prior on the spread cures it (estimate='map')" if plan.estimate == "ml" else "a prior whose density vanishes at zero spread cures it"

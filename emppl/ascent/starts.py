@@ -12,6 +12,8 @@ from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
 KINDS = ("k-means++", "k-means++", "random", "k-means++", "prior")
+TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
+TIE_SPREAD = 1 / 16
 SOFTENING = 0.05  # share of each member that is spread over all configurations, so that no component starts empty
 
 
@@ -40,6 +42,23 @@ def member_data(plan: Any, p: int) -> np.ndarray:
     if not columns:
         return np.zeros((plate.size, 1))
     return np.concatenate(columns, axis=1)
+
+
+def heaviest_tie(plan: Any) -> tuple[int, np.ndarray] | None:
+    """(plate, members) of the most frequent observation of a family that can collapse; None where no ties matter.
+
+    Such rows matter when they are at least three and at least a hundredth of all.
+    """
+    best: tuple[int, np.ndarray] | None = None
+    for entry in plan.factors:
+        form = entry.form
+        if form is None or form.plate is None or form.family is None or form.family.narrowness is None or form.plate.n_configurations < 2:
+            continue
+        data = member_data(plan, entry.plate)
+        _, inverse, counts = np.unique(data, axis=0, return_inverse=True, return_counts=True)
+        if counts.max() >= max(3, TIES_MATTER * len(data)) and (best is None or counts.max() > len(best[1])):
+            best = entry.plate, np.flatnonzero(inverse.ravel() == counts.argmax())
+    return best
 
 
 def scaled(data: np.ndarray, whiten: bool) -> np.ndarray:
@@ -85,15 +104,21 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
     plate, engine = plan.structure.plates[p], plan.engine.plates[p]
     j = plate.n_configurations
     data = scaled(member_data(plan, p), whiten=bool(rng.integers(2)))
-    if kind == "k-means++":
+    tie = heaviest_tie(plan) if kind == "ties" else None
+    if tie is not None and tie[0] == p:
+        label = 1 + lloyd(data, centres_plus_plus(data, j - 1, rng), rounds=3)
+        label[tie[1]] = 0
+    elif kind in ("k-means++", "ties"):
         label = lloyd(data, centres_plus_plus(data, j, rng), rounds=int(rng.integers(0, 6)))
     else:
         rows = rng.choice(len(data), size=j, replace=len(data) < j)
         label = _nearest(data, data[rows])
     first = np.array([data[label == k, 0].mean() if (label == k).any() else np.inf for k in range(j)])
     order = np.argsort(first) if any(axis.ordered for axis in plan.axes) else rng.permutation(j)
-    r = np.full((plate.size, j), SOFTENING / j)
-    r[np.arange(plate.size), np.argsort(order)[label]] += 1.0 - SOFTENING
+    # on ties the softening alone gives the component its first spread: TIE_SPREAD of that of the data
+    softening = SOFTENING if tie is None or tie[0] != p else TIE_SPREAD**2 * j * len(tie[1]) / plate.size
+    r = np.full((plate.size, j), softening / j)
+    r[np.arange(plate.size), np.argsort(order)[label]] += 1.0 - softening
     if engine.mask is not None:
         r = r * engine.mask
         r /= r.sum(axis=1, keepdims=True)

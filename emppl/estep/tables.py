@@ -9,6 +9,7 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import vectorize_graph
 
 from emppl.compiling import substitute
+from emppl.structure.restrict import CannotRestrict, Restriction, layout_of
 from emppl.structure.types import Factor, Plate, Structure
 
 
@@ -35,6 +36,24 @@ def factor_table(structure: Structure, factor: Factor, plate: Plate) -> Any:
         return flat_density.reshape((plate.n_configurations, plate.size, per_member)).sum(axis=-1)
     zeros = pt.zeros((plate.n_configurations, plate.size))
     return zeros[:, members].inc(flat_density[:, elements])
+
+
+def sampled_table(structure: Structure, factor: Factor, plate: Plate, members: np.ndarray) -> Any:
+    """The columns of `factor_table` that belong to chosen members [M]: a graph [J, M], small where rows can be picked out."""
+    total = sum(node.size for node in structure.latents)
+    try:
+        layout = layout_of(factor, plate, total)
+        rows = np.flatnonzero(np.isin(layout.members, members))
+        restriction = Restriction.over(plate, structure.scopes, rows, total)
+        small = restriction(factor.log_density, layout.axis)
+        if not restriction.carries(factor.log_density, layout.axis):
+            raise CannotRestrict("it is the same for all rows")
+    except CannotRestrict:
+        return factor_table(structure, factor, plate)[:, members]
+    small = small.dimshuffle(layout.axis, *[a for a in range(len(factor.shape)) if a != layout.axis])
+    by_row = small.reshape((plate.n_configurations, len(rows), -1)).sum(axis=-1)
+    place = np.searchsorted(members, layout.members[rows])
+    return pt.zeros((plate.n_configurations, len(members)))[:, place].inc(by_row)
 
 
 def free_elements(structure: Structure, factor: Factor) -> Any | None:

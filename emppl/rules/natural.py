@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from emppl.compiling import compile_graph
 from emppl.errors import InvalidDataError
 from emppl.rules.tables import Family, Frame, family
-from emppl.structure.restrict import CannotRestrict, Restriction
+from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout_of
 from emppl.structure.types import Factor, Plate, Structure
 
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
@@ -55,15 +55,6 @@ class NaturalForm:
         return statistics.reshape(cells, -1)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How a factor's elements lie over a plate: members [rows] along `axis`; the other axes are slots."""
-
-    axis: int
-    members: np.ndarray
-    slots: tuple[int, ...]
-
-
 class Deriver:
     """Derives natural forms of the factors of one structure; random points for its checks by values are drawn once."""
 
@@ -81,10 +72,7 @@ class Deriver:
     def over_plate(self, factor: Factor, plate: Plate) -> NaturalForm:
         """The natural form of a factor that touches this plate alone. Raises Refused with the reason."""
         layout = self._layout(factor, plate)
-        values = np.zeros((plate.n_configurations, self.total), dtype="int64")
-        first = plate.members[layout.members[0]]
-        values[:, first] = plate.configurations
-        restriction = Restriction(self.structure.scopes, np.zeros(plate.n_configurations, dtype=int), values)
+        restriction = Restriction.over(plate, self.structure.scopes, np.zeros(1, dtype=int), self.total)
         if factor.kind != "observed":
             return self._of_latent(factor, plate, layout, restriction)
         return self._of_observed(factor, plate, layout, restriction)
@@ -101,29 +89,18 @@ class Deriver:
         _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         if len(first) > MAX_GROUPS:
             raise Refused(f"its parameters take {len(first)} different values over the rows")
-        layout = _Layout(0, group.ravel(), factor.shape[1:])
-        restriction = Restriction(_NoScopes(), first, np.zeros((len(first), 0), dtype=int))
+        layout = Layout(0, group.ravel(), factor.shape[1:])
+        restriction = Restriction(_NoScopes(), first, np.zeros((len(first), 0), dtype=int), np.zeros(0, dtype=int))
         form = self._of_observed(factor, None, layout, restriction, groups=group.ravel(), n_groups=len(first))
         return form
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def _layout(self, factor: Factor, plate: Plate) -> _Layout:
-        scope = factor.scope
-        member_of = np.full(self.total, -1)
-        member_of[plate.members.ravel()] = np.repeat(np.arange(plate.size), plate.members.shape[1])
-        counts = np.diff(scope.indptr)
-        if scope.shape[0] == 0 or (counts == 0).any():
-            raise Refused("some of its elements depend on no latent")
-        members = member_of[scope.indices[scope.indptr[:-1]]].reshape(factor.shape)
-        if (members < 0).any():
-            raise Refused("its elements belong to several plates")
-        for axis in range(members.ndim):
-            line = np.moveaxis(members, axis, 0).reshape(members.shape[axis], -1)
-            if (line == line[:, :1]).all():
-                slots = tuple(n for a, n in enumerate(factor.shape) if a != axis)
-                return _Layout(axis, line[:, 0], slots)
-        raise Refused("no single axis of it runs over the members")
+    def _layout(self, factor: Factor, plate: Plate) -> Layout:
+        try:
+            return layout_of(factor, plate, self.total)
+        except CannotRestrict as reason:
+            raise Refused(str(reason)) from None
 
     def _family(self, factor: Factor) -> Family:
         if factor.op is None:
@@ -195,7 +172,7 @@ class Deriver:
         full = pt.broadcast_to(small, (pairs, *slots, *core_shape))
         return full.reshape((pairs * int(np.prod(slots, dtype=int)), *core_shape))
 
-    def _of_latent(self, factor: Factor, plate: Plate, layout: _Layout, restriction: Restriction) -> NaturalForm:
+    def _of_latent(self, factor: Factor, plate: Plate, layout: Layout, restriction: Restriction) -> NaturalForm:
         try:
             log_density = restriction(factor.log_density, layout.axis)
         except CannotRestrict as reason:
@@ -230,7 +207,7 @@ class Deriver:
         )
 
     def _small_params(
-        self, factor: Factor, rule: Family, unknown: list[tuple[str, Any]], layout: _Layout, restriction: Restriction, plate: Plate | None
+        self, factor: Factor, rule: Family, unknown: list[tuple[str, Any]], layout: Layout, restriction: Restriction, plate: Plate | None
     ) -> tuple[dict[str, Any], np.ndarray | None]:
         """The unknown parameters by cell, checked by values over the whole plate; and a known exposure, if there is one."""
         batch_ndim = len(factor.shape)
@@ -260,7 +237,7 @@ class Deriver:
         return small, exposure
 
     def _of_observed(
-        self, factor: Factor, plate: Plate | None, layout: _Layout, restriction: Restriction, groups: np.ndarray | None = None, n_groups: int = 0
+        self, factor: Factor, plate: Plate | None, layout: Layout, restriction: Restriction, groups: np.ndarray | None = None, n_groups: int = 0
     ) -> NaturalForm:
         rule = self._family(factor)
         unknown, known = self._split(factor, rule)
@@ -332,8 +309,13 @@ def _features(
 
 
 class _NoScopes:
+    """Stands for the scopes of a graph without latents."""
+
     scope: dict = {}
     moved: dict = {}
+
+    def length(self, variable: Any, axis: int) -> None:
+        return None
 
 
 def check_support(structure: Structure, factor: Factor, rule: Family, y: np.ndarray, axis: int, known: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ comes out costs nothing in N. Where an operation is not known it refuses, and th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,59 @@ from pytensor.tensor.special import LogSoftmax, LogSumExp, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
 from emppl.structure.topology import Scopes, index_block
+from emppl.structure.types import Factor, Plate
 
 
 class CannotRestrict(Exception):
     """An operation on the way mixes rows, or is not known; the message says which."""
 
 
-class Restriction:
-    """Restriction of graphs along one axis to pairs p: row `rows[p]`, latent elements at `element_values[p]`.
+@dataclass(frozen=True)
+class Layout:
+    """How a factor's elements lie over a plate: member of each row along `axis`; the other axes are slots."""
 
-    rows [P]: index along the axis; element_values [P, all latent elements]: the value of each latent element in pair p
-    (only the elements of that row's member are ever read).
+    axis: int
+    members: np.ndarray
+    slots: tuple[int, ...]
+
+
+def layout_of(factor: Factor, plate: Plate, total: int) -> Layout:
+    """The axis of a factor that runs over the members of a plate. total: number of latent elements.
+
+    Raises CannotRestrict where elements depend on no latent, on several plates, or lie along no single axis.
+    """
+    member_of = np.full(total, -1)
+    member_of[plate.members.ravel()] = np.repeat(np.arange(plate.size), plate.members.shape[1])
+    scope = factor.scope
+    if scope.shape[0] == 0 or (np.diff(scope.indptr) == 0).any():
+        raise CannotRestrict("some of its elements depend on no latent")
+    members = member_of[scope.indices[scope.indptr[:-1]]].reshape(factor.shape)
+    if (members < 0).any():
+        raise CannotRestrict("its elements belong to several plates")
+    for axis in range(members.ndim):
+        line = np.moveaxis(members, axis, 0).reshape(members.shape[axis], -1)
+        if (line == line[:, :1]).all():
+            return Layout(axis, line[:, 0], tuple(n for a, n in enumerate(factor.shape) if a != axis))
+    raise CannotRestrict("no single axis of it runs over the members")
+
+
+class Restriction:
+    """Restriction of graphs along one axis to pairs p: row `rows[p]`, its member in configuration `configurations[p]`.
+
+    rows [P]: index along the axis; configurations [P, slots]; slot_of [all latent elements]: the slot of each in its member.
     """
 
-    def __init__(self, scopes: Scopes, rows: np.ndarray, element_values: np.ndarray) -> None:
-        self.scopes, self.rows, self.element_values = scopes, rows, element_values
+    def __init__(self, scopes: Scopes, rows: np.ndarray, configurations: np.ndarray, slot_of: np.ndarray) -> None:
+        self.scopes, self.rows, self.configurations, self.slot_of = scopes, rows, configurations, slot_of
         self._done: dict[tuple[Any, int], Any] = {}
+
+    @classmethod
+    def over(cls, plate: Plate, scopes: Scopes, rows: np.ndarray, total: int) -> "Restriction":
+        """Every configuration of the plate at every one of `rows`: pairs in the order [configuration, row]."""
+        slot_of = np.zeros(total, dtype=int)
+        slot_of[plate.members] = np.arange(plate.members.shape[1])
+        pairs = np.repeat(plate.configurations, len(rows), axis=0)
+        return cls(scopes, np.tile(rows, plate.n_configurations), pairs, slot_of)
 
     def __call__(self, variable: Any, axis: int) -> Any:
         key = (variable, axis)
@@ -48,18 +86,21 @@ class Restriction:
         return variable not in self.scopes.scope
 
     def carries(self, variable: Any, axis: int) -> bool:
-        """Whether the variable varies along this axis at all (it has it, and is not broadcast along it)."""
-        return 0 <= axis < variable.type.ndim and not variable.type.broadcastable[axis]
+        """Whether the variable varies along this axis at all (it has it, and is not of length one there)."""
+        if not 0 <= axis < variable.type.ndim or variable.type.broadcastable[axis]:
+            return False
+        return variable.type.shape[axis] is not None or self.scopes.length(variable, axis) != 1
 
     def _restrict(self, v: Any, axis: int) -> Any:
         if not self.carries(v, axis):
             if not self.latent_free(v):
                 raise CannotRestrict("a latent enters apart from the rows")
-            return v
+            hidden = 0 <= axis < v.type.ndim and not v.type.broadcastable[axis]
+            return pt.specify_broadcastable(v, axis) if hidden else v
         if v in self.scopes.moved:
             ids = np.take(np.moveaxis(self.scopes.moved[v], axis, 0), self.rows, axis=0)
             flat = ids.reshape(len(self.rows), -1)
-            values = np.take_along_axis(self.element_values, flat, axis=1).reshape(ids.shape)
+            values = self.configurations[np.arange(len(flat))[:, None], self.slot_of[flat]].reshape(ids.shape)
             return pt.constant(np.moveaxis(values, 0, axis).astype(v.dtype))
         if isinstance(v, Constant):
             return pt.constant(np.take(v.data, self.rows, axis=axis))

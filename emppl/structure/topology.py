@@ -70,6 +70,11 @@ class Scopes:
     def shape(self, variable: Any) -> tuple[int, ...]:
         return np.shape(self._number[variable])
 
+    def length(self, variable: Any, axis: int) -> int | None:
+        """Length of an axis as it was evaluated, None for variables that were not."""
+        value = self._number.get(variable)
+        return None if value is None else np.shape(value)[axis]
+
     def _empty(self, rows: int) -> sparse.csr_matrix:
         return sparse.csr_matrix((rows, self.total), dtype=bool)
 

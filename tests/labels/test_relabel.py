@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import arviz as az
 import numpy as np
@@ -272,6 +273,25 @@ def test_bad_input_is_named(three, spoil, words):
         relabel(**spoil(tree, fit))
     assert words in str(caught.value)
     assert "ways out" in str(caught.value)
+
+
+def test_a_loaded_fit_without_its_model_is_refused(three):
+    fit, tree = three
+    loaded = fakes.replace(fit, plan=SimpleNamespace(structure=fit.plan.structure))
+    with pytest.raises(InvalidArgumentError, match="holds results and no model"):
+        relabel(tree, to=loaded)
+
+
+def test_laplace_draws_beside_a_fits_own_responsibilities(three):
+    """A `latent` group without chain and draw says nothing about the draws: they are computed."""
+    fit, tree = three
+    own = xr.Dataset({"component_of_row": (("row", "value"), fit.plan.responsibilities(fit.point)["component_of_row"])})
+    aligned = relabel(fakes.switch(tree, random_perms(fit, tree, 9), fit.plan), to=fit)
+    bare = fakes.switch(tree, random_perms(fit, tree, 9), fit.plan)
+    bare["latent"] = xr.DataTree(own)
+    again = relabel(bare, to=fit)
+    np.testing.assert_allclose(again["posterior"]["mu"].values, aligned["posterior"]["mu"].values)
+    xr.testing.assert_identical(again["latent"].to_dataset(), own)
 
 
 def test_thirty_components_need_no_factorial():
