@@ -256,10 +256,8 @@ def compare(
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
         tree = _sample(session, found, draws, tune, chains, seed)
-        from emppl.comparison import compare as set_side_by_side
-
         with session.progress("comparing"):
-            comparison = set_side_by_side(found, tree)
+            comparison = emppl.compare(found, tree)
             write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(comparison.to_datatree(), path))
             write_result(
                 session, "report", folder / "report.html", lambda path: comparison.to_html(path, command=session.line)
@@ -359,19 +357,21 @@ def _end_with_fit(session: Session, found: emppl.Fit) -> None:
 
 
 def _sample(session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int) -> Any:
-    from emppl.sampling import sample as draw
-
     with session.progress(f"NUTS: {chains} chains × {tune + draws:,} draws, after compiling"):
-        return draw(found, draws=draws, tune=tune, chains=chains, seed=seed)
+        tree = emppl.sample(found, draws=draws, tune=tune, chains=chains, seed=seed)
+    posterior = tree["posterior"].to_dataset()
+    short = posterior.sizes["draw"] < draws or any(bool(posterior[name].isnull().any()) for name in posterior)
+    if short:  # the sampler turns Ctrl-C into chains that end in nothing
+        raise KeyboardInterrupt
+    return tree
 
 
 def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
     """Numbers of the draws as they came, and the verdicts about them once labels are aligned."""
-    from emppl.comparison import compare as set_side_by_side
     from emppl.comparison.table import tabulate
 
     table, _, _ = tabulate(found, tree)
-    verdicts = [verdict for verdict in set_side_by_side(found, tree).verdicts if verdict.name in ABOUT_DRAWS]
+    verdicts = [verdict for verdict in emppl.compare(found, tree).verdicts if verdict.name in ABOUT_DRAWS]
     return table[["mean", "sd", "hdi_low", "hdi_high", "r_hat", "ess_bulk"]], verdicts
 
 

@@ -10,6 +10,7 @@ import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
+from threadpoolctl import threadpool_limits
 
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
 
@@ -31,6 +32,11 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True)
         function = pytensor.function(list(inputs), outputs, mode=mode, on_unused_input="ignore")
     function.trust_input = True
     return function
+
+
+def one_blas_thread() -> Any:
+    """A context in which BLAS uses one thread: for small matrices several threads wait for each other, on a busy machine for long."""
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def substitute(graphs: Sequence[Any], replacements: dict[Any, Any]) -> list[Any]:

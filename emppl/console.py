@@ -143,7 +143,10 @@ def _show_parameters(console: Console, fit: Any) -> None:
             cells.append([row.parameter, row.index, _fixed(row.estimate, places), error, interval])
     _show_cells(console, dict(zip(titles, zip(*cells))), 2)
     if not np.isfinite(shown["standard_error"]).all():
-        console.print(Text("  –: no standard error on a border or where the data do not tell", style=FAINT))
+        reason = "hard assignments have no standard errors"
+        if fit.plan.method == "em":
+            reason = "no standard error on a border, or where the data do not tell"
+        console.print(Text(f"  –: {reason}", style=FAINT))
     if rest > 0:
         console.print(Text(f"  … and {rest:,} more numbers: --json has all of them", style=FAINT))
     for name in large:
@@ -245,6 +248,9 @@ def show_draws(console: Console, table: pd.DataFrame, draws: Any, verdicts: Iter
     _show_verdicts(console, verdicts)
     console.print()
     _show_numbers(console, _tidy(table).head(ROWS_SHOWN))
+    console.print(
+        Text("  of the draws as they came; what is said above holds after alignment of the labels", style=FAINT)
+    )
     if len(table) > ROWS_SHOWN:
         console.print(Text(f"  … and {len(table) - ROWS_SHOWN:,} more numbers: --json has all of them", style=FAINT))
 
@@ -283,8 +289,14 @@ def _show_verdicts(console: Console, verdicts: Iterable[Any], **more: str) -> No
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
     """Titles for people, and the two ends of the interval in one column."""
     ends = [f"{low} … {high}" for low, high in zip(_column(table["hdi_low"]), _column(table["hdi_high"]))]
+    digits = {"r_hat": "{:.3f}", "ess_bulk": "{:,.0f}", "difference": "{:.2f}"}
+    texts = {
+        name: [form.format(value) if np.isfinite(value) else "–" for value in table[name]]
+        for name, form in digits.items()
+        if name in table
+    }
     titles = {"estimate": "EM", "standard_error": "se", "hdi_low": "94 % HDI", "ess_bulk": "ESS", "r_hat": "R-hat"}
-    return table.assign(hdi_low=ends).drop(columns="hdi_high").rename(columns=titles)
+    return table.assign(hdi_low=ends, **texts).drop(columns="hdi_high").rename(columns=titles)
 
 
 def _show_numbers(console: Console, table: pd.DataFrame) -> None:

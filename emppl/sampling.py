@@ -20,7 +20,7 @@ from pytensor.tensor.random.type import RandomType
 
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
-from emppl.compiling import compile_graph
+from emppl.compiling import compile_graph, one_blas_thread
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.kernels.marginal import marginal_log_likelihood, register
 from emppl.planner import Plan
@@ -64,6 +64,13 @@ def sample(
     plan = _plan_with_priors(model, fit)
     if not plan.structure.parameters:
         raise UnsupportedModelError("the model has no free parameter, so there is nothing to draw", plan.structure.name)
+    with one_blas_thread():
+        return _sample(plan, draws, tune, chains, seed, progress, cores, sampler, nuts_options)
+
+
+def _sample(
+    plan: Plan, draws: int, tune: int, chains: int, seed: int | None, progress: Any, cores: int | None, sampler: str, nuts_options: dict[str, Any]
+) -> xr.DataTree:
     began = time.perf_counter()
     marginal = marginal_model(plan)
     seeds = np.random.SeedSequence(seed)
@@ -168,8 +175,7 @@ def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], 
     def one(seed: int) -> np.ndarray:
         rng = np.random.default_rng([*prefix, int(np.asarray(seed).ravel()[0]) % (2**32)])
         for kind in ("random", "k-means++", "prior"):
-            u = plan.structure.coordinates.unconstrain(start_point(plan, kind, rng))
-            u = np.clip(np.nan_to_num(u, posinf=4.0, neginf=-4.0), -20.0, 20.0) if kind == "random" else np.nan_to_num(u)
+            u = plan.structure.coordinates.inside(plan.structure.coordinates.unconstrain(start_point(plan, kind, rng)), 6.0)
             u = u + START_SPREAD * rng.normal(size=u.shape) * np.minimum(1.0, 1.0 / np.maximum(_curvature_scale(plan, u), 1e-3))
             if np.isfinite(plan.log_posterior(plan.structure.coordinates.constrain(u))):
                 return u

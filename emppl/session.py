@@ -70,17 +70,18 @@ class Session:
 
     @contextlib.contextmanager
     def progress(self, label: str) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-        """A bar on standard error, driven by what is yielded; None where nobody watches."""
+        """A line on standard error, with a bar once what is yielded is called; None is yielded where nobody watches."""
         if self.quiet or self.as_json or not self.err.is_terminal:
             yield None
             return
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         with Progress(*columns, console=self.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
             task = bar.add_task(label, total=None)
 
             def update(event: dict[str, Any]) -> None:
+                bar.columns = (*columns, BarColumn(24))
                 text = f"{label}: start {event['start']} of {event['of']} ({event['kind']}) · best {event['best']:.4f}"
                 bar.update(task, completed=event["start"], total=event["of"], description=text)
 
@@ -109,8 +110,8 @@ def running(ctx: typer.Context, as_json: bool = False, quiet: bool = False) -> I
             view.show_error(session.err, error)
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            kept = f"; written before: {', '.join(session.files.values())}" if session.files else ""
-            session.err.print(f"interrupted before there was a result{kept}", soft_wrap=True)
+            kept = f"written before: {', '.join(session.files.values())}" if session.files else "nothing was written"
+            session.err.print(f"interrupted before there was a result; {kept}", soft_wrap=True)
             raise typer.Exit(STOPPED) from None
         except MemoryError:
             short = InvalidArgumentError(

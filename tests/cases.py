@@ -11,7 +11,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class FamilyCase(NamedTuple):
-    """`draw(rng)` makes parameters of one cell as the op holds them; their set is convex, so that mixing two stays inside."""
+    """`draw(rng)` makes parameters of one cell as the op holds them, from a convex set: mixing two stays inside."""
 
     distribution: Any
     draw: Callable[[np.random.Generator], Arrays]

@@ -1,4 +1,4 @@
-"""Slow exact answers: every assignment of the latents one by one with PyMC's own density, and derivatives by differences."""
+"""Slow exact answers: every assignment of the latents with PyMC's own density, and derivatives by differences."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -64,15 +64,13 @@ class Enumeration:
         return answer
 
 
-def changed_by(
-    density: Callable[[Mapping], np.ndarray], point: Mapping, latent: str, supports: np.ndarray
-) -> np.ndarray:
+def changed_by(density: Callable[[Mapping], np.ndarray], point: Mapping, latent: str, values: np.ndarray) -> np.ndarray:
     """Which elements of a factor change when each latent element is flipped in turn: [elements, latent elements]."""
     base = np.ravel(density(point))
     columns = []
     for index in np.ndindex(*np.shape(point[latent])):
         moved = np.zeros(base.shape, dtype=bool)
-        for value in supports:
+        for value in values:
             flipped = np.array(point[latent])
             flipped[index] = value
             moved |= np.ravel(density({**point, latent: flipped})) != base

@@ -26,7 +26,7 @@ class ModelCase:
 
     model: pm.Model
     supports: dict[str, np.ndarray]
-    plates: tuple[tuple[int, int], ...]  # members and joint values of each plate
+    plates: tuple[tuple[int, int], ...] | None  # members and joint values of each plate; None: not asked for
     engines: dict[str, str] = field(default_factory=dict)  # factor -> "natural form" | "graph"
     rules: dict[str, str] = field(default_factory=dict)  # parameter -> rule of its M-step
     options: dict[str, Any] = field(default_factory=dict)  # of emppl.plan
@@ -374,13 +374,115 @@ def nested(rng: np.random.Generator) -> ModelCase:
     return ModelCase(model, {"top": BINARY, "z": BINARY}, ((3, 4),), {"y": NATURAL, "z": NATURAL}, {"mu": CLOSED})
 
 
+def pairs(rng: np.random.Generator) -> ModelCase:
+    """One member holds two elements of the same latent: its rows read different ones."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", ZERO, FIVE, shape=2)
+        z = pm.Categorical("z", p=np.array([0.4, 0.6]), shape=2)
+        pm.Normal("y", mu[z[:1]] - TWO * mu[z[1:]], ONE, observed=rng.normal(size=1))
+    return ModelCase(model, {"z": BINARY}, ((1, 4),))
+
+
+def crossed(rng: np.random.Generator) -> ModelCase:
+    """Classes of rows and classes of columns meet in every cell."""
+    with pm.Model() as model:
+        effect = pm.Normal("effect", ZERO, ONE, shape=(2, 2))
+        row = pm.Bernoulli("row", p=np.float64(0.3), shape=2)
+        column = pm.Bernoulli("column", p=np.float64(0.4), shape=3)
+        pm.Normal("y", effect[row[:, None], column[None, :]], ONE, observed=rng.normal(size=(2, 3)))
+    return ModelCase(model, {"row": BINARY, "column": BINARY}, ((1, 32),))
+
+
+def members_of_groups(rng: np.random.Generator) -> ModelCase:
+    """A latent of each member under a latent of its group; the groups are not of one size."""
+    group = np.array([0, 0, 1, 1, 2])
+    with pm.Model() as model:
+        mu = pm.Normal("mu", ZERO, FIVE, shape=2)
+        p = pm.Beta("p", TWO, TWO, shape=2)
+        top = pm.Bernoulli("top", p=np.float64(0.4), shape=3)
+        z = pm.Bernoulli("z", p=p[top[group]], shape=5)
+        pm.Normal("y", mu[z], ONE, observed=rng.normal(size=5))
+    return ModelCase(model, {"top": BINARY, "z": BINARY}, ((2, 8), (1, 4)))
+
+
+def one_table_over_two_plates(rng: np.random.Generator) -> ModelCase:
+    """Some elements of one observed variable depend on one latent, some on another, some on none."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", ZERO, FIVE, shape=2)
+        a = pm.Categorical("a", p=np.array([0.4, 0.6]), shape=2)
+        b = pm.Bernoulli("b", p=np.float64(0.3), shape=2)
+        pm.Normal("y", pt.concatenate([mu[a], mu[b] + ONE, mu]), ONE, observed=rng.normal(size=6))
+    return ModelCase(model, {"a": BINARY, "b": BINARY}, ((2, 2), (2, 2)))
+
+
+def unequal_trials(rng: np.random.Generator) -> ModelCase:
+    """Counts whose supports differ: the density of a value is zero for some members and not for others."""
+    with pm.Model() as model:
+        gain = pm.Normal("gain", ZERO, ONE)
+        n = pm.Binomial("n", n=np.array([1, 2, 3]), p=np.float64(0.3), shape=3)
+        pm.Normal("y", gain * n, ONE, observed=rng.normal(size=3))
+    return ModelCase(model, {"n": np.arange(4)}, ((3, 4),), {"y": NATURAL})
+
+
+def items_of_three(rng: np.random.Generator) -> ModelCase:
+    """Two items with three answers each, as two observed variables and as the columns of a third."""
+    with pm.Model() as model:
+        z = pm.Bernoulli("z", p=np.float64(0.3), shape=4)
+        for item in ("first", "second"):
+            p = pm.Dirichlet(f"p_{item}", np.ones(3), shape=(2, 3))
+            pm.Categorical(item, p=p[z], observed=rng.integers(0, 3, 4))
+        both = pm.Dirichlet("p_both", np.ones(3), shape=(2, 2, 3))
+        pm.Categorical("both", p=both[z], observed=rng.integers(0, 3, (4, 2)))
+    forms = dict.fromkeys(("first", "second", "both"), NATURAL)
+    return ModelCase(model, {"z": BINARY}, ((4, 2),), forms, {"p_first": CLOSED, "p_both": CLOSED})
+
+
+def mixture_within_a_component(rng: np.random.Generator) -> ModelCase:
+    """pm.Mixture for outliers around the mean of an explicit component."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", ZERO, FIVE, shape=2)
+        z = pm.Bernoulli("z", p=np.float64(0.4), shape=2)
+        components = [pm.Normal.dist(mu[z], ONE), pm.Normal.dist(ZERO, np.float64(10.0))]
+        pm.Mixture("y", np.array([0.9, 0.1]), components, observed=rng.normal(size=2))
+    return ModelCase(model, {"z": BINARY}, None)
+
+
+def mixture_of_vectors(rng: np.random.Generator) -> ModelCase:
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.full(2, TWO))
+        mu = pm.Normal("mu", ZERO, FIVE, shape=(2, 2))
+        pm.Mixture("y", w, pm.MvNormal.dist(mu=mu, cov=np.eye(2)), observed=rng.normal(size=(5, 2)))
+    return ModelCase(model, {}, ((5, 2),), {"y": NATURAL}, {"w": CLOSED})
+
+
+def mixture_by_column(rng: np.random.Generator) -> ModelCase:
+    """Weights and means of their own in each column, so that every element of the data has a component."""
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.full(3, TWO), shape=(2, 3))
+        mu = pm.Normal("mu", ZERO, FIVE, shape=(2, 3))
+        pm.NormalMixture("y", w, mu=mu, sigma=ONE, observed=rng.normal(size=(4, 2)))
+    return ModelCase(model, {}, ((8, 3),))
+
+
+def choice_of_model(rng: np.random.Generator) -> ModelCase:
+    """One latent for the whole table: does the covariate matter?"""
+    x = rng.normal(size=5)
+    with pm.Model() as model:
+        slope = pm.Normal("slope", ZERO, FIVE)
+        matters = pm.Bernoulli("matters", p=np.float64(0.5))
+        pm.Normal("y", matters * slope * x, ONE, observed=rng.normal(size=5))
+    return ModelCase(model, {"matters": BINARY}, ((1, 2),))
+
+
 MODELS: dict[str, Callable[[np.random.Generator], ModelCase]] = {
     function.__name__: function
     for function in (
         coins, latent_class, categories, counts_of_categories, rates_with_exposure, waiting_times, normal_mixture,
         ordered_means, implicit_normals, unlike_components, zero_inflated, two_binary_latents, several_observed,
         long_form, deterministic_of_latent, potential_on_latent, hidden_count, bounded_poisson, vector_of_latents,
-        change_point, signed_latent, lines, gated, two_plates, heavy_tails, hierarchical, missing_values, nested,
+        change_point, signed_latent, lines, gated, two_plates, heavy_tails, hierarchical, missing_values, nested, pairs,
+        crossed, members_of_groups, one_table_over_two_plates, unequal_trials, items_of_three,
+        mixture_within_a_component, mixture_of_vectors, mixture_by_column, choice_of_model,
     )
 } | {f"gaussian_{shape}": _gaussian(shape) for shape in ("full", "diagonal", "tied", "spherical")}  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 
 from emppl.ascent.certificate import Certificate, Point
 from emppl.ascent.loop import Ascent, Status
@@ -85,15 +85,25 @@ class Fit:
         return _dataset(self.plan.structure, self._errors)
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a number: parameter, index, estimate, standard_error, low, high (a `level` Wald interval)."""
+        """One row a number: parameter, index, estimate, standard_error, low, high.
+
+        The interval is Wald's at `level`, on the log scale for positive parameters and the logit scale for probabilities, so
+        that it stays in the domain.
+        """
         width, rows = float(ndtri(0.5 + level / 2)), []
         for name, values in self.theta.data_vars.items():
             errors = self._errors.get(str(name), np.full(values.shape, np.nan))
             for index in np.ndindex(*values.shape):
                 label = ", ".join(str(values.coords[d].values[i]) for d, i in zip(values.dims, index))
                 estimate, error = float(values.values[index]), float(errors[index])
-                rows.append((str(name), label, estimate, error, estimate - width * error, estimate + width * error))
+                rows.append((str(name), label, estimate, error, *_interval(self._scale(str(name)), estimate, width * error)))
         return pd.DataFrame(rows, columns=["parameter", "index", "estimate", "standard_error", "low", "high"])
+
+    def _scale(self, name: str) -> str | None:
+        """The scale on which a parameter's interval is symmetric: that of PyMC's transform."""
+        if isinstance(self.plan, SavedPlan):
+            return self.plan.structure.scales.get(name)
+        return getattr(self.plan.structure.node(name).transform, "name", None)
 
     @cached_property
     def _responsibilities(self) -> xr.Dataset:
@@ -216,6 +226,7 @@ class Fit:
             "log_likelihood": self.log_likelihood, "log_prior": self.log_prior, "log_posterior": self.log_posterior,
             "n_iter": self.n_iter, "n_passes": self.n_passes, "seconds": self.seconds, "seed": self.seed,
             "parameters": list(structure.parameter_names),
+            "scales": {name: scale for name in structure.parameter_names if (scale := self._scale(name))},
             "points": [[p.name, p.holds, p.value, p.limit, p.text] for p in self.certificate.points],
             "notes": list(self.certificate.notes),
             "starts": json.loads(self.starts.to_json(orient="split", double_precision=15)),
@@ -264,6 +275,7 @@ class SavedStructure:
     parameter_names: tuple[str, ...]
     dims: dict[str, tuple[str, ...]]
     coords: dict[str, np.ndarray]
+    scales: dict[str, str]
 
     def node(self, name: str) -> Any:
         return type("SavedNode", (), {"name": name, "dims": self.dims[name]})()
@@ -300,6 +312,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
     structure = SavedStructure(
         head["model"], head["fingerprint"], tuple(head["parameters"]),
         {str(n): tuple(str(d) for d in v.dims) for n, v in theta.items()}, {str(k): v.values for k, v in theta.coords.items()},
+        head["scales"],
     )  # fmt: skip
     starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])
     certificate = Certificate(tuple(Point(*p) for p in head["points"]), tuple(head["notes"]))
@@ -327,6 +340,16 @@ def make_fit(
         theta, posterior.log_likelihood, posterior.log_prior, posterior.objective, status, winner.n_iter, winner.n_passes, seconds,
         trace, starts, certificate, plan, traces, seed, information,
     )  # fmt: skip
+
+
+def _interval(scale: str | None, estimate: float, half: float) -> tuple[float, float]:
+    """estimate ± half, bent to a positive number or a probability where the parameter is one."""
+    if scale == "log" and estimate > 0:
+        return estimate * np.exp(-half / estimate), estimate * np.exp(half / estimate)
+    if scale in ("logodds", "simplex") and 0 < estimate < 1:
+        logit, spread = np.log(estimate) - np.log1p(-estimate), half / (estimate * (1.0 - estimate))
+        return float(expit(logit - spread)), float(expit(logit + spread))
+    return estimate - half, estimate + half
 
 
 def _dataset(structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, ...] = ()) -> xr.Dataset:

@@ -17,7 +17,8 @@ from emppl.ascent import certificate as evidence
 from emppl.ascent.degeneracy import collapsed_on_ties, empty, narrow, spurious
 from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
-from emppl.ascent.starts import KINDS, TIES_MATTER, heaviest_tie, start_point
+from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_point
+from emppl.compiling import one_blas_thread
 from emppl.errors import InvalidArgumentError, NoStartError
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
@@ -83,8 +84,9 @@ def fit(
     jobs = _jobs(plan, start, starts, seed)
     options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
     record = accelerate is None or len(jobs) == 1
-    results = _run(plan, jobs, options, workers, progress, record)
-    return _conclude(plan, jobs, results, options, seed, began)
+    with one_blas_thread():
+        results = _run(plan, jobs, options, workers, progress, record)
+        return _conclude(plan, jobs, results, options, seed, began)
 
 
 def _jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[_Job]:
@@ -93,7 +95,7 @@ def _jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[_Job]:
     if not plan.structure.parameters:
         return [_Job(0, "nothing to estimate", {}, None)]
     kinds = [KINDS[i % len(KINDS)] if plan.structure.plates else "prior" for i in range(starts)]
-    if starts >= len(KINDS) and plan.estimate == "ml" and heaviest_tie(plan) is not None:
+    if starts >= PROBED and plan.estimate == "ml" and heaviest_tie(plan) is not None:
         kinds[-1] = "ties"  # does the likelihood have a maximum? A component on equal rows is the way it has none
     for kind, child in zip(kinds, sequence.spawn(starts)):
         jobs.append(_Job(len(jobs), kind, None, child))

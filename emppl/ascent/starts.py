@@ -8,12 +8,14 @@ import numpy as np
 
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of
+from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
-KINDS = ("k-means++", "k-means++", "random", "k-means++", "prior")
+KINDS = ("k-means++", "k-means++", "random", "k-means++", "prior", "k-means++", "random", "k-means++", "random", "k-means++")
 TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
 TIE_SPREAD = 1 / 16
+PROBED = 5  # starts from which on one of them is spent on ties
 SOFTENING = 0.05  # share of each member that is spread over all configurations, so that no component starts empty
 
 
@@ -136,4 +138,7 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
     guess = [responsibilities(plan, p, kind, rng) for p in range(len(structure.plates))]
     posterior: Posterior = plan.engine.summarise(guess)
     theta = plan.m_step(initial_point(structure), posterior)
+    if any(block.rule != CLOSED_RULE for block in plan.blocks):
+        for _ in range(2):  # a numeric M-step takes a few steps at a time, and the prior's own point is far away
+            theta = plan.m_step(theta, posterior)
     return theta

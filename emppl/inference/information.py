@@ -96,7 +96,7 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
         def gradient_of(v: np.ndarray) -> np.ndarray:
             return plan.gradient(v)[1]
 
-    interior = np.isfinite(u) & (np.abs(u) < BORDER) | _untransformed(plan)
+    interior = np.isfinite(u) & (np.abs(u) < BORDER) | ~plan.structure.coordinates.transformed
     interior &= np.isfinite(u)
     inside = np.flatnonzero(interior)
     point = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * 2 * BORDER)
@@ -116,13 +116,3 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
         interior[keep] = True
         hessian, centre = hessian[np.ix_(~bad, ~bad)], centre[~bad]
     return Information(np.asarray(u, float), interior, centre, -hessian)
-
-
-def _untransformed(plan: Any) -> np.ndarray:
-    """Coordinates of parameters without a transform: a large number there is no border."""
-    coordinates = plan.structure.coordinates
-    mask = np.zeros(coordinates.size, dtype=bool)
-    for node in coordinates.parameters:
-        if node.transform is None:
-            mask[coordinates.slices[node.name]] = True
-    return mask

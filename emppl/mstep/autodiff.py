@@ -75,7 +75,7 @@ class NumericUpdate:
     expected: ExpectedLogJoint = field(repr=False)
     weights: tuple[np.ndarray | None, ...] = field(repr=False)
     rule: str = NATURAL_RULE
-    max_steps: int = 30  # a generalised M-step: what is left is climbed in the next iteration
+    max_steps: int = 8  # a generalised M-step: what is left is climbed in the next iteration
 
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
         coordinates = self.expected.coordinates

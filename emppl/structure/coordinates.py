@@ -98,6 +98,19 @@ class Coordinates:
             return {}
         return {node.name: np.asarray(v) for node, v in zip(self.parameters, self._backward(np.asarray(u, float)))}
 
+    @cached_property
+    def transformed(self) -> np.ndarray:
+        """Which coordinates [P] are logs, logits and the like: there a large number is a border, elsewhere just a number."""
+        mask = np.zeros(self.size, dtype=bool)
+        for node in self.parameters:
+            mask[self.slices[node.name]] = node.transform is not None
+        return mask
+
+    def inside(self, u: np.ndarray, limit: float) -> np.ndarray:
+        """u with nan as zero and transformed coordinates kept within ±limit: a point that every density can be asked at."""
+        bounded = np.clip(np.nan_to_num(u, nan=0.0, posinf=limit, neginf=-limit), -limit, limit)
+        return np.where(self.transformed, bounded, np.nan_to_num(u, nan=0.0, posinf=0.0, neginf=0.0))
+
     def split(self, u: np.ndarray) -> dict[str, np.ndarray]:
         """u cut into each parameter's own unconstrained array, as PyMC's value variables hold it."""
         return {n.name: u[self.slices[n.name]].reshape(s) for n, s in zip(self.parameters, self._shapes)}

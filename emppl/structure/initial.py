@@ -6,9 +6,11 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pymc as pm
+import pytensor
 from pymc.initial_point import make_initial_point_expression
 
-from emppl.compiling import compile_graph
+from emppl.compiling import compile_graph, interpreted_mode
 from emppl.structure.graph import freeze_data
 from emppl.structure.types import Structure
 
@@ -30,8 +32,7 @@ def initial_point(structure: Structure, *, draw: bool = False, seed: int = 0) ->
     with np.errstate(all="ignore"):
         values = function(np.random.default_rng(seed)) if draw else function(None)
     u = coordinates.unconstrain(dict(zip(structure.parameter_names, values)))
-    u = np.where(np.isnan(u), 0.0, np.clip(u, -20.0, 20.0)) if draw else np.where(np.isfinite(u), u, 0.0)
-    return coordinates.constrain(u)
+    return coordinates.constrain(coordinates.inside(u, 20.0) if draw else np.where(np.isfinite(u), u, 0.0))
 
 
 def _compile(structure: Structure, strategy: str) -> Any:
@@ -49,10 +50,10 @@ def _compile(structure: Structure, strategy: str) -> Any:
     if strategy != "prior":
         compiled = compile_graph([], wanted)
         return lambda rng: compiled()
-    import pymc as pm
 
     def sample(rng: np.random.Generator) -> list[np.ndarray]:
-        drawn = pm.draw([node.rv for node in structure.parameters], random_seed=rng, mode="FAST_COMPILE")
+        with pytensor.config.change_flags(cxx=""):
+            drawn = pm.draw([node.rv for node in structure.parameters], random_seed=rng, mode=interpreted_mode())
         return drawn if isinstance(drawn, list) else [drawn]
 
     return sample
