@@ -22,6 +22,7 @@ from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
 from emppl.compiling import compile_graph, one_blas_thread
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.inference.information import observed_information
 from emppl.kernels.marginal import marginal_log_likelihood, register
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
@@ -176,7 +177,7 @@ def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], 
         rng = np.random.default_rng([*prefix, int(np.asarray(seed).ravel()[0]) % (2**32)])
         for kind in ("random", "k-means++", "prior"):
             u = plan.structure.coordinates.inside(plan.structure.coordinates.unconstrain(start_point(plan, kind, rng)), 6.0)
-            u = u + START_SPREAD * rng.normal(size=u.shape) * np.minimum(1.0, 1.0 / np.maximum(_curvature_scale(plan, u), 1e-3))
+            u = u + rng.normal(size=u.shape) * np.minimum(START_SPREAD, 2.0 * _widths(plan, u))
             if np.isfinite(plan.log_posterior(plan.structure.coordinates.constrain(u))):
                 return u
         return plan.structure.coordinates.unconstrain(start_point(plan, "k-means++", rng))
@@ -184,16 +185,12 @@ def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], 
     return start
 
 
-def _curvature_scale(plan: Plan, u: np.ndarray) -> np.ndarray:
-    """Rough curvature [P] at u: noise is scaled by it, so that a mean in the hundreds and a logit are both moved sensibly."""
-    _, here, _ = plan.gradient(u)
-    scale = np.ones(len(u))
-    for i in range(len(u)):
-        h = 1e-4 * max(1.0, abs(u[i]))
-        moved = u.copy()
-        moved[i] += h
-        scale[i] = np.sqrt(abs(plan.gradient(moved)[1][i] - here[i]) / h) / 4.0
-    return np.where(np.isfinite(scale), scale, 1.0)
+def _widths(plan: Plan, u: np.ndarray) -> np.ndarray:
+    """Width of the objective along each coordinate at u [P]: a mean in the hundreds and a logit are both moved sensibly."""
+    information = observed_information(plan, u)
+    widths = np.ones(len(u))
+    widths[information.interior] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(information.information)), 1e-12))
+    return np.where(np.isfinite(widths), widths, 1.0)
 
 
 def _by_nutpie(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> tuple[xr.DataTree, float]:

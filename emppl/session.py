@@ -136,14 +136,20 @@ def _own_warnings(err: Console) -> Iterator[None]:
         kind = "" if issubclass(category, UserWarning) else f" ({category.__name__})"
         err.print(f"warning{kind}: {' '.join(str(message).split())}", style=view.NOTE, soft_wrap=True)
 
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("default", module=rf"(emppl\b|{USER_MODULE})")
-        warnings.showwarning = show
-        yield
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("default", module=rf"(emppl\b|{USER_MODULE})")
+            warnings.showwarning = show
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _line(ctx: typer.Context) -> str:

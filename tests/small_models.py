@@ -500,9 +500,9 @@ def plan(name: str, seed: int = 0, **options: Any) -> emppl.Plan:
     return emppl.plan(case.model, **case.options, **options)
 
 
-def points(plan: emppl.Plan, count: int = 3, seed: int = 0) -> list[Arrays]:
-    """Parameter values drawn at random in unconstrained coordinates."""
-    coordinates = plan.structure.coordinates
+def points(plan: Any, count: int = 3, seed: int = 0) -> list[Arrays]:
+    """Parameter values drawn at random in unconstrained coordinates; of a plan, or of its coordinates."""
+    coordinates = plan.structure.coordinates if hasattr(plan, "structure") else plan
     rng = np.random.default_rng(seed)
     return [coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size)) for _ in range(count)]
 

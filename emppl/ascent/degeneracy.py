@@ -5,14 +5,65 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from pytensor.graph.traversal import explicit_graph_inputs
 
 from emppl.compiling import compile_graph
+from emppl.errors import DegenerateDataError
 from emppl.estep.posterior import Posterior
+from emppl.inference.information import BORDER
+from emppl.rules.tables import family
 
 COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
 VANISHING = 1e-5
 NARROW = 1e-3
 EMPTY = 1e-8  # expected members
+STILL_RISING = 0.01  # nats for each unit of a log or logit
+
+
+def check_data(plan: Any) -> None:
+    """Raise DegenerateDataError where maximum likelihood cannot have an answer: constant values, fewer distinct rows than components.
+
+    Only for families with a spread that is itself estimated; a prior (estimate="map") is the way out.
+    """
+    if plan.estimate != "ml":
+        return
+    for entry in plan.factors:
+        factor, form = entry.factor, entry.form
+        rule = family(factor.op) if factor.kind == "observed" and factor.op is not None else None
+        if rule is None or rule.narrowness is None or not _spread_is_free(plan, factor, rule):
+            continue
+        axis = form.axis if form is not None else 0
+        node = plan.structure.node(entry.factor.name)
+        y = np.moveaxis(np.atleast_1d(np.asarray(factor.value.data, dtype=float)), axis, 0)
+        flat = y.reshape(len(y), -1)
+        constant = np.flatnonzero(np.ptp(flat, axis=0) == 0)
+        cure = ("estimate='map' with a prior on the spread whose density vanishes at zero", "freeze the spread at a known value")
+        if len(constant):
+            column = f", column {_column_name(plan, node, axis, int(constant[0]))}" if flat.shape[1] > 1 else ""
+            rows = f"all {len(y)} rows" if len(y) > 1 else "the only row"
+            raise DegenerateDataError(
+                f"{node.name} has the same value, {flat[0, constant[0]]:g}, in {rows}: its likelihood grows without bound as the spread goes to zero",
+                f"observed variable {node.name!r}{column}", ("leave the constant column out" if flat.shape[1] > 1 else "collect more rows", *cure),
+            )  # fmt: skip
+        distinct = len(np.unique(flat, axis=0))
+        components = plan.structure.plates[entry.plate].n_configurations if entry.plate is not None else 1
+        if distinct < components:
+            raise DegenerateDataError(
+                f"{node.name} has {distinct} distinct rows, fewer than its {components} components: each would sit on one value with no spread",
+                f"observed variable {node.name!r}", ("use fewer components", *cure),
+            )  # fmt: skip
+
+
+def _spread_is_free(plan: Any, factor: Any, rule: Any) -> bool:
+    graphs = [graph for name, graph in zip(rule.parameters, factor.params) if name != "mu"]
+    return bool(set(explicit_graph_inputs(graphs)) & set(plan.structure.coordinates.values))
+
+
+def _column_name(plan: Any, node: Any, axis: int, column: int) -> str:
+    sizes = [n for a, n in enumerate(node.shape) if a != axis]
+    dims = [d for a, d in enumerate(node.dims) if a != axis]
+    place = np.unravel_index(column, sizes)
+    return ", ".join(f"{d} {plan.structure.coords[d][i]}" for d, i in zip(dims, place))
 
 
 def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
@@ -65,6 +116,22 @@ def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:
     variance, entry, cell = min(found, key=lambda f: f[0])
     name = component_name(plan, entry, cell)
     return f"{name} of {entry.factor.name} was collapsing (spread {np.sqrt(variance):.2g} of the data's)"
+
+
+def runs_off(plan: Any, theta: dict[str, np.ndarray]) -> str | None:
+    """A parameter on the border of its domain towards which the objective still rises: it has no maximum there."""
+    coordinates = plan.structure.coordinates
+    u = coordinates.unconstrain(theta)
+    far = coordinates.transformed & (np.abs(u) > BORDER)
+    if not far.any():
+        return None
+    at = np.where(far, np.clip(u, -2 * BORDER, 2 * BORDER), u)
+    slope = plan.gradient(at)[1]
+    still = far & (slope * np.sign(u) > STILL_RISING)
+    for node in coordinates.parameters:
+        if still[coordinates.slices[node.name]].any():
+            return f"{node.name} runs to the border of its domain, and the objective still rises on the way"
+    return None
 
 
 def collapsed_on_ties(plan: Any, theta: dict[str, np.ndarray]) -> int:

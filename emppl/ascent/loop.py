@@ -163,7 +163,7 @@ def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
     """
     coordinates = plan.structure.coordinates
     start = coordinates.unconstrain(watch.best)
-    u, _, calls = climb(lambda v: plan.gradient(v)[:2], start, np.isfinite(start), max(1.0, abs(watch.objective)), max_steps)
+    u, _, calls = climb(lambda v: plan.gradient(v)[:2], start, np.isfinite(start), max(1.0, abs(watch.objective)), max_steps, coordinates.transformed)
     theta = coordinates.constrain(u)
     value = plan.e_step(theta).objective
     if value > watch.objective:
@@ -184,7 +184,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
         if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
             break
         step, size, moved = information.step(), 1.0, False
-        norm = np.abs(step).max()
+        norm = np.abs(step[coordinates.transformed]).max(initial=0.0)
         if norm > 5.0:
             size = 5.0 / norm
         while size > 1e-4 and not moved:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from emppl.ascent import certificate as evidence
-from emppl.ascent.degeneracy import collapsed_on_ties, empty, narrow, spurious
+from emppl.ascent.degeneracy import check_data, collapsed_on_ties, empty, narrow, runs_off, spurious
 from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_point
@@ -81,6 +81,7 @@ def fit(
             earlier = {"estimate": model_or_plan.estimate, "method": model_or_plan.method, **model_or_plan.options}
             options = earlier | {k: v for k, v in options.items() if v is not None}
         plan = make_plan(model_or_plan, **options)
+    check_data(plan)
     jobs = _jobs(plan, start, starts, seed)
     options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
     record = accelerate is None or len(jobs) == 1
@@ -266,7 +267,12 @@ def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
 
 def _judged(plan: Plan, result: Ascent) -> Ascent:
     """A converged ascent looked at once more: is the mode spurious, or a saddle?"""
-    if result.status is not Status.CONVERGED or not result.theta:
+    if result.status not in (Status.CONVERGED, Status.MAX_ITER) or not result.theta:
+        return result
+    off = runs_off(plan, result.theta) if plan.method == "em" else None
+    if off:
+        return replace(result, status=Status.DEGENERATE, reason=off)
+    if result.status is Status.MAX_ITER:
         return result
     posterior = plan.e_step(result.theta)
     reason = spurious(plan, result.theta, posterior)

@@ -103,11 +103,7 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
     centre = gradient_of(point)[inside]
     hessian = np.zeros((len(inside), len(inside)))
     for row, i in enumerate(inside):
-        h = 1e-5 * max(1.0, abs(point[i]))
-        up, down = point.copy(), point.copy()
-        up[i] += h
-        down[i] -= h
-        hessian[row] = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
+        hessian[row] = _row(gradient_of, point, int(i), inside)
     hessian = 0.5 * (hessian + hessian.T)
     bad = ~np.isfinite(hessian).all(axis=1)
     if bad.any():
@@ -116,3 +112,20 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
         interior[keep] = True
         hessian, centre = hessian[np.ix_(~bad, ~bad)], centre[~bad]
     return Information(np.asarray(u, float), interior, centre, -hessian)
+
+
+def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.ndarray:
+    """One row of the Hessian, with a step that is small beside the width of the objective: a mean of 1e8 may have a width of 1."""
+    h = 1e-5 * max(1.0, abs(point[i]))
+    for _ in range(6):
+        up, down = point.copy(), point.copy()
+        up[i] += h
+        down[i] -= h
+        row = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
+        bend = abs(row[int(np.flatnonzero(inside == i)[0])])
+        wanted = 1e-4 / np.sqrt(bend) if np.isfinite(bend) and bend > 0 else 1e-3 * h
+        wanted = max(wanted, 4e-12 * abs(point[i]), 1e-12)
+        if np.isfinite(row).all() and h <= 30 * wanted:
+            break
+        h = wanted
+    return row

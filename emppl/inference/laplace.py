@@ -23,7 +23,8 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
     point = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * 36.0)
     jacobians: dict[str, list[np.ndarray]] = {node.name: [] for node in everything}
     for i in range(coordinates.size):
-        h = 1e-5 * max(1.0, abs(point[i]))
+        width = np.sqrt(covariance[i, i]) if covariance[i, i] > 0 else max(1.0, abs(point[i]))
+        h = max(1e-4 * min(width, 1.0 if coordinates.transformed[i] else np.inf), 4e-12 * abs(point[i]))
         ends = []
         for sign in (1.0, -1.0):
             moved = point.copy()

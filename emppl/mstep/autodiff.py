@@ -85,7 +85,9 @@ class NumericUpdate:
         mask = np.zeros(coordinates.size, dtype=bool)
         mask[free] = True
         scale = max(1.0, float(sum(s.sum() for s in posterior.counts)))
-        u, value, _ = climb(lambda v: self.expected(v, posterior, self.weights), start, mask, scale, self.max_steps)
+        u, value, _ = climb(
+            lambda v: self.expected(v, posterior, self.weights), start, mask, scale, self.max_steps, coordinates.transformed
+        )
         if not np.isfinite(value):
             return None
         constrained = coordinates.constrain(u)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 DENSE_LIMIT = 150  # coordinates up to which a dense inverse Hessian is worth its P² numbers
 WALL = 1e30  # stands for minus infinity, so that a line search steps back from it
-LONGEST = 4.0  # no coordinate (a log, a logit) moves further than this in one step
+LONGEST = 4.0  # no log or logit moves further than this in one step
 Downhill = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
@@ -19,11 +19,13 @@ def climb(
     free: np.ndarray,
     scale: float,
     max_steps: int,
+    logarithmic: np.ndarray,
     tol: float = 1e-13,
 ) -> tuple[np.ndarray, float, int]:
     """Maximise `objective` (value, gradient [P]) over the coordinates `free` [P] (boolean), from `start` [P].
 
-    scale: size of the objective, which `tol` is relative to. Returns (u, value, calls); u is the start itself where
+    scale: size of the objective, which `tol` is relative to; logarithmic [P]: coordinates that are logs or logits, which
+    move by no more than LONGEST in a step. Returns (u, value, calls); u is the start itself where
     nothing better was found, and the value never falls.
     """
     calls = 0
@@ -39,7 +41,7 @@ def climb(
         return -value / scale, -gradient[free] / scale
 
     if free.sum() <= DENSE_LIMIT:
-        x, value = bfgs(downhill, start[free], max_steps, tol)
+        x, value = bfgs(downhill, start[free], max_steps, tol, logarithmic[free])
     else:
         before = downhill(start[free])[0]
         found = minimize(
@@ -53,7 +55,7 @@ def climb(
     return u, -value * scale, calls
 
 
-def bfgs(downhill: Downhill, x: np.ndarray, max_steps: int, tol: float) -> tuple[np.ndarray, float]:
+def bfgs(downhill: Downhill, x: np.ndarray, max_steps: int, tol: float, logarithmic: np.ndarray) -> tuple[np.ndarray, float]:
     """Minimise by BFGS with backtracking (Nocedal & Wright 2006, algorithm 6.1), stopping when two steps gain less than `tol`.
 
     scipy's BFGS has no tolerance on the value: near a maximum it spends its line searches on rounding.
@@ -69,7 +71,7 @@ def bfgs(downhill: Downhill, x: np.ndarray, max_steps: int, tol: float) -> tuple
         slope = float(gradient @ direction)
         if slope >= 0:
             inverse, direction, slope = None, -gradient, -float(gradient @ gradient)
-        size = min(1.0, LONGEST / max(float(np.abs(direction).max()), 1e-300))
+        size = min(1.0, LONGEST / max(float(np.abs(direction[logarithmic]).max(initial=0.0)), 1e-300))
         for _ in range(30):
             trial = x + size * direction
             new_value, new_gradient = downhill(trial)

@@ -332,7 +332,7 @@ def check_support(structure: Structure, factor: Factor, rule: Family, y: np.ndar
     sizes = ", ".join(f"{k}={np.broadcast_to(v, inside.shape)[place]:g}" for k, v in known.items() if k != "size")
     value = y[place]
     raise InvalidDataError(
-        f"{factor.name}[{', '.join(map(str, index))}] = {value} is outside the support of {rule.name}({sizes})",
+        f"{factor.name}[{', '.join(map(str, index))}] = {value} is outside the support of {rule.name}{f'({sizes})' if sizes else ''}",
         f"observed variable {factor.name!r}, {names}",
         (
             "correct the value, or mask it: np.ma.masked_invalid / np.ma.masked_equal",

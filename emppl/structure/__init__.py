@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError
 from emppl.structure.coordinates import Coordinates
-from emppl.structure.graph import Reading
+from emppl.structure.graph import Reading, distribution_text
 from emppl.structure.topology import Scopes, plates_of
 from emppl.structure.types import Factor, Node, Plate, Structure
 
@@ -37,6 +38,7 @@ def analyse(
             f"support names {', '.join(sorted(unknown))}, which is no latent variable",
             f"latent variables: {', '.join(node.name for node in reading.latents) or 'none'}",
         )
+    _check_frozen_values(reading)
     coordinates = Coordinates(reading.parameters)
     rng = np.random.default_rng(20240229)
     theta = coordinates.constrain(rng.normal(scale=0.3, size=coordinates.size))
@@ -64,3 +66,18 @@ def analyse(
         frozen=reading.frozen,
         dropped=reading.dropped,
     )
+
+
+def _check_frozen_values(reading: Reading) -> None:
+    """A frozen value that its own prior rules out is a slip of the user's."""
+    for factor in reading.factors:
+        if factor.name in reading.frozen and not factor.parameters:
+            density = float(compile_graph([], factor.log_density.sum())())
+            if not np.isfinite(density):
+                value = reading.frozen[factor.name]
+                rv = next(rv for rv in reading.model.free_RVs if rv.name == factor.name)
+                raise InvalidArgumentError(
+                    f"{factor.name} cannot be frozen at {value.tolist()}: its prior {distribution_text(rv)} gives that no density",
+                    f"freeze={{{factor.name!r}: ...}}",
+                    ("freeze it at a value in its support",),
+                )

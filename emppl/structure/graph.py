@@ -185,7 +185,7 @@ class Reading:
         if data.dtype.kind == "f" and not np.isfinite(data).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
             raise InvalidDataError(
-                f"{rv.name}{list(index)} = {data[index]} is not a number that {self._distribution(rv)} can produce",
+                f"{rv.name}{list(index)} = {data[index]} is not a number that {distribution_text(rv)} can produce",
                 f"observed variable {rv.name!r}, {self._place(rv.name, index)}",
                 ("correct the value or leave the row out", "mask it: np.ma.masked_invalid(values)"),
             )
@@ -203,7 +203,7 @@ class Reading:
     def _node(self, rv: Any, role: str, value: Any, **extra: Any) -> Node:
         dims = self._dims(rv.name, self._shape_of[rv])
         return Node(
-            name=rv.name, role=role, dims=dims, shape=self._shape_of[rv], distribution=self._distribution(rv),
+            name=rv.name, role=role, dims=dims, shape=self._shape_of[rv], distribution=distribution_text(rv),
             value=value, rv=rv, **extra,
         )  # fmt: skip
 
@@ -220,21 +220,11 @@ class Reading:
             dims.append(dim)
         return tuple(dims)
 
-    def _distribution(self, rv: Any) -> str:
-        op = rv.owner.op
-        name = getattr(op, "_print_name", None)
-        name = name[0] if name else type(op).__name__.removesuffix("RV")
-        try:
-            params = op.dist_params(rv.owner)
-        except (AttributeError, ValueError, TypeError):
-            return name
-        return f"{name}({', '.join(_parameter_text(p) for p in params)})"
-
     def _latent_node(self, rv: Any) -> Node:
         values = self._support(rv)
         dims = self._dims(rv.name, self._shape_of[rv])
         return Node(
-            name=rv.name, role="latent", dims=dims, shape=self._shape_of[rv], distribution=self._distribution(rv),
+            name=rv.name, role="latent", dims=dims, shape=self._shape_of[rv], distribution=distribution_text(rv),
             value=self._values[rv], rv=rv, support=values, labels=tuple(str(v) for v in values),
         )  # fmt: skip
 
@@ -264,7 +254,7 @@ class Reading:
             return np.arange(low, int(np.max(self._number_or_refuse(rv, upper, "upper end"))) + 1)
         raise UnsupportedModelError(
             f"{rv.name} can take infinitely many values, and they cannot all be summed",
-            f"{rv.name} ~ {self._distribution(rv)}",
+            f"{rv.name} ~ {distribution_text(rv)}",
             (
                 f"emppl.fit(model, support={{{rv.name!r}: range(200)}}): sum over these values only",
                 f"truncate it in the model: pm.Truncated({rv.name!r}, ..., upper=200)",
@@ -275,7 +265,7 @@ class Reading:
         if any(isinstance(v.owner and v.owner.op, RandomVariable) for v in ancestors([graph]) if v.owner):
             raise UnsupportedModelError(
                 f"the {what} of {rv.name} is itself unknown, so its support is not fixed",
-                f"{rv.name} ~ {self._distribution(rv)}",
+                f"{rv.name} ~ {distribution_text(rv)}",
                 (f"emppl.fit(model, support={{{rv.name!r}: range(...)}})",),
             )
         return self._numbers([graph])[0]
@@ -436,6 +426,18 @@ def freeze_data(graphs: list[Any]) -> list[Any]:
         graphs = [checks.get(g, g) for g in substitute(graphs, {k: v for k, v in checks.items() if k not in graphs})]
         checks = {v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)}
     return graphs
+
+
+def distribution_text(rv: Any) -> str:
+    """A random variable's distribution for people: "Normal(0, 10)", with · for what is computed."""
+    op = rv.owner.op
+    name = getattr(op, "_print_name", None)
+    name = name[0] if name else type(op).__name__.removesuffix("RV")
+    try:
+        params = op.dist_params(rv.owner)
+    except (AttributeError, ValueError, TypeError):
+        return name
+    return f"{name}({', '.join(_parameter_text(p) for p in params)})"
 
 
 def _constant_data(variable: Any) -> Any:

@@ -269,9 +269,9 @@ def plates_of(latents: Sequence[Node], factors: Sequence[Factor]) -> tuple[Plate
             raise UnsupportedModelError(
                 f"{len(make_up)} latent elements are tied together by shared observations or by each other, "
                 f"which makes {count:.3g} joint configurations, more than the {MAX_CONFIGURATIONS} that are enumerated",
-                " and ".join(sorted({f"{latents[i].name}[{', '.join(latents[i].dims)}]" for i in make_up})),
+                _names([latents[i] for i in sorted(set(make_up))]),
                 (
-                    "if they form a chain or a grid: give each member its own latent, or wait for the engine for chains",
+                    "chains and grids of latents are not supported yet: give each member a latent of its own",
                     "break the tie: let each observation depend on the latents of one member",
                     "make the support smaller: support={name: range(...)}",
                 ),
@@ -280,3 +280,8 @@ def plates_of(latents: Sequence[Node], factors: Sequence[Factor]) -> tuple[Plate
         configurations = np.stack([s[g.ravel()] for s, g in zip(supports, grids)], axis=-1)
         plates.append(Plate(tuple(latents[i].name for i in make_up), np.array(members), configurations))
     return tuple(plates)
+
+
+def _names(nodes: Sequence[Node]) -> str:
+    words = [f"{n.name}[{', '.join(n.dims)}]" if n.dims else n.name for n in nodes]
+    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")

@@ -1,0 +1,69 @@
+"""The climber: it reaches the maximum, never falls, and keeps away from walls."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers
+from scipy.optimize import rosen, rosen_der
+
+from emppl.mstep.search import DENSE_LIMIT, climb
+
+
+def quadratic(matrix, centre):
+    def objective(u):
+        step = u - centre
+        return -0.5 * step @ matrix @ step, -matrix @ step
+
+    return objective
+
+
+@given(seed=integers(0, 2**32 - 1), n=integers(1, 8))
+def test_reaches_the_maximum_of_a_quadratic(seed, n):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(n, n))
+    objective = quadratic(root @ root.T + np.eye(n), rng.normal(size=n))
+    start = rng.normal(size=n)
+    u, value, _ = climb(objective, start, np.ones(n, bool), 1.0, 200)
+    assert value == pytest.approx(0.0, abs=1e-8)
+    assert objective(u)[0] == value
+
+
+@pytest.mark.parametrize("n", [2, 10, DENSE_LIMIT + 10])
+def test_a_bent_valley(n):
+    """Rosenbrock's function, by the dense and by the limited-memory search."""
+    u, value, calls = climb(lambda u: (-rosen(u), -rosen_der(u)), np.zeros(n), np.ones(n, bool), 1.0, 2000)
+    np.testing.assert_allclose(u, 1.0, atol=1e-3)
+    assert -1e-6 < value <= 0 and calls < 3000
+
+
+def test_coordinates_that_are_not_free_stay():
+    objective = quadratic(np.eye(3), np.array([1.0, 2.0, 3.0]))
+    u, _, _ = climb(objective, np.zeros(3), np.array([True, False, True]), 1.0, 50)
+    np.testing.assert_allclose(u, [1.0, 0.0, 3.0], atol=1e-6)
+
+
+def test_never_below_the_start():
+    """Few steps, a wall of minus infinity, nan beyond it: the value may only rise."""
+
+    def objective(u):
+        if u[0] > 1.0:
+            return np.nan, np.array([np.nan])
+        if u[0] < -1.0:
+            return -np.inf, np.array([0.0])
+        return float(u[0]), np.array([1.0])
+
+    for start in (-0.9, 0.0, 0.99):
+        u, value, _ = climb(objective, np.array([start]), np.array([True]), 1.0, 5)
+        assert start <= value <= 1.0 and u[0] == value
+
+
+def test_a_start_that_has_no_value():
+    u, value, _ = climb(lambda u: (-np.inf, np.zeros(1)), np.array([0.3]), np.array([True]), 1.0, 5)
+    assert value == -np.inf and u[0] == 0.3
+
+
+@pytest.mark.parametrize("n", [3, DENSE_LIMIT + 3])
+def test_the_scale_of_the_objective_does_not_matter(n):
+    objective = quadratic(np.diag(np.linspace(1, 3, n)) * 1e9, np.ones(n))
+    u, _, _ = climb(objective, np.zeros(n), np.ones(n, bool), 1e9, 200)
+    np.testing.assert_allclose(u, 1.0, atol=1e-5)

@@ -1,0 +1,132 @@
+"""Which element of which factor depends on which latent elements: no less than flipping shows; and the plates."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import pytest
+import small_models
+from oracles import INTERPRETED, changed_by
+
+import emppl
+from emppl.errors import UnsupportedModelError
+
+every_model = pytest.mark.parametrize("name", small_models.MODELS)
+QUICK = ("coins", "two_binary_latents", "long_form", "potential_on_latent", "vector_of_latents", "change_point",
+         "two_plates", "nested", "members_of_groups", "pairs", "items_of_three", "gated")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_scopes_contain_what_flipping_shows(name):
+    """Every latent element is set to every value in turn: whatever then changes must lie in the scope."""
+    structure = small_models.plan(name).structure
+    rng = np.random.default_rng(1)
+    touched = [factor for factor in structure.factors if factor.latents]
+    inputs = [node.value for node in (*structure.parameters, *structure.latents)]
+    density = pm.compile(inputs, [factor.log_density for factor in touched], mode=INTERPRETED, on_unused_input="ignore")
+    found = [np.zeros(factor.scope.shape, dtype=bool) for factor in touched]
+    for theta in small_models.points(structure.coordinates, count=3):
+        point = theta | {
+            node.name: rng.choice(node.support, size=node.shape).astype(node.value.dtype) for node in structure.latents
+        }
+        for i in range(len(touched)):
+            columns = [
+                changed_by(lambda p, i=i: density(**p)[i], point, node.name, node.support) for node in structure.latents
+            ]
+            found[i] |= np.concatenate(columns, axis=1)
+    for factor, changed in zip(touched, found):
+        scope = factor.scope.toarray().astype(bool)
+        assert not (changed & ~scope).any(), f"{factor.name} depends on more than its scope says"
+
+
+@every_model
+def test_plates(name):
+    case, structure = small_models.model(name), small_models.plan(name).structure
+    if case.plates is not None:
+        assert tuple((plate.size, plate.n_configurations) for plate in structure.plates) == case.plates
+    total = sum(node.size for node in structure.latents)
+    members = np.concatenate([plate.members.ravel() for plate in structure.plates])
+    np.testing.assert_array_equal(np.sort(members), np.arange(total))  # each latent element in one member
+    for plate in structure.plates:
+        assert len(np.unique(plate.configurations, axis=0)) == plate.n_configurations
+
+
+@pytest.mark.parametrize("size", [30, 300])
+@pytest.mark.parametrize("kind", ["index", "categories", "matrix product", "two observed"])
+def test_members_stay_apart_however_many(kind, size):
+    """Nothing is enumerated over a plate: the members of a large one are as many as its elements."""
+    rng = np.random.default_rng(0)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 5.0, shape=2)
+        z = pm.Bernoulli("z", p=np.float64(0.4), shape=(size, 2) if kind == "matrix product" else size)
+        if kind == "categories":
+            p = pm.Dirichlet("p", np.ones(3), shape=(2, 3))
+            pm.Categorical("y", p=p[z], observed=rng.integers(0, 3, size))
+        elif kind == "matrix product":
+            pm.Normal("y", z @ mu, 1.0, observed=rng.normal(size=size))
+        else:
+            pm.Normal("y", mu[z], 1.0, observed=rng.normal(size=size))
+            if kind == "two observed":
+                pm.Poisson("x", pm.math.exp(mu[z] + mu[1 - z]), observed=rng.poisson(1.0, size))
+    (plate,) = emppl.analyse(model).plates
+    assert plate.size == size
+
+
+def refusal(model: pm.Model, **options) -> UnsupportedModelError:
+    with pytest.raises(UnsupportedModelError) as caught:
+        emppl.analyse(model, **options)
+    assert caught.value.remedies
+    return caught.value
+
+
+def chain(length: int) -> pm.Model:
+    with pm.Model(coords={"day": range(length)}) as model:
+        mu = pm.Normal("mu", 0.0, 5.0, shape=2)
+        step = pm.Dirichlet("step", np.ones(2), shape=(2, 2))
+        state = pm.Categorical("state", p=np.array([0.5, 0.5]), dims="day")
+        pm.Potential("transitions", pt.log(step[state[:-1], state[1:]]))
+        pm.Normal("y", mu[state], 1.0, observed=np.zeros(length), dims="day")
+    return model
+
+
+def test_a_chain_of_latents_is_refused_by_name():
+    error = refusal(chain(40))
+    assert "state[day]" in error.where
+    assert "40 latent elements" in error.what
+    assert any("chain" in way for way in error.remedies)
+
+
+def test_a_short_chain_is_enumerated():
+    (plate,) = emppl.analyse(chain(6)).plates
+    assert (plate.size, plate.n_configurations) == (1, 64)
+
+
+def count_model(latent: str) -> pm.Model:
+    with pm.Model() as model:
+        rate = pm.Gamma("rate", 2.0, 1.0)
+        n = pm.Poisson(latent, mu=rate, shape=3)
+        pm.Normal("y", n, 1.0, observed=np.array([1.0, 2.0, 3.0]))
+    return model
+
+
+def test_an_unbounded_count_is_refused_with_ways_out():
+    error = refusal(count_model("animals"))
+    assert "animals" in error.what
+    assert any("support={'animals': range(200)}" in way for way in error.remedies)
+    assert any("Truncated" in way for way in error.remedies)
+
+
+def test_support_bounds_a_count():
+    structure = emppl.analyse(count_model("animals"), support={"animals": range(20)})
+    np.testing.assert_array_equal(structure.node("animals").support, np.arange(20))
+    assert structure.plates[0].n_configurations == 20
+
+
+def test_a_support_that_is_itself_unknown_is_refused():
+    with pm.Model() as model:
+        n = pm.Poisson("n", 3.0)
+        seen = pm.Binomial("seen", n=n, p=0.5)
+        pm.Normal("y", seen, 1.0, observed=np.array([1.0]))
+    error = refusal(model, support={"n": range(9)})
+    assert "number of trials of seen" in error.what
+    structure = emppl.analyse(model, support={"n": range(9), "seen": range(9)})
+    assert [len(node.support) for node in structure.latents] == [9, 9]
