@@ -1,5 +1,7 @@
 """EM, MAP and the full posterior from one PyMC model: fitted, sampled and compared."""
 
+from typing import Any
+
 from emppl.ascent.loop import Status
 from emppl.ascent.result import Fit, load
 from emppl.ascent.search import fit
@@ -23,7 +25,7 @@ _LATER = {  # what draws, compares and relabels is imported when it is first ask
 }
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name in _LATER:
         from importlib import import_module
 

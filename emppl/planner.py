@@ -132,7 +132,9 @@ class Plan:
                     flat[plate.members[:, slot], k] = r[:, plate.configurations[:, slot] == value].sum(axis=1)
         for node in self.structure.latents:
             start = self.structure.offsets[node.name]
-            answer[node.name] = flat[start : start + node.size, : len(node.support)].reshape(*node.shape, len(node.support))
+            answer[node.name] = flat[start : start + node.size, : len(node.support)].reshape(
+                *node.shape, len(node.support)
+            )
         return answer
 
     def assignment(self, theta: Mapping[str, np.ndarray]) -> Theta:
@@ -142,7 +144,8 @@ class Plan:
         for plate, r in zip(self.structure.plates, posterior.responsibilities):
             flat[plate.members] = plate.configurations[r.argmax(axis=1)]
         return {
-            node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape) for node in self.structure.latents
+            node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape)
+            for node in self.structure.latents
         }
 
     @cached_property
@@ -162,6 +165,13 @@ class Plan:
         """Which variables share a component axis with which latent, found from values and checked by permuting."""
         return component_axes(self)
 
+    def value_labels(self, latent: str) -> tuple[str, ...]:
+        """Names of a latent's values: those of the component axis it tells apart, where the model names them."""
+        for axis in self.axes:
+            if axis.latent == latent:
+                return axis.labels
+        return self.structure.node(latent).labels
+
     # -- what the user reads -------------------------------------------------------------------------------------
 
     @property
@@ -170,7 +180,13 @@ class Plan:
         if not self.structure.plates:
             return "none: the model has no latent variable"
         kinds = {f.engine for f in self.factors if f.plate is not None}
-        text = "natural form" if kinds == {"natural form"} else "graph enumeration" if kinds == {"graph"} else "natural form and graph enumeration"
+        text = (
+            "natural form"
+            if kinds == {"natural form"}
+            else "graph enumeration"
+            if kinds == {"graph"}
+            else "natural form and graph enumeration"
+        )
         return f"{text}, {self._summed_out()}"
 
     def _summed_out(self) -> str:
@@ -195,12 +211,23 @@ class Plan:
             if block and len(block.parameters) > 1:
                 how += f", together with {', '.join(n for n in block.parameters if n != node.name)}"
             prior = node.distribution if self.estimate == "map" else f"{node.distribution}, dropped"
-            rows.append({"name": node.name, "role": "parameter", "dims": _dims(node), "prior / support": prior, "how": how})
+            rows.append(
+                {"name": node.name, "role": "parameter", "dims": _dims(node), "prior / support": prior, "how": how}
+            )
         for name, value in self.frozen.items():
-            rows.append({"name": name, "role": "frozen", "dims": "", "prior / support": f"{np.asarray(value)}", "how": "kept at its value"})
+            rows.append(
+                {
+                    "name": name,
+                    "role": "frozen",
+                    "dims": "",
+                    "prior / support": f"{np.asarray(value)}",
+                    "how": "kept at its value",
+                }
+            )
         for node in self.structure.latents:
             plate = next(p for p in self.structure.plates if node.name in p.latents)
-            values = ", ".join(node.labels[:6]) + (", …" if len(node.labels) > 6 else "")
+            labels = self.value_labels(node.name)
+            values = ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
             how = f"summed out: {plate.size:,} members × {plate.n_configurations} values"
             rows.append(
                 {
@@ -214,7 +241,15 @@ class Plan:
             text = how.engine
             if how.form is not None:
                 text += f", {how.form.features.shape[1]} statistics, free of N after one pass"
-            rows.append({"name": node.name, "role": "observed", "dims": _dims(node), "prior / support": node.distribution, "how": text})
+            rows.append(
+                {
+                    "name": node.name,
+                    "role": "observed",
+                    "dims": _dims(node),
+                    "prior / support": node.distribution,
+                    "how": text,
+                }
+            )
         return rows
 
     def __str__(self) -> str:
@@ -245,7 +280,9 @@ class Plan:
         if self.structure.dropped:
             lines.append(f"left out, since nothing depends on them: {', '.join(self.structure.dropped)}")
         if not self.structure.latents:
-            lines.append("no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out")
+            lines.append(
+                "no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out"
+            )
         for axis in self.axes:
             lines.append(axis.sentence())
         lines.append(f"cost of one iteration: {self.densities:,} densities → numpy, no compiler")
@@ -259,7 +296,11 @@ class Plan:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
 
     def __repr__(self) -> str:
-        return f"Plan({self.structure.name!r}: {self.estep}; " + "; ".join(f"{b.name}: {b.rule}" for b in self.blocks) + ")"
+        return (
+            f"Plan({self.structure.name!r}: {self.estep}; "
+            + "; ".join(f"{b.name}: {b.rule}" for b in self.blocks)
+            + ")"
+        )
 
 
 def _dims(node: Any) -> str:
@@ -319,13 +360,17 @@ def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: 
     try:
         if factor.latents and plate is None:
             raise Refused("it spans several plates")
-        form = deriver.over_plate(factor, structure.plates[plate]) if factor.latents else deriver.without_latents(factor)
+        form = (
+            deriver.over_plate(factor, structure.plates[plate]) if factor.latents else deriver.without_latents(factor)
+        )
     except Refused as reason:
         if estep == "natural":
             raise InvalidArgumentError(
                 f"{factor.name} has no natural form: {reason}", "estep='natural'", ("estep='auto'",)
             ) from None
-        return FactorPlan(factor, "graph", str(reason), None, plate if plate is not None else (0 if factor.latents else None))
+        return FactorPlan(
+            factor, "graph", str(reason), None, plate if plate is not None else (0 if factor.latents else None)
+        )
     return FactorPlan(factor, "natural form", "", form, plate)
 
 
@@ -359,13 +404,19 @@ def _assemble(
         if not parts:
             parts, graphs = [np.zeros((plate.size, 1))], [pt.zeros((plate.n_configurations, 1))]
         features = np.ascontiguousarray(np.concatenate(parts, axis=1))
-        etas.append(pt.concatenate([g.astype("float64") for g in graphs], axis=1) if len(graphs) > 1 else graphs[0].astype("float64"))
+        etas.append(
+            pt.concatenate([g.astype("float64") for g in graphs], axis=1)
+            if len(graphs) > 1
+            else graphs[0].astype("float64")
+        )
         tables.append(pt.add(*table) if len(table) > 1 else table[0] if table else None)
         data.append(PlateData(features, base, weights[p], masks[p], bool(table)))
     for entry in plans:
         if entry.form is not None and entry.plate is None:
             expected = pt.constant(entry.form.features)
-            direct.append(pt.switch(pt.eq(expected, 0), 0.0, entry.form.eta * expected).sum() + float(entry.form.base.sum()))
+            direct.append(
+                pt.switch(pt.eq(expected, 0), 0.0, entry.form.eta * expected).sum() + float(entry.form.base.sum())
+            )
             placed.append(entry)
         elif entry.form is None:
             placed.append(entry)
@@ -402,7 +453,9 @@ def member_weights(structure: Structure, plans: list[FactorPlan], obs_weights: A
     for name, values in given.items():
         where = f"obs_weights of {name!r}"
         if name not in observed:
-            raise InvalidArgumentError(f"obs_weights names {name!r}, which is not observed", f"observed: {', '.join(observed)}")
+            raise InvalidArgumentError(
+                f"obs_weights names {name!r}, which is not observed", f"observed: {', '.join(observed)}"
+            )
         values = np.asarray(values, dtype=float)
         if not np.isfinite(values).all() or (values < 0).any():
             raise InvalidArgumentError("weights must be finite and not negative", where)
@@ -432,12 +485,16 @@ def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[
     names = [node.name for node in structure.latents]
     for name, values in labels.items():
         if name not in names:
-            raise InvalidArgumentError(f"labels names {name!r}, which is no latent variable", f"latents: {', '.join(names)}")
+            raise InvalidArgumentError(
+                f"labels names {name!r}, which is no latent variable", f"latents: {', '.join(names)}"
+            )
         node = structure.node(name)
         hidden = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else np.zeros(np.shape(values), bool)
         array = np.asarray(np.ma.getdata(values))
         if array.shape != node.shape:
-            raise InvalidArgumentError(f"labels of {name} have shape {array.shape}, not {node.shape}", f"labels[{name!r}]")
+            raise InvalidArgumentError(
+                f"labels of {name} have shape {array.shape}, not {node.shape}", f"labels[{name!r}]"
+            )
         if array.dtype.kind not in "iub":
             if array.dtype.kind != "f" or not (np.isnan(array) | (array == np.round(array))).all():
                 raise InvalidArgumentError(
@@ -450,13 +507,16 @@ def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise InvalidArgumentError(
-                f"labels[{name!r}]{list(index)} = {array[index]} is not among the values {node.support.tolist()}", f"latent {name!r}"
+                f"labels[{name!r}]{list(index)} = {array[index]} is not among the values {node.support.tolist()}",
+                f"latent {name!r}",
             )
         start = structure.offsets[name]
         known[start : start + node.size] = np.where(hidden, np.iinfo("int64").min, array).ravel()
     unknown = (known == -1) | (known == np.iinfo("int64").min)
     if "-1" in {label for name in labels for label in structure.node(name).labels}:
-        raise InvalidArgumentError("−1 is a value of this latent, so it cannot mean unknown", "labels", ("use a masked array",))
+        raise InvalidArgumentError(
+            "−1 is a value of this latent, so it cannot mean unknown", "labels", ("use a masked array",)
+        )
     for p, plate in enumerate(structure.plates):
         ids = plate.members
         fits = unknown[ids][:, None, :] | (known[ids][:, None, :] == plate.configurations[None])
@@ -506,7 +566,7 @@ def _blocks(
                 refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
                 cost = f"each evaluation goes through {sum(o.size for o in others):,} densities"
             else:
-                cost = f"L-BFGS on {n_numbers} numbers, free of N"
+                cost = f"quasi-Newton on {n_numbers} number{'s' if n_numbers > 1 else ''}, free of N"
             blocks.append(Block(" + ".join(members), members, numeric_rule, tuple(refused), cost, numeric))
         else:
             cost = f"{n_numbers} numbers, one step"

@@ -22,8 +22,8 @@ from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
 from emppl.compiling import compile_graph, one_blas_thread
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.estep.marginal import marginal_log_likelihood, register
 from emppl.inference.information import observed_information
-from emppl.kernels.marginal import marginal_log_likelihood, register
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
 from emppl.structure.graph import freeze_data
@@ -31,7 +31,9 @@ from emppl.structure.types import Factor, Structure
 
 Theta = dict[str, np.ndarray]
 POTENTIAL = "marginal_log_likelihood"
-LARGEST_GROUP = 3e7  # numbers in a group of draws; a larger `latent` group is left out and recomputed where it is needed
+LARGEST_GROUP = (
+    3e7  # numbers in a group of draws; a larger `latent` group is left out and recomputed where it is needed
+)
 START_SPREAD = 0.5  # standard deviation, unconstrained, of the noise on each chain's start
 
 
@@ -56,10 +58,13 @@ def sample(
 
     Groups of the result: posterior (parameters and deterministics), log_likelihood (per observation), latent
     (posterior probability of each latent value given that draw's parameters), sample_stats, observed_data. Attributes:
-    sampling_seconds, compile_seconds, sampler. Raises UnsupportedModelError where there is nothing to draw.
+    sampling_seconds, compile_seconds, sampler, interrupted ("True" after Ctrl-C: the draws that every chain finished).
+    Raises UnsupportedModelError where there is nothing to draw.
     """
     if min(draws, chains) < 1 or tune < 0:
-        raise InvalidArgumentError(f"draws={draws}, tune={tune}, chains={chains}: give positive numbers", "emppl.sample")
+        raise InvalidArgumentError(
+            f"draws={draws}, tune={tune}, chains={chains}: give positive numbers", "emppl.sample"
+        )
     if sampler not in ("auto", "nutpie", "pymc"):
         raise InvalidArgumentError(f"sampler must be 'auto', 'nutpie' or 'pymc', not {sampler!r}", "sampler")
     plan = _plan_with_priors(model, fit)
@@ -70,7 +75,15 @@ def sample(
 
 
 def _sample(
-    plan: Plan, draws: int, tune: int, chains: int, seed: int | None, progress: Any, cores: int | None, sampler: str, nuts_options: dict[str, Any]
+    plan: Plan,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int | None,
+    progress: Any,
+    cores: int | None,
+    sampler: str,
+    nuts_options: dict[str, Any],
 ) -> xr.DataTree:
     began = time.perf_counter()
     marginal = marginal_model(plan)
@@ -86,12 +99,16 @@ def _sample(
         except Exception as problem:
             if sampler == "nutpie":
                 raise
-            warnings.warn(f"nutpie could not sample this model ({problem}); pm.sample takes over", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"nutpie could not sample this model ({problem}); pm.sample takes over", RuntimeWarning, stacklevel=2
+            )
     used = "nutpie"
     if tree is None:
         tree, compiling, used = *_by_pymc(plan, marginal, starts, run, nuts_options), "pymc"
     seconds = time.perf_counter() - began - compiling
-    return _dressed(plan, tree, {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed)})
+    return _dressed(
+        plan, tree, {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed)}
+    )
 
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
@@ -100,7 +117,9 @@ def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
     if isinstance(given, Plan):
         if given.estimate == "map" and given.method == "em":
             return given
-        return make_plan(given, estimate="map", labels=given.options.get("labels"), obs_weights=given.options.get("obs_weights"))
+        return make_plan(
+            given, estimate="map", labels=given.options.get("labels"), obs_weights=given.options.get("obs_weights")
+        )
     if not isinstance(given, pm.Model | Structure):
         given = model
     return make_plan(given, estimate="map")
@@ -113,14 +132,22 @@ def marginal_model(plan: Plan) -> pm.Model:
     """
     structure = plan.structure
     nodes = [*structure.parameters, *structure.deterministics]
-    fixed = {rv: pt.constant(structure.frozen[rv.name]) for rv in structure.model.free_RVs if rv.name in structure.frozen}
+    fixed = {
+        rv: pt.constant(structure.frozen[rv.name]) for rv in structure.model.free_RVs if rv.name in structure.frozen
+    }
     originals = [node.rv for node in nodes]
     cloned = _with_constants(originals, fixed)
     names = {node.name: rv for node, rv in zip(nodes, cloned)}
     coords = {dim: list(structure.coords[dim]) for node in nodes for dim in node.dims}
     with pm.Model(coords=coords) as marginal:
         for node in structure.parameters:
-            marginal.register_rv(names[node.name], name=node.name, dims=node.dims or None, transform=node.transform, default_transform=None)
+            marginal.register_rv(
+                names[node.name],
+                name=node.name,
+                dims=node.dims or None,
+                transform=node.transform,
+                default_transform=None,
+            )
         replacements = {node.value: names[node.name] for node in structure.parameters}
         (log_likelihood,) = graph_replace([log_likelihood_graph(plan)], replacements, strict=False)
         pm.Potential(POTENTIAL, log_likelihood)
@@ -152,7 +179,9 @@ def log_likelihood_graph(plan: Plan) -> Any:
     for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
         weights = np.ones(len(data.base)) if data.weights is None else data.weights
         if table is None and data.mask is None:
-            arrays = [pytensor.shared(np.ascontiguousarray(a, dtype=float)) for a in (data.features, data.base, weights)]
+            arrays = [
+                pytensor.shared(np.ascontiguousarray(a, dtype=float)) for a in (data.features, data.base, weights)
+            ]
             total.append(marginal_log_likelihood(eta, *arrays)[0])
             continue
         log_joint = eta @ data.features.T
@@ -176,7 +205,9 @@ def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], 
     def one(seed: int) -> np.ndarray:
         rng = np.random.default_rng([*prefix, int(np.asarray(seed).ravel()[0]) % (2**32)])
         for kind in ("random", "k-means++", "prior"):
-            u = plan.structure.coordinates.inside(plan.structure.coordinates.unconstrain(start_point(plan, kind, rng)), 6.0)
+            u = plan.structure.coordinates.inside(
+                plan.structure.coordinates.unconstrain(start_point(plan, kind, rng)), 6.0
+            )
             u = u + rng.normal(size=u.shape) * np.minimum(START_SPREAD, 2.0 * _widths(plan, u))
             if np.isfinite(plan.log_posterior(plan.structure.coordinates.constrain(u))):
                 return u
@@ -193,7 +224,9 @@ def _widths(plan: Plan, u: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(widths), widths, 1.0)
 
 
-def _by_nutpie(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> tuple[xr.DataTree, float]:
+def _by_nutpie(
+    plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]
+) -> tuple[xr.DataTree, float]:
     import nutpie
 
     register()
@@ -216,7 +249,9 @@ def _by_nutpie(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, 
     return tree, compiling
 
 
-def _by_pymc(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> tuple[xr.DataTree, float]:
+def _by_pymc(
+    plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]
+) -> tuple[xr.DataTree, float]:
     register()
     coordinates = plan.structure.coordinates
     initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
@@ -232,7 +267,7 @@ def _by_pymc(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, An
 def _dressed(plan: Plan, raw: xr.DataTree, attributes: dict[str, Any]) -> xr.DataTree:
     """The sampler's tree with the model's names, and the groups that need the E-step's engine."""
     structure = plan.structure
-    source = raw["posterior"].to_dataset()
+    source, stopped = _finished_draws(raw["posterior"].to_dataset())
     arrays, n_chain, n_draw = {}, source.sizes["chain"], source.sizes["draw"]
     for node in [*structure.parameters, *structure.deterministics]:
         if node.name in source:
@@ -241,38 +276,77 @@ def _dressed(plan: Plan, raw: xr.DataTree, attributes: dict[str, Any]) -> xr.Dat
     by_member, latents, log_posterior = _along_draws(plan, flat, n_chain * n_draw)
     lead = {"chain": np.arange(n_chain), "draw": np.arange(n_draw)}
 
-    def dressed(name: str, values: np.ndarray, dims: tuple[str, ...], extra: dict[str, Any] | None = None) -> xr.DataArray:
+    def dressed(
+        name: str, values: np.ndarray, dims: tuple[str, ...], extra: dict[str, Any] | None = None
+    ) -> xr.DataArray:
         coords = {**lead, **{d: structure.coords[d] for d in dims if d in structure.coords}, **(extra or {})}
-        return xr.DataArray(values.reshape(n_chain, n_draw, *values.shape[1:]), dims=("chain", "draw", *dims), coords=coords, name=name)
+        return xr.DataArray(
+            values.reshape(n_chain, n_draw, *values.shape[1:]), dims=("chain", "draw", *dims), coords=coords, name=name
+        )
 
-    posterior = {node.name: dressed(node.name, flat[node.name], node.dims) for node in (*structure.parameters, *structure.deterministics) if node.name in flat}
+    posterior = {
+        node.name: dressed(node.name, flat[node.name], node.dims)
+        for node in (*structure.parameters, *structure.deterministics)
+        if node.name in flat
+    }
     groups: dict[str, xr.Dataset] = {"posterior": xr.Dataset(posterior)}
-    groups["log_likelihood"] = xr.Dataset({name: dressed(name, values, dims) for name, (values, dims) in by_member.items()})
+    groups["log_likelihood"] = xr.Dataset(
+        {name: dressed(name, values, dims) for name, (values, dims) in by_member.items()}
+    )
     if latents:
         groups["latent"] = xr.Dataset(
             {
-                name: dressed(name, values, (*structure.node(name).dims, f"{name}_value"), {f"{name}_value": structure.node(name).support})
+                name: dressed(
+                    name,
+                    values,
+                    (*structure.node(name).dims, f"{name}_value"),
+                    {f"{name}_value": structure.node(name).support},
+                )
                 for name, values in latents.items()
             }
         )
     if "sample_stats" in raw.children:
-        kept = raw["sample_stats"].to_dataset()
+        kept = raw["sample_stats"].to_dataset().isel(draw=slice(0, n_draw))
         stats = kept[[n for n in kept.data_vars if kept[n].dims == ("chain", "draw")]].assign_coords(lead)
     else:
         stats = xr.Dataset(coords=lead)
     groups["sample_stats"] = stats.assign(log_posterior=(("chain", "draw"), log_posterior.reshape(n_chain, n_draw)))
     groups["observed_data"] = xr.Dataset(
         {
-            node.name: xr.DataArray(np.asarray(node.value.data), dims=node.dims, coords={d: structure.coords[d] for d in node.dims})
+            node.name: xr.DataArray(
+                np.asarray(node.value.data), dims=node.dims, coords={d: structure.coords[d] for d in node.dims}
+            )
             for node in structure.observed
         }
     )
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs.update({"model": structure.name, "inference_library": "emppl", **attributes})
+    tree.attrs.update(
+        {"model": structure.name, "inference_library": "emppl", "interrupted": str(stopped), **attributes}
+    )
     return tree
 
 
-def _along_draws(plan: Plan, flat: Theta, n: int) -> tuple[dict[str, tuple[np.ndarray, tuple[str, ...]]], Theta, np.ndarray]:
+def _finished_draws(source: xr.Dataset) -> tuple[xr.Dataset, bool]:
+    """The draws that every chain finished: an interrupted sampler leaves the rest as nan."""
+    unfinished = np.zeros(source.sizes["draw"], dtype=bool)
+    for values in source.data_vars.values():
+        if values.dtype.kind == "f" and {"chain", "draw"} <= set(values.dims):
+            unfinished |= np.isnan(values.transpose("draw", ...).values.reshape(source.sizes["draw"], -1)).all(
+                axis=1
+            ) | np.isnan(
+                values.transpose("draw", "chain", ...).values.reshape(source.sizes["draw"], source.sizes["chain"], -1)
+            ).all(axis=2).any(axis=1)
+    if not unfinished.any():
+        return source, False
+    kept = int(np.argmax(unfinished))
+    if kept == 0:
+        raise KeyboardInterrupt("stopped before every chain had a draw")
+    return source.isel(draw=slice(0, kept)), True
+
+
+def _along_draws(
+    plan: Plan, flat: Theta, n: int
+) -> tuple[dict[str, tuple[np.ndarray, tuple[str, ...]]], Theta, np.ndarray]:
     """Log-likelihood by observation, latent probabilities and log posterior of every draw."""
     structure = plan.structure
     homes = [_member_dims(plan, p) for p in range(len(structure.plates))]
@@ -283,7 +357,11 @@ def _along_draws(plan: Plan, flat: Theta, n: int) -> tuple[dict[str, tuple[np.nd
     for factor in direct_names:
         by_member[factor.name] = (np.empty((n, *factor.shape)), structure.node(factor.name).dims[: len(factor.shape)])
     size = sum(node.size * len(node.support) for node in structure.latents)
-    latents = {node.name: np.empty((n, *node.shape, len(node.support))) for node in structure.latents} if n * size <= LARGEST_GROUP else {}
+    latents = (
+        {node.name: np.empty((n, *node.shape, len(node.support))) for node in structure.latents}
+        if n * size <= LARGEST_GROUP
+        else {}
+    )
     log_posterior = np.empty(n)
     for t in range(n):
         theta = {name: flat[name][t] for name in structure.parameter_names}
@@ -308,7 +386,11 @@ def _member_dims(plan: Plan, p: int) -> tuple[str, tuple[str, ...]]:
         node = plan.structure.node(entry.factor.name)
         axis = entry.form.axis if entry.form is not None else 0
         rows = entry.form.members if entry.form is not None else None
-        if len(entry.factor.shape) > axis and entry.factor.shape[axis] == plate.size and (rows is None or np.array_equal(rows, np.arange(plate.size))):
+        if (
+            len(entry.factor.shape) > axis
+            and entry.factor.shape[axis] == plate.size
+            and (rows is None or np.array_equal(rows, np.arange(plate.size)))
+        ):
             return name, (node.dims[axis],)
     return name, (f"{'_'.join(dict.fromkeys(plate.latents))}_member",)
 

@@ -75,6 +75,8 @@ def build(
         raise ValueError(f"covariance={covariance!r} is not understood: give one of {', '.join(COVARIANCES)}")
     probabilities = _probabilities(weights, k)
     rows = _features(_example(example) if data is None else data, columns)
+    if k > len(rows):
+        raise ValueError(f"k={k} components for {len(rows)} rows: give at most as many components as rows")
     y, mean, sd = rows.to_numpy(float), rows.mean().to_numpy(), rows.std(ddof=0).to_numpy()
     if y.shape[1] == 1:
         y, mean, sd = y[:, 0], mean[0], sd[0]

@@ -126,7 +126,7 @@ def ordered_means(rng: np.random.Generator) -> ModelCase:
 
 def _gaussian(covariance: str) -> Callable[[np.random.Generator], ModelCase]:
     def build(rng: np.random.Generator) -> ModelCase:
-        y = 40.0 + rng.normal(size=(6, 2)) @ np.array([[2.0, 0.5], [0.0, 0.3]])
+        y = rng.normal(size=(6, 2)) @ np.array([[2.0, 0.5], [0.0, 0.3]])
         model = gaussian_mixture.build({"y": y}, k=2, covariance=covariance)
         return ModelCase(
             model, {"component_of_row": BINARY}, ((6, 2),), {"y": NATURAL}, {"weights": CLOSED, "mu": NUMERIC}
@@ -333,10 +333,10 @@ def heavy_tails(rng: np.random.Generator) -> ModelCase:
 
 
 def hierarchical(rng: np.random.Generator) -> ModelCase:
-    """The means have a mean and a spread of their own."""
+    """The means have a mean and a spread of their own, whose prior keeps it from zero."""
     with pm.Model() as model:
         centre = pm.Normal("centre", ZERO, FIVE)
-        spread = pm.HalfNormal("spread", TWO)
+        spread = pm.InverseGamma("spread", TWO, TWO)
         mu = pm.Normal("mu", centre, spread, shape=2)
         z = pm.Categorical("z", p=np.array([0.4, 0.6]), shape=6)
         pm.Normal("y", mu[z], ONE, observed=rng.normal(size=6))

@@ -15,10 +15,14 @@ LAYERS = (
     {"estep"},
     {"mstep"},
     {"planner"},
+    {"inference"},
     {"ascent"},
-    {"inference", "sampling"},
+    {"sampling"},
     {"labels", "plots"},
     {"comparison"},
+    {"console", "modelfile"},
+    {"documents"},
+    {"session"},
     {"cli"},
 )
 RANK = {name: rank for rank, group in enumerate(LAYERS) for name in group}

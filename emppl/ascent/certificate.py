@@ -147,7 +147,9 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0) -> Point:
         statistics.append(r.T @ plan.engine.plates[p].features)
         kept.append(r)
     (value,) = substitute([value], dict(zip(coordinates.values, coordinates.graphs.values())))
-    gradient = compile_graph([coordinates.vector], pytensor.grad(value, coordinates.vector, disconnected_inputs="ignore"))
+    gradient = compile_graph(
+        [coordinates.vector], pytensor.grad(value, coordinates.vector, disconnected_inputs="ignore")
+    )
     part = replace(posterior, statistics=tuple(statistics), responsibilities=tuple(kept))
     with np.errstate(all="ignore"):
         by_graph = np.asarray(gradient(point))
@@ -161,7 +163,11 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0) -> Point:
 
 def monotone(largest_fall: float, n_iter: int) -> Point:
     """(3) No step fell by more than rounding."""
-    text = f"no step of {n_iter} fell" if largest_fall <= 0 else f"largest fall {largest_fall:.1e} (relative), which is rounding"
+    text = (
+        f"no step of {n_iter} fell"
+        if largest_fall <= 0
+        else f"largest fall {largest_fall:.1e} (relative), which is rounding"
+    )
     if largest_fall > 1e-9:
         text = f"a step fell by {largest_fall:.1e} (relative): an E-step or M-step rule is wrong, please report"
     return Point("ascent", largest_fall <= 1e-9, largest_fall, 1e-9, text)
@@ -174,7 +180,9 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     where = f"; on the border: {', '.join(border)}" if border else ""
     if not information.is_maximum:
         direction = direction_in_words(plan, information.spectrum[1][:, 0], information)
-        return Point("maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts")
+        return Point(
+            "maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts"
+        )
     if left > max(tol, 1e-6):
         return Point("maximum", False, left, tol, f"{left:.2g} nats are still to be gained: raise max_iter{where}")
     flat = information.flat_directions
@@ -182,7 +190,9 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
         directions = " and ".join(direction_in_words(plan, d[information.interior], information) for d in flat[:3])
         text = f"a maximum, but not a single one: the data do not tell apart {directions}{where}"
         return Point("maximum", False, curvature, FLAT_CURVATURE, text)
-    return Point("maximum", True, left, max(tol, 1e-6), f"a local maximum: {left:.1e} nats left by Newton's decrement{where}")
+    return Point(
+        "maximum", True, left, max(tol, 1e-6), f"a local maximum: {left:.1e} nats left by Newton's decrement{where}"
+    )
 
 
 def border_names(plan: Plan, information: Information) -> list[str]:

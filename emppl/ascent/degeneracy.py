@@ -37,7 +37,10 @@ def check_data(plan: Any) -> None:
         y = np.moveaxis(np.atleast_1d(np.asarray(factor.value.data, dtype=float)), axis, 0)
         flat = y.reshape(len(y), -1)
         constant = np.flatnonzero(np.ptp(flat, axis=0) == 0)
-        cure = ("estimate='map' with a prior on the spread whose density vanishes at zero", "freeze the spread at a known value")
+        cure = (
+            "estimate='map' with a prior on the spread whose density vanishes at zero",
+            "freeze the spread at a known value",
+        )
         if len(constant):
             column = f", column {_column_name(plan, node, axis, int(constant[0]))}" if flat.shape[1] > 1 else ""
             rows = f"all {len(y)} rows" if len(y) > 1 else "the only row"
@@ -73,7 +76,12 @@ def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
         cached = []
         for entry in plan.factors:
             form = entry.form
-            if form is not None and form.family is not None and form.family.narrowness is not None and form.plate is not None:
+            if (
+                form is not None
+                and form.family is not None
+                and form.family.narrowness is not None
+                and form.plate is not None
+            ):
                 graphs = form.family.into_frame(form.frame, *form.params.values())
                 cached.append((entry, compile_graph(plan.structure.coordinates.values, list(graphs))))
         plan.__dict__["_small_parameters"] = cached
@@ -189,7 +197,7 @@ def empty(plan: Any, posterior: Posterior) -> str | None:
 def component_name(plan: Any, entry: Any, cell: int) -> str:
     """The user's name of the component that a cell (configuration × slot) belongs to."""
     plate = plan.structure.plates[entry.plate]
-    slots = max(1, len(next(iter(entry.form.params.values())).type.shape) and entry.form.eta.type.shape[0] or 1)
+    slots = max(1, (len(next(iter(entry.form.params.values())).type.shape) and entry.form.eta.type.shape[0]) or 1)
     cells = next(iter(entry.form.params.values())).type.shape[0]
     per_configuration = max(1, cells // slots)
     configuration = plate.configurations[min(cell // per_configuration, len(plate.configurations) - 1)]

@@ -100,7 +100,9 @@ def ascend(
     """
     watch = _Watch(record)
     numeric = any(block.rule != CLOSED_RULE for block in plan.blocks)
-    smooth = finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
+    smooth = (
+        finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
+    )
     next_try = NUMERIC_PATIENCE if numeric else PATIENCE
     status, reason, left = Status.MAX_ITER, "", np.inf
     information: Information | None = None
@@ -163,7 +165,14 @@ def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
     """
     coordinates = plan.structure.coordinates
     start = coordinates.unconstrain(watch.best)
-    u, _, calls = climb(lambda v: plan.gradient(v)[:2], start, np.isfinite(start), max(1.0, abs(watch.objective)), max_steps, coordinates.transformed)
+    u, _, calls = climb(
+        lambda v: plan.gradient(v)[:2],
+        start,
+        np.isfinite(start),
+        max(1.0, abs(watch.objective)),
+        max_steps,
+        coordinates.transformed,
+    )
     theta = coordinates.constrain(u)
     value = plan.e_step(theta).objective
     if value > watch.objective:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Fit:
     trace: xr.Dataset = field(repr=False)
     starts: pd.DataFrame = field(repr=False)
     certificate: Certificate = field(repr=False)
-    plan: Plan | "SavedPlan" = field(repr=False)
+    plan: Plan | SavedPlan = field(repr=False)
     traces: list[np.ndarray] = field(repr=False)
     seed: int | None
     information: Information | None = field(repr=False)
@@ -60,12 +60,24 @@ class Fit:
         )
 
     def __str__(self) -> str:
-        reached = int((self.starts["mode"] == self.starts["mode"][self.starts["log_posterior"].eq(self.log_posterior)].max()).sum())
+        reached = int(
+            (
+                self.starts["mode"] == self.starts["mode"][self.starts["log_posterior"].eq(self.log_posterior)].max()
+            ).sum()
+        )
         head = (
             f"log posterior {self.log_posterior:.4f}   (log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
             f"{self.status.name.lower()}: {self.status.value} · {self.n_passes} E-steps · {self.seconds:.2f} s"
         )
-        return "\n".join([head, f"best mode reached by {reached} of {len(self.starts)} starts", str(self.certificate), "", self.summary().to_string(index=False)])
+        return "\n".join(
+            [
+                head,
+                f"best mode reached by {reached} of {len(self.starts)} starts",
+                str(self.certificate),
+                "",
+                self.summary().to_string(index=False),
+            ]
+        )
 
     @property
     def point(self) -> Theta:
@@ -96,7 +108,9 @@ class Fit:
             for index in np.ndindex(*values.shape):
                 label = ", ".join(str(values.coords[d].values[i]) for d, i in zip(values.dims, index))
                 estimate, error = float(values.values[index]), float(errors[index])
-                rows.append((str(name), label, estimate, error, *_interval(self._scale(str(name)), estimate, width * error)))
+                rows.append(
+                    (str(name), label, estimate, error, *_interval(self._scale(str(name)), estimate, width * error))
+                )
         return pd.DataFrame(rows, columns=["parameter", "index", "estimate", "standard_error", "low", "high"])
 
     def _scale(self, name: str) -> str | None:
@@ -137,7 +151,9 @@ class Fit:
         for slot, name in enumerate(plate.latents):
             node = self.plan.structure.node(name)
             marginal = np.stack([r[:, plate.configurations[:, slot] == v].sum(axis=1) for v in node.support], axis=1)
-            arrays[name] = xr.DataArray(marginal, dims=("member", f"{name}_value"), coords={f"{name}_value": node.support})
+            arrays[name] = xr.DataArray(
+                marginal, dims=("member", f"{name}_value"), coords={f"{name}_value": node.support}
+            )
         return xr.Dataset(arrays)
 
     def score(self, data: Mapping[str, Any]) -> float:
@@ -175,10 +191,13 @@ class Fit:
             wanted = tuple(n for a, n in enumerate(node.shape) if a != form.axis)
             if y.shape[1:] != wanted or len(y) != size:
                 raise InvalidDataError(
-                    f"new {node.name} has shape {y.shape}, not ({size}, {', '.join(map(str, wanted))})", f"observed variable {node.name!r}"
+                    f"new {node.name} has shape {y.shape}, not ({size}, {', '.join(map(str, wanted))})",
+                    f"observed variable {node.name!r}",
                 )
             known = {k: self._known(node.name, k, v, size, data) for k, v in form.known.items()}
-            check_support(plan.structure, entry.factor, form.family, y, 0, {k: v for k, v in known.items() if k != "exposure"})
+            check_support(
+                plan.structure, entry.factor, form.family, y, 0, {k: v for k, v in known.items() if k != "exposure"}
+            )
             features, log_base = form.featurise(y, **known)
             parts.append(features)
             base += log_base
@@ -193,7 +212,9 @@ class Fit:
         if np.ndim(values) == 0:
             return values
         if np.ptp(values, axis=0).any():
-            raise InvalidArgumentError(f"new data lack {name}.{key}, which varies over the rows", f"data[{name + '.' + key!r}]")
+            raise InvalidArgumentError(
+                f"new data lack {name}.{key}, which varies over the rows", f"data[{name + '.' + key!r}]"
+            )
         return np.broadcast_to(values[:1], (size, *np.shape(values)[1:]))
 
     def to_datatree(self, draws: int = 1000, seed: int = 0) -> xr.DataTree:
@@ -217,11 +238,9 @@ class Fit:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code. Written aside, then renamed."""
         path = Path(path)
-        from emppl import __version__
-
         structure = self.plan.structure
         head = {
-            "format": FORMAT, "emppl": __version__, "model": structure.name, "fingerprint": fingerprint(structure),
+            "format": FORMAT, "emppl": version("emppl"), "model": structure.name, "fingerprint": fingerprint(structure),
             "estimate": self.plan.estimate, "method": self.plan.method, "plan": str(self.plan), "status": self.status.name,
             "log_likelihood": self.log_likelihood, "log_prior": self.log_prior, "log_posterior": self.log_posterior,
             "n_iter": self.n_iter, "n_passes": self.n_passes, "seconds": self.seconds, "seed": self.seed,
@@ -241,14 +260,12 @@ class Fit:
             }
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             tree.to_netcdf(aside, engine="h5netcdf")
             os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+        finally:
+            aside.unlink(missing_ok=True)
         return path
 
 
@@ -306,7 +323,9 @@ def load(path: str | os.PathLike[str]) -> Fit:
         raise SavedFitError(f"{path} is not a saved fit: {problem}", "emppl.load") from None
     if head["format"] > FORMAT:
         raise SavedFitError(
-            f"{path} was written by emppl {head['emppl']}, whose format this version does not know", "emppl.load", ("update emppl",)
+            f"{path} was written by emppl {head['emppl']}, whose format this version does not know",
+            "emppl.load",
+            ("update emppl",),
         )
     theta = groups["theta"]
     structure = SavedStructure(

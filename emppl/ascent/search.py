@@ -68,11 +68,15 @@ def fit(
     """
     began = time.perf_counter()
     if starts < 0 or (starts == 0 and start is None):
-        raise InvalidArgumentError(f"starts={starts} leaves nothing to start from", "starts", ("starts=10", "start={...}"))
+        raise InvalidArgumentError(
+            f"starts={starts} leaves nothing to start from", "starts", ("starts=10", "start={...}")
+        )
     if accelerate not in (None, "squarem"):
         raise InvalidArgumentError(f"accelerate must be 'squarem' or None, not {accelerate!r}", "accelerate")
     if not tol > 0 or max_iter < 0:
-        raise InvalidArgumentError(f"tol must be positive and max_iter not negative, not {tol} and {max_iter}", "tol, max_iter")
+        raise InvalidArgumentError(
+            f"tol must be positive and max_iter not negative, not {tol} and {max_iter}", "tol, max_iter"
+        )
     if isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
         plan = model_or_plan
     else:
@@ -111,7 +115,9 @@ def _given_starts(plan: Plan, start: Any) -> list[Theta]:
 
 
 def _checked_start(plan: Plan, start: Any) -> Theta:
-    values = dict(start.point) if hasattr(start, "point") else {str(k): np.asarray(v, dtype=float) for k, v in start.items()}
+    values = (
+        dict(start.point) if hasattr(start, "point") else {str(k): np.asarray(v, dtype=float) for k, v in start.items()}
+    )
     names = plan.structure.parameter_names
     unknown = set(values) - set(names) - set(plan.frozen)
     if unknown:
@@ -126,13 +132,15 @@ def _checked_start(plan: Plan, start: Any) -> Theta:
                 theta[node.name] = np.broadcast_to(values[node.name], node.shape).astype(float)
             except ValueError:
                 raise InvalidArgumentError(
-                    f"start has shape {np.shape(values[node.name])} for {node.name}, which has shape {node.shape}", f"start[{node.name!r}]"
+                    f"start has shape {np.shape(values[node.name])} for {node.name}, which has shape {node.shape}",
+                    f"start[{node.name!r}]",
                 ) from None
     u = plan.structure.coordinates.unconstrain(theta)
     for node in plan.structure.parameters:
         if np.isnan(u[plan.structure.coordinates.slices[node.name]]).any():
             raise InvalidArgumentError(
-                f"start puts {node.name} = {np.asarray(theta[node.name])} outside its domain", f"{node.name} ~ {node.distribution}"
+                f"start puts {node.name} = {np.asarray(theta[node.name])} outside its domain",
+                f"{node.name} ~ {node.distribution}",
             )
     return theta
 
@@ -149,7 +157,9 @@ def _one(job: _Job, theta: Theta | None, options: dict[str, Any], record: bool) 
         try:
             theta = start_point(plan, job.kind, rng)
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
-            return Ascent({}, -np.inf, Status.FAILED, f"no start could be made: {problem}", 0, 0, np.inf, 0.0, np.zeros(0), [])
+            return Ascent(
+                {}, -np.inf, Status.FAILED, f"no start could be made: {problem}", 0, 0, np.inf, 0.0, np.zeros(0), []
+            )
     return ascend(plan, theta, record=record, **options)
 
 
@@ -157,17 +167,24 @@ def _run(
     plan: Plan, jobs: list[_Job], options: dict[str, Any], workers: int, progress: Any, record: bool
 ) -> list[Ascent]:
     _SHARED["plan"] = plan
-    work = sum(p.size * p.n_configurations * (d.features.shape[1] + 2) for p, d in zip(plan.structure.plates, plan.engine.plates))
+    work = sum(
+        p.size * p.n_configurations * (d.features.shape[1] + 2)
+        for p, d in zip(plan.structure.plates, plan.engine.plates)
+    )
     staged = len(jobs) > CARRIED_ON + 2 and work * len(jobs) * SHORT_RUN > CHEAP and options["max_iter"] > SHORT_RUN
     if not staged:
         return _each(jobs, [job.theta for job in jobs], options, workers, progress, record)
-    short = _each(jobs, [job.theta for job in jobs], options | {"max_iter": SHORT_RUN, "finish": False}, workers, progress, False)
+    short = _each(
+        jobs, [job.theta for job in jobs], options | {"max_iter": SHORT_RUN, "finish": False}, workers, progress, False
+    )
     if any(result.status is Status.INTERRUPTED for result in short):
         return short
     order = sorted(range(len(jobs)), key=lambda i: -short[i].objective if np.isfinite(short[i].objective) else np.inf)
     alive = [i for i in order if short[i].status in (Status.MAX_ITER, Status.CONVERGED)]
     chosen = sorted({*alive[:CARRIED_ON], *(i for i, job in enumerate(jobs) if job.kind == "given")})
-    long = _each([jobs[i] for i in chosen], [short[i].theta or jobs[i].theta for i in chosen], options, workers, progress, record)
+    long = _each(
+        [jobs[i] for i in chosen], [short[i].theta or jobs[i].theta for i in chosen], options, workers, progress, record
+    )
     results = [replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short]
     for i, result in zip(chosen, long):
         results[i] = replace(
@@ -227,7 +244,9 @@ def _conclude(
     best = max(pool, key=lambda i: (results[i].objective, -i))
     winner = results[best]
     modes = _modes(results, finite)
-    ties = max((collapsed_on_ties(plan, r.theta) for r in results if r.status is Status.DEGENERATE and r.theta), default=0)
+    ties = max(
+        (collapsed_on_ties(plan, r.theta) for r in results if r.status is Status.DEGENERATE and r.theta), default=0
+    )
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     winner = _finished(plan, winner, options)
     results[best], information = winner, winner.information
@@ -251,7 +270,15 @@ def _conclude(
         }
     )
     return make_fit(
-        plan, winner, status, information, certificate, table, [r.path for r in results], seed, time.perf_counter() - began
+        plan,
+        winner,
+        status,
+        information,
+        certificate,
+        table,
+        [r.path for r in results],
+        seed,
+        time.perf_counter() - began,
     )
 
 
@@ -261,7 +288,9 @@ def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
     if not usable or winner.information is not None:
         return winner
     if options["accelerate"] is None or winner.status is not Status.CONVERGED:
-        return replace(winner, information=observed_information(plan, plan.structure.coordinates.unconstrain(winner.theta)))
+        return replace(
+            winner, information=observed_information(plan, plan.structure.coordinates.unconstrain(winner.theta))
+        )
     return polish(plan, winner, options["tol"])
 
 
@@ -285,7 +314,9 @@ def _judged(plan: Plan, result: Ascent) -> Ascent:
 
 def _modes(results: list[Ascent], finite: list[int]) -> dict[int, int]:
     """A number for each mode, best first: starts that ended within SAME_MODE nats of each other ended in the same one."""
-    settled = [i for i in finite if results[i].status in (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)]
+    settled = [
+        i for i in finite if results[i].status in (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)
+    ]
     modes: dict[int, int] = {}
     number, last = -1, np.inf
     for i in sorted(settled, key=lambda i: -results[i].objective):
@@ -312,11 +343,19 @@ def _notes(plan: Plan, jobs: list[_Job], results: list[Ascent], winner: Ascent) 
         )
     collapsed = [r for r in results if r.status is Status.DEGENERATE]
     if collapsed:
-        cure = "a prior on the spread cures it (estimate='map')" if plan.estimate == "ml" else "a prior whose density vanishes at zero spread cures it"
-        notes.append(f"{len(collapsed)} of {len(results)} starts collapsed and were set aside ({collapsed[0].reason}); {cure}")
+        cure = (
+            "a prior on the spread cures it (estimate='map')"
+            if plan.estimate == "ml"
+            else "a prior whose density vanishes at zero spread cures it"
+        )
+        notes.append(
+            f"{len(collapsed)} of {len(results)} starts collapsed and were set aside ({collapsed[0].reason}); {cure}"
+        )
     higher = [r for r in results if r.status is Status.SPURIOUS and r.objective > winner.objective]
     if higher:
-        notes.append(f"a higher but spurious mode was set aside at {max(r.objective for r in higher):.6f}: {higher[0].reason}")
+        notes.append(
+            f"a higher but spurious mode was set aside at {max(r.objective for r in higher):.6f}: {higher[0].reason}"
+        )
     if winner.theta:
         posterior = plan.e_step(winner.theta)
         for found in (narrow(plan, winner.theta, posterior), empty(plan, posterior)):
@@ -326,7 +365,14 @@ def _notes(plan: Plan, jobs: list[_Job], results: list[Ascent], winner: Ascent) 
 
 
 def _certificate(
-    plan: Plan, winner: Ascent, information: Any, results: list[Ascent], modes: dict[int, int], best: int, tol: float, notes: tuple[str, ...]
+    plan: Plan,
+    winner: Ascent,
+    information: Any,
+    results: list[Ascent],
+    modes: dict[int, int],
+    best: int,
+    tol: float,
+    notes: tuple[str, ...],
 ) -> evidence.Certificate:
     points = [evidence.log_joint_agrees(plan, winner.theta)]
     if plan.structure.parameters:

@@ -12,7 +12,18 @@ from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
-KINDS = ("k-means++", "k-means++", "random", "k-means++", "prior", "k-means++", "random", "k-means++", "random", "k-means++")
+KINDS = (
+    "k-means++",
+    "k-means++",
+    "random",
+    "k-means++",
+    "prior",
+    "k-means++",
+    "random",
+    "k-means++",
+    "random",
+    "k-means++",
+)
 TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
 TIE_SPREAD = 1 / 16
 PROBED = 5  # starts from which on one of them is spent on ties
@@ -54,7 +65,13 @@ def heaviest_tie(plan: Any) -> tuple[int, np.ndarray] | None:
     best: tuple[int, np.ndarray] | None = None
     for entry in plan.factors:
         form = entry.form
-        if form is None or form.plate is None or form.family is None or form.family.narrowness is None or form.plate.n_configurations < 2:
+        if (
+            form is None
+            or form.plate is None
+            or form.family is None
+            or form.family.narrowness is None
+            or form.plate.n_configurations < 2
+        ):
             continue
         data = member_data(plan, entry.plate)
         _, inverse, counts = np.unique(data, axis=0, return_inverse=True, return_counts=True)

@@ -59,7 +59,8 @@ class IndependentEngine:
     def summarise(self, responsibilities: Sequence[np.ndarray]) -> Posterior:
         """The statistics of given responsibilities [C, J] by plate: what a random start hands to the first M-step."""
         weighted = [
-            r if plate.weights is None else r * plate.weights[:, None] for r, plate in zip(responsibilities, self.plates)
+            r if plate.weights is None else r * plate.weights[:, None]
+            for r, plate in zip(responsibilities, self.plates)
         ]
         return Posterior(
             log_likelihood=-np.inf,

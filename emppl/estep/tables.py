@@ -32,7 +32,11 @@ def factor_table(structure: Structure, factor: Factor, plate: Plate) -> Any:
     if len(elements) == factor.size and np.array_equal(members, np.arange(plate.size)):
         return flat_density
     per_member, rest = divmod(len(members), plate.size)
-    if not rest and len(elements) == factor.size and np.array_equal(members, np.repeat(np.arange(plate.size), per_member)):
+    if (
+        not rest
+        and len(elements) == factor.size
+        and np.array_equal(members, np.repeat(np.arange(plate.size), per_member))
+    ):
         return flat_density.reshape((plate.n_configurations, plate.size, per_member)).sum(axis=-1)
     zeros = pt.zeros((plate.n_configurations, plate.size))
     return zeros[:, members].inc(flat_density[:, elements])
@@ -82,8 +86,11 @@ def elements_of(factor: Factor, plate: Plate, total: int) -> tuple[np.ndarray, n
 def _by_configuration(graph: Any, values: dict[Any, Any], n_configurations: int) -> Any:
     try:
         return vectorize_graph(graph, replace=values)
-    except Exception:  # an op without a vectorised form: PyTensor raises many kinds; one copy a configuration is as exact
+    except (
+        Exception
+    ):  # an op without a vectorised form: PyTensor raises many kinds; one copy a configuration is as exact
         copies = [
-            substitute([graph], {v: pt.constant(c.data[j]) for v, c in values.items()})[0] for j in range(n_configurations)
+            substitute([graph], {v: pt.constant(c.data[j]) for v, c in values.items()})[0]
+            for j in range(n_configurations)
         ]
         return pt.stack(copies)

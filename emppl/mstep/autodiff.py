@@ -56,7 +56,9 @@ class ExpectedLogJoint:
         gradient = pytensor.grad(value, self.coordinates.vector, disconnected_inputs="ignore")
         return compile_graph([self.coordinates.vector, *statistics, *responsibilities], [value, gradient])
 
-    def __call__(self, u: np.ndarray, posterior: Posterior, weights: tuple[np.ndarray | None, ...]) -> tuple[float, np.ndarray]:
+    def __call__(
+        self, u: np.ndarray, posterior: Posterior, weights: tuple[np.ndarray | None, ...]
+    ) -> tuple[float, np.ndarray]:
         """Q and its gradient [P] at u, for the statistics of `posterior`."""
         arguments = list(posterior.statistics)
         for table, r, w in zip(self.tables, posterior.responsibilities, weights):
@@ -86,7 +88,12 @@ class NumericUpdate:
         mask[free] = True
         scale = max(1.0, float(sum(s.sum() for s in posterior.counts)))
         u, value, _ = climb(
-            lambda v: self.expected(v, posterior, self.weights), start, mask, scale, self.max_steps, coordinates.transformed
+            lambda v: self.expected(v, posterior, self.weights),
+            start,
+            mask,
+            scale,
+            self.max_steps,
+            coordinates.transformed,
         )
         if not np.isfinite(value):
             return None

@@ -45,7 +45,9 @@ def _packed_cholesky(cov: np.ndarray) -> np.ndarray:
 def _diagonal(cov: np.ndarray) -> np.ndarray | None:
     d = cov.shape[-1]
     off = cov[..., ~np.eye(d, dtype=bool)]
-    return None if off.size and np.any(np.abs(off) > 1e-12 * np.abs(cov).max()) else np.diagonal(cov, axis1=-2, axis2=-1)
+    return (
+        None if off.size and np.any(np.abs(off) > 1e-12 * np.abs(cov).max()) else np.diagonal(cov, axis1=-2, axis2=-1)
+    )
 
 
 def _common_diagonal(cov: np.ndarray) -> np.ndarray | None:
@@ -91,7 +93,7 @@ class ClosedForm:
     plate: int | None
     columns: slice
     names: tuple[str, ...]
-    layout: "ThetaLayout" = field(repr=False)
+    layout: ThetaLayout = field(repr=False)
     roles: dict[str, _Role] = field(repr=False)
     fixed: dict[str, np.ndarray] = field(repr=False)
     pseudo: dict[str, np.ndarray] = field(repr=False)
@@ -134,7 +136,7 @@ class ThetaLayout:
     size: int
 
     @classmethod
-    def of(cls, structure: Structure) -> "ThetaLayout":
+    def of(cls, structure: Structure) -> ThetaLayout:
         starts, total = {}, 0
         for node in structure.parameters:
             starts[node.name] = total
@@ -142,7 +144,11 @@ class ThetaLayout:
         return cls({n.name: n.shape for n in structure.parameters}, starts, total)
 
     def ravel(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.concatenate([np.ravel(np.asarray(theta[name], float)) for name in self.shapes]) if self.shapes else np.zeros(0)
+        return (
+            np.concatenate([np.ravel(np.asarray(theta[name], float)) for name in self.shapes])
+            if self.shapes
+            else np.zeros(0)
+        )
 
     def part(self, name: str) -> np.ndarray:
         start = self.starts[name]
@@ -230,7 +236,9 @@ def _cells_of_frame(frame: Any, cells: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return frame.centre[cells], frame.whiten[cells]
 
 
-def _out_of_frame(family: Any, values: dict[str, np.ndarray], frame: Any, first: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _out_of_frame(
+    family: Any, values: dict[str, np.ndarray], frame: Any, first: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     back = {}
     for name, value in values.items():
         centre, whiten = _cells_of_frame(frame, first[name])
@@ -333,7 +341,12 @@ def _inside_check(structure: Structure, names: tuple[str, ...]) -> Callable[[dic
 
 
 def _pseudo_statistics(
-    structure: Structure, form: NaturalForm, roles: dict[str, _Role], fixed: dict, priors: list[Factor], layout: ThetaLayout
+    structure: Structure,
+    form: NaturalForm,
+    roles: dict[str, _Role],
+    fixed: dict,
+    priors: list[Factor],
+    layout: ThetaLayout,
 ) -> dict[str, np.ndarray] | Refusal:
     """Pseudo-statistics [groups, S] of each role's prior; zeros for flat ones."""
     width = form.family.natural(*form.params.values()).type.shape[-1] if form.family.frame is None else None

@@ -45,7 +45,11 @@ def climb(
     else:
         before = downhill(start[free])[0]
         found = minimize(
-            downhill, start[free], jac=True, method="L-BFGS-B", options={"maxiter": max_steps, "ftol": tol, "gtol": 1e-9, "maxcor": 30}
+            downhill,
+            start[free],
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": max_steps, "ftol": tol, "gtol": 1e-9, "maxcor": 30},
         )
         x, value = (found.x, float(found.fun)) if found.fun < before else (start[free], before)
     if value >= WALL:
@@ -55,7 +59,9 @@ def climb(
     return u, -value * scale, calls
 
 
-def bfgs(downhill: Downhill, x: np.ndarray, max_steps: int, tol: float, logarithmic: np.ndarray) -> tuple[np.ndarray, float]:
+def bfgs(
+    downhill: Downhill, x: np.ndarray, max_steps: int, tol: float, logarithmic: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Minimise by BFGS with backtracking (Nocedal & Wright 2006, algorithm 6.1), stopping when two steps gain less than `tol`.
 
     scipy's BFGS has no tolerance on the value: near a maximum it spends its line searches on rounding.

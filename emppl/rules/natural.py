@@ -44,7 +44,9 @@ class NaturalForm:
     members: np.ndarray | None = field(repr=False, default=None)
     axis: int = 0
     slots: tuple[int, ...] = ()
-    known: dict[str, np.ndarray] = field(repr=False, default_factory=dict)  # numbers of trials, exposure: [rows, *slots]
+    known: dict[str, np.ndarray] = field(
+        repr=False, default_factory=dict
+    )  # numbers of trials, exposure: [rows, *slots]
     featurise: Callable[..., tuple[np.ndarray, np.ndarray]] | None = field(repr=False, default=None)
 
     def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
@@ -84,7 +86,10 @@ class Deriver:
             raise Refused("a single observation: nothing to add up")
         unknown, known = self._split(factor, rule)
         full = self._numbers([p for _, p in unknown], {})
-        rows = [[_rows_first(v, factor.shape, core, 0) for v, core in zip(draw, self._cores(factor, rule, unknown))] for draw in full]
+        rows = [
+            [_rows_first(v, factor.shape, core, 0) for v, core in zip(draw, self._cores(factor, rule, unknown))]
+            for draw in full
+        ]
         keys = np.concatenate([r.reshape(factor.shape[0], -1) for draw in rows for r in draw], axis=1)
         _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         if len(first) > MAX_GROUPS:
@@ -128,7 +133,9 @@ class Deriver:
         cores = dict(zip(rule.parameters, factor.op.ndims_params))
         return [cores[name] for name, _ in unknown]
 
-    def _numbers(self, graphs: list[Any], latents: dict[str, np.ndarray], extra: list[Any] | None = None) -> list[list[np.ndarray]]:
+    def _numbers(
+        self, graphs: list[Any], latents: dict[str, np.ndarray], extra: list[Any] | None = None
+    ) -> list[list[np.ndarray]]:
         """The graphs' values at both random points, with the latents at the given values."""
         nodes = self.structure.latents
         inputs = [*self.structure.coordinates.values, *[node.value for node in nodes]]
@@ -145,11 +152,14 @@ class Deriver:
             flat[start : start + node.size] = node.support[0]
         flat[plate.members] = plate.configurations[configuration]
         latents = {
-            node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape) for node in self.structure.latents
+            node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape)
+            for node in self.structure.latents
         }
         return latents, configuration
 
-    def _restrict(self, restriction: Restriction, graph: Any, axis: int, batch_ndim: int, shape: tuple[int, ...], core: int) -> Any:
+    def _restrict(
+        self, restriction: Restriction, graph: Any, axis: int, batch_ndim: int, shape: tuple[int, ...], core: int
+    ) -> Any:
         """A parameter restricted to the pairs: [pairs, *slots, *core]. `shape`: batch shape of the factor."""
         own_axis = axis - (batch_ndim - (graph.type.ndim - core))
         try:
@@ -178,14 +188,20 @@ class Deriver:
         except CannotRestrict as reason:
             raise Refused(str(reason)) from None
         small = log_density.dimshuffle(layout.axis, *[a for a in range(len(factor.shape)) if a != layout.axis])
-        small = pt.broadcast_to(small, (plate.n_configurations, *layout.slots)) if not restriction.carries(factor.log_density, layout.axis) else small
+        small = (
+            pt.broadcast_to(small, (plate.n_configurations, *layout.slots))
+            if not restriction.carries(factor.log_density, layout.axis)
+            else small
+        )
         latents, configuration = self._random_assignment(plate)
         checked = self._numbers([factor.log_density, small], latents)
         for full, mini in checked:
             _agree(np.moveaxis(full, layout.axis, 0), mini[configuration[layout.members]], "its density")
         counts = np.bincount(layout.members, minlength=plate.size).astype(float)
         eta = small.reshape((plate.n_configurations, -1)).sum(axis=1)[:, None]
-        form = NaturalForm(factor, plate, counts[:, None], np.zeros(plate.size), eta, members=layout.members, axis=layout.axis)
+        form = NaturalForm(
+            factor, plate, counts[:, None], np.zeros(plate.size), eta, members=layout.members, axis=layout.axis
+        )
         if factor.kind != "latent" or factor.op is None or not (counts == 1).all():
             return form
         rule = family(factor.op)
@@ -198,16 +214,36 @@ class Deriver:
             return form
         values = np.asarray(restriction(factor.value, layout.axis).data)
         values = np.moveaxis(values, layout.axis, 0).reshape(plate.n_configurations, -1)
-        sizes = {"size": int(params["p"].type.shape[-1])} if rule.name == "Categorical" and params["p"].type.shape[-1] else {}
+        sizes = (
+            {"size": int(params["p"].type.shape[-1])}
+            if rule.name == "Categorical" and params["p"].type.shape[-1]
+            else {}
+        )
         if rule.name == "Categorical" and not sizes:
             return form
         statistics = rule.statistic(values, **sizes)
         return NaturalForm(
-            factor, plate, counts[:, None], np.zeros(plate.size), eta, rule, params, None, statistics, layout.members, layout.axis
+            factor,
+            plate,
+            counts[:, None],
+            np.zeros(plate.size),
+            eta,
+            rule,
+            params,
+            None,
+            statistics,
+            layout.members,
+            layout.axis,
         )
 
     def _small_params(
-        self, factor: Factor, rule: Family, unknown: list[tuple[str, Any]], layout: Layout, restriction: Restriction, plate: Plate | None
+        self,
+        factor: Factor,
+        rule: Family,
+        unknown: list[tuple[str, Any]],
+        layout: Layout,
+        restriction: Restriction,
+        plate: Plate | None,
     ) -> tuple[dict[str, Any], np.ndarray | None]:
         """The unknown parameters by cell, checked by values over the whole plate; and a known exposure, if there is one."""
         batch_ndim = len(factor.shape)
@@ -237,7 +273,13 @@ class Deriver:
         return small, exposure
 
     def _of_observed(
-        self, factor: Factor, plate: Plate | None, layout: Layout, restriction: Restriction, groups: np.ndarray | None = None, n_groups: int = 0
+        self,
+        factor: Factor,
+        plate: Plate | None,
+        layout: Layout,
+        restriction: Restriction,
+        groups: np.ndarray | None = None,
+        n_groups: int = 0,
     ) -> NaturalForm:
         rule = self._family(factor)
         unknown, known = self._split(factor, rule)
@@ -268,7 +310,20 @@ class Deriver:
             np.add.at(total, layout.members, base)
             base = total
         return NaturalForm(
-            factor, plate, features, base, eta, rule, params, in_cells, None, layout.members, layout.axis, layout.slots, extras, featurise
+            factor,
+            plate,
+            features,
+            base,
+            eta,
+            rule,
+            params,
+            in_cells,
+            None,
+            layout.members,
+            layout.axis,
+            layout.slots,
+            extras,
+            featurise,
         )
 
     def _frame(self, rule: Family, y: np.ndarray, params: dict[str, Any], n_slots: int, core: int) -> Frame:
@@ -318,7 +373,9 @@ class _NoScopes:
         return None
 
 
-def check_support(structure: Structure, factor: Factor, rule: Family, y: np.ndarray, axis: int, known: dict[str, Any]) -> None:
+def check_support(
+    structure: Structure, factor: Factor, rule: Family, y: np.ndarray, axis: int, known: dict[str, Any]
+) -> None:
     """Raise InvalidDataError naming the first observation that the family cannot produce. y: rows first."""
     takes = {k: v for k, v in known.items()}
     inside = np.asarray(rule.inside(y, **takes))

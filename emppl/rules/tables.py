@@ -42,7 +42,9 @@ class Family(NamedTuple):
     scale: str | None = None  # the parameter that a known exposure may multiply
     frame: Callable[[np.ndarray], Frame] | None = None
     into_frame: Callable[..., tuple[Any, ...]] | None = None  # graphs of the parameters in the frame
-    out_of_frame: Callable[..., dict[str, np.ndarray]] | None = None  # (values, centre, whiten) -> values as the op holds them
+    out_of_frame: Callable[..., dict[str, np.ndarray]] | None = (
+        None  # (values, centre, whiten) -> values as the op holds them
+    )
     pseudo_into_frame: Callable[..., np.ndarray] | None = None  # (parameter, pseudo [groups, S], centre, whiten)
     narrowness: Callable[[dict[str, np.ndarray]], np.ndarray] | None = None  # smallest variance in the frame, by cell
     describe: str = ""  # support and parametrisation, for `emppl rules`
@@ -121,7 +123,10 @@ def rules() -> dict[str, list[dict[str, str]]]:
         for c in CONJUGATES
     ]
     esteps = [
-        {"engine": "natural form", "for": "independent members, exponential families: one matrix product, free of N afterwards"},
+        {
+            "engine": "natural form",
+            "for": "independent members, exponential families: one matrix product, free of N afterwards",
+        },
         {"engine": "graph enumeration", "for": "independent members, any density that PyMC can evaluate"},
     ]
     msteps = [
@@ -129,7 +134,12 @@ def rules() -> dict[str, list[dict[str, str]]]:
         {"rule": "natural form", "for": "numeric maximum of <eta(theta), statistics> + log prior, free of N"},
         {"rule": "autodiff", "for": "numeric maximum of the expected log joint from the graph; never refuses"},
     ]
-    return {"families": sorted(families, key=lambda f: f["family"]), "conjugate priors": priors, "E-steps": esteps, "M-steps": msteps}
+    return {
+        "families": sorted(families, key=lambda f: f["family"]),
+        "conjugate priors": priors,
+        "E-steps": esteps,
+        "M-steps": msteps,
+    }
 
 
 def check_name(value: str, allowed: tuple[str, ...], what: str) -> str:

@@ -17,8 +17,7 @@ from pymc.distributions.mixture import _BaseMixtureRV
 from pymc.logprob.abstract import _logprob
 from pymc.logprob.basic import conditional_logp
 from pymc.logprob.basic import logp as log_density_of
-from pymc.logprob.utils import CheckParameterValue
-from pymc.logprob.utils import replace_rvs_by_values
+from pymc.logprob.utils import CheckParameterValue, replace_rvs_by_values
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
@@ -96,7 +95,10 @@ class Reading:
             raise UnsupportedModelError(
                 "the model has no observed variable, so there is nothing to fit",
                 f"free variables: {', '.join(rv.name for rv in model.free_RVs) or 'none'}",
-                ("give the data to a distribution with observed=...", "to draw from the prior: pm.sample_prior_predictive"),
+                (
+                    "give the data to a distribution with observed=...",
+                    "to draw from the prior: pm.sample_prior_predictive",
+                ),
             )
         free = {rv.name: rv for rv in model.free_RVs}
         for name in named_latent:
@@ -123,7 +125,8 @@ class Reading:
         for name, value in self.frozen.items():
             if name not in free:
                 raise InvalidArgumentError(
-                    f"freeze names {name!r}, which is not a free variable of the model", f"free variables: {', '.join(free)}"
+                    f"freeze names {name!r}, which is not a free variable of the model",
+                    f"free variables: {', '.join(free)}",
                 )
             shape = self._shape_of[free[name]]
             try:
@@ -157,7 +160,9 @@ class Reading:
         for rv, shape in known.items():
             if 0 in shape:
                 raise InvalidDataError(
-                    f"{rv.name} is empty: its shape is {shape}", f"variable {rv.name!r}", ("give it at least one element",)
+                    f"{rv.name} is empty: its shape is {shape}",
+                    f"variable {rv.name!r}",
+                    ("give it at least one element",),
                 )
         return known
 
@@ -171,14 +176,17 @@ class Reading:
         """Masked entries that nothing else depends on integrate to one: they leave the model as if never collected."""
         model, leaves = self.model, []
         for rv in model.free_RVs:
-            if rv.name.endswith("_unobserved") and model.rvs_to_transforms.get(rv) is None or self._is_masked_part(rv):
+            if (rv.name.endswith("_unobserved") and model.rvs_to_transforms.get(rv) is None) or self._is_masked_part(rv):
                 others = [other for other in model.basic_RVs if other is not rv] + list(model.potentials)
                 if not any(rv in set(ancestors([other])) for other in others):
                     leaves.append(rv.name)
         return tuple(leaves)
 
     def _is_masked_part(self, rv: Any) -> bool:
-        return rv.name.endswith("_unobserved") and f"{rv.name.removesuffix('_unobserved')}_observed" in self.model.named_vars
+        return (
+            rv.name.endswith("_unobserved")
+            and f"{rv.name.removesuffix('_unobserved')}_observed" in self.model.named_vars
+        )
 
     def _observed_value(self, rv: Any) -> Constant:
         data = np.asarray(_constant_data(self.model.rvs_to_values[rv]))
@@ -347,7 +355,17 @@ class Reading:
         if len(components) > 1:
             labels = tuple(_component_label(c) for c in components)
         self.latents.append(
-            Node(name, "latent", dims, batch, "Categorical(·)", z, support=np.arange(n_values), implicit=True, labels=labels)
+            Node(
+                name,
+                "latent",
+                dims,
+                batch,
+                "Categorical(·)",
+                z,
+                support=np.arange(n_values),
+                implicit=True,
+                labels=labels,
+            )
         )
         prior = pm.Categorical.dist(p=weight_values, shape=batch)
         entry_z = (name, log_density_of(prior, z), prior.owner.op, (prior.owner.op.dist_params(prior.owner)[0],), z)
@@ -379,7 +397,9 @@ class Reading:
                 elif all(param.type.broadcastable[:axis]):
                     chosen.append(param.squeeze(tuple(range(axis)))[z] if axis else param[z])
                 else:
-                    lead = [g if not b else 0 for g, b in zip(grid[batch_ndim - axis :], param.type.broadcastable[:axis])]
+                    lead = [
+                        g if not b else 0 for g, b in zip(grid[batch_ndim - axis :], param.type.broadcastable[:axis])
+                    ]
                     chosen.append(param[(*lead, z)])
             graph = _logprob(op, (value,), op.rng_param(node), pt.constant(z.type.shape), *chosen)
             return graph, op, tuple(chosen)
@@ -421,10 +441,14 @@ def freeze_data(graphs: list[Any]) -> list[Any]:
         if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
     }
     graphs = substitute(graphs, shared)
-    checks = {v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)}
+    checks = {
+        v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
+    }
     while checks:
         graphs = [checks.get(g, g) for g in substitute(graphs, {k: v for k, v in checks.items() if k not in graphs})]
-        checks = {v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)}
+        checks = {
+            v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
+        }
     return graphs
 
 
@@ -432,7 +456,7 @@ def distribution_text(rv: Any) -> str:
     """A random variable's distribution for people: "Normal(0, 10)", with · for what is computed."""
     op = rv.owner.op
     name = getattr(op, "_print_name", None)
-    name = name[0] if name else type(op).__name__.removesuffix("RV")
+    name = (name[0] if name else type(op).__name__.removesuffix("RV")).lstrip("_")
     try:
         params = op.dist_params(rv.owner)
     except (AttributeError, ValueError, TypeError):

@@ -42,7 +42,7 @@ def _compile(structure: Structure, strategy: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graphs = make_initial_point_expression(
-            free_rvs=rvs, rvs_to_transforms={rv: None for rv in rvs}, initval_strategies=strategies,
+            free_rvs=rvs, rvs_to_transforms=dict.fromkeys(rvs), initval_strategies=strategies,
             default_strategy=strategy, return_transformed=False,
         )  # fmt: skip
     wanted = [graphs[rvs.index(node.rv)] for node in structure.parameters]

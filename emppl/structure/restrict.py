@@ -69,7 +69,7 @@ class Restriction:
         self._done: dict[tuple[Any, int], Any] = {}
 
     @classmethod
-    def over(cls, plate: Plate, scopes: Scopes, rows: np.ndarray, total: int) -> "Restriction":
+    def over(cls, plate: Plate, scopes: Scopes, rows: np.ndarray, total: int) -> Restriction:
         """Every configuration of the plate at every one of `rows`: pairs in the order [configuration, row]."""
         slot_of = np.zeros(total, dtype=int)
         slot_of[plate.members] = np.arange(plate.members.shape[1])
@@ -164,7 +164,9 @@ class Restriction:
             return node.op(source, *inner)
         if any(not self.latent_free(v) for v in indices):
             raise CannotRestrict("a latent indexes apart from the rows")
-        sliced = [i for i in range(source.type.ndim) if i >= len(node.op.idx_list) or isinstance(node.op.idx_list[i], slice)]
+        sliced = [
+            i for i in range(source.type.ndim) if i >= len(node.op.idx_list) or isinstance(node.op.idx_list[i], slice)
+        ]
         kept = axis if axis < position else axis - ndim
         return node.op(self(source, sliced[kept]), *indices)
 

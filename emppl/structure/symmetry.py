@@ -79,7 +79,9 @@ class ComponentAxis:
         return f"symmetric under relabelling of {over}{part}: {count} equivalent modes; draws will need aligning"
 
     def groups_text(self) -> str:
-        return "; ".join("{" + ", ".join(self.labels[k] for k in group) + "}" for group in self.exchangeable if len(group) > 1)
+        return "; ".join(
+            "{" + ", ".join(self.labels[k] for k in group) + "}" for group in self.exchangeable if len(group) > 1
+        )
 
 
 def _factorial(n: int) -> int:
@@ -144,7 +146,9 @@ def _rows(plan: Any, theta: Theta) -> list[np.ndarray]:
     return [*rows, direct]
 
 
-def _component_of_elements(influence: list[np.ndarray], plate: int, values: np.ndarray, support: np.ndarray) -> np.ndarray:
+def _component_of_elements(
+    influence: list[np.ndarray], plate: int, values: np.ndarray, support: np.ndarray
+) -> np.ndarray:
     """Component of each element of theta: k where it enters configurations with value k alone, else -1."""
     n = len(influence[plate])
     component = np.full(n, -1)
@@ -185,7 +189,9 @@ def _slots(structure: Structure, component: np.ndarray, size: int) -> np.ndarray
 
 def _runs_along(own: np.ndarray, axis: int) -> bool:
     line = np.moveaxis(own, axis, 0).reshape(own.shape[axis], -1)
-    known = np.where(line >= 0, line, np.arange(len(line))[:, None])  # a constant entry (a one on a diagonal) belongs to its row
+    known = np.where(
+        line >= 0, line, np.arange(len(line))[:, None]
+    )  # a constant entry (a one on a diagonal) belongs to its row
     return bool((known == np.arange(len(line))[:, None]).all())
 
 
@@ -199,7 +205,11 @@ def _flips(structure: Structure, plan: Any, node: Node, influence: list[np.ndarr
     start, found = 0, []
     for parameter in structure.parameters:
         for i in range(parameter.size):
-            others = [f for f in plan.factors if f is not entry and parameter.name in f.factor.parameters and f.factor.kind == "observed"]
+            others = [
+                f
+                for f in plan.factors
+                if f is not entry and parameter.name in f.factor.parameters and f.factor.kind == "observed"
+            ]
             if parameter.name in entry.factor.parameters and not others and influence[plate][start + i].all():
                 found.append(start + i)
         start += parameter.size
@@ -215,7 +225,12 @@ def _log_prior(structure: Structure) -> Callable[[Theta], float]:
 
 
 def _check(
-    plan: Any, structure: Structure, node: Node, slots: np.ndarray, flips: np.ndarray, log_prior: Callable[[Theta], float]
+    plan: Any,
+    structure: Structure,
+    node: Node,
+    slots: np.ndarray,
+    flips: np.ndarray,
+    log_prior: Callable[[Theta], float],
 ) -> ComponentAxis:
     size = len(node.support)
     shapes = {n.name: n.shape for n in structure.parameters}

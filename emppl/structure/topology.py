@@ -47,7 +47,9 @@ class Scopes:
             if any(v in tainted for v in node.inputs):
                 tainted.update(node.outputs)
                 relevant.append(node)
-        wanted = list(dict.fromkeys(v for node in relevant for v in (*node.inputs, *node.outputs) if hasattr(v.type, "ndim")))
+        wanted = list(
+            dict.fromkeys(v for node in relevant for v in (*node.inputs, *node.outputs) if hasattr(v.type, "ndim"))
+        )
         wanted = [v for v in wanted if v not in inputs]
         arguments = [point[v] if v in point else np.zeros(v.type.shape, v.dtype) for v in inputs]
         for i, v in enumerate(inputs):
@@ -92,9 +94,11 @@ class Scopes:
                 self.scope[output] = self._everything(node, int(np.prod(self.shape(output), dtype=int)))
             return
         self.scope[out] = scope
-        if isinstance(op, MOVES) and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:]):
-            self.moved[out] = self._perform(node, self.moved[node.inputs[0]])
-        elif isinstance(op, AdvancedSubtensor) and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:]):
+        if (isinstance(op, MOVES) and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:])) or (
+            isinstance(op, AdvancedSubtensor)
+            and node.inputs[0] in self.moved
+            and not any(v in self.scope for v in node.inputs[1:])
+        ):
             self.moved[out] = self._perform(node, self.moved[node.inputs[0]])
         elif isinstance(op, Elemwise) and type(op.scalar_op).__name__ == "Cast" and node.inputs[0] in self.moved:
             self.moved[out] = self.moved[node.inputs[0]]
@@ -118,10 +122,15 @@ class Scopes:
         return None
 
     def _everything(self, node: Any, rows: int) -> sparse.csr_matrix:
-        union = sum((self.scope[v].astype(np.int32).sum(axis=0) for v in node.inputs if v in self.scope), np.zeros((1, self.total)))
+        union = sum(
+            (self.scope[v].astype(np.int32).sum(axis=0) for v in node.inputs if v in self.scope),
+            np.zeros((1, self.total)),
+        )
         columns = np.flatnonzero(np.asarray(union).ravel())
         indptr = np.arange(rows + 1) * len(columns)
-        return sparse.csr_matrix((np.ones(rows * len(columns), bool), np.tile(columns, rows), indptr), (rows, self.total))
+        return sparse.csr_matrix(
+            (np.ones(rows * len(columns), bool), np.tile(columns, rows), indptr), (rows, self.total)
+        )
 
     def _perform(self, node: Any, ids: np.ndarray) -> np.ndarray:
         storage = [[None]]
@@ -162,7 +171,9 @@ class Scopes:
         for v in indices:
             if v in self.scope:
                 rows = _rows(self.shape(v), middle).reshape(middle)
-                rows = np.broadcast_to(rows.reshape((1,) * position + middle + (1,) * (len(shape) - position - ndim)), shape)
+                rows = np.broadcast_to(
+                    rows.reshape((1,) * position + middle + (1,) * (len(shape) - position - ndim)), shape
+                )
                 total = total + self.scope[v][rows.ravel()]
         return total.astype(bool)
 
@@ -187,7 +198,9 @@ class Scopes:
             stacked.append(self.scope.get(v, self._empty(rows)))
             ids.append(start + np.arange(rows).reshape(part_shape))
             start += rows
-        joined = np.array([i.item() for i in ids]) if isinstance(node.op, MakeVector) else np.concatenate(ids, axis=axis)
+        joined = (
+            np.array([i.item() for i in ids]) if isinstance(node.op, MakeVector) else np.concatenate(ids, axis=axis)
+        )
         return sparse.vstack(stacked, format="csr")[joined.ravel()]
 
     def _blockwise(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
@@ -200,7 +213,9 @@ class Scopes:
             if v in self.scope:
                 own = self.shape(v)[:batch_ndim]
                 size = int(np.prod(own, dtype=int))
-                per_batch = _unite(self.scope[v], np.repeat(np.arange(size), self.scope[v].shape[0] // max(size, 1)), size)
+                per_batch = _unite(
+                    self.scope[v], np.repeat(np.arange(size), self.scope[v].shape[0] // max(size, 1)), size
+                )
                 total = total + per_batch[_rows(own, batch)]
         return total.astype(bool)[np.repeat(np.arange(total.shape[0]), core)]
 
@@ -254,7 +269,9 @@ def plates_of(latents: Sequence[Node], factors: Sequence[Factor]) -> tuple[Plate
             if several.shape[0] and several.nnz:
                 # linking the first latent of each row to the others is enough for connectedness, and keeps this linear
                 first = np.repeat(several.indices[several.indptr[:-1]], np.diff(several.indptr))
-                graph = graph + sparse.csr_matrix((np.ones(several.nnz, np.int32), (first, several.indices)), (total, total))
+                graph = graph + sparse.csr_matrix(
+                    (np.ones(several.nnz, np.int32), (first, several.indices)), (total, total)
+                )
     _, label = sparse.csgraph.connected_components(graph, directed=False)
     order = np.lexsort((np.arange(total), label))
     starts = np.flatnonzero(np.r_[True, np.diff(label[order]) > 0])

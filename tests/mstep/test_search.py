@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis.strategies import integers
 from scipy.optimize import rosen, rosen_der
 
-from emppl.mstep.search import DENSE_LIMIT, climb
+from emppl.mstep import search
+from emppl.mstep.search import DENSE_LIMIT
+
+
+def climb(objective, start, free, scale, steps):
+    return search.climb(objective, start, free, scale, steps, np.zeros(len(start), bool))
 
 
 def quadratic(matrix, centre):
@@ -55,6 +60,18 @@ def test_never_below_the_start():
     for start in (-0.9, 0.0, 0.99):
         u, value, _ = climb(objective, np.array([start]), np.array([True]), 1.0, 5)
         assert start <= value <= 1.0 and u[0] == value
+
+
+def test_a_log_moves_by_little_at_a_time():
+    """A scale that the line search would throw to exp(1000) is moved step by step."""
+    seen = []
+
+    def objective(u):
+        seen.append(u[0])
+        return -abs(u[0] - 100.0), -np.sign(u - 100.0)
+
+    search.climb(objective, np.zeros(1), np.ones(1, bool), 1e-3, 20, np.ones(1, bool))
+    assert np.abs(np.diff(seen)).max() <= search.LONGEST + 1e-9
 
 
 def test_a_start_that_has_no_value():
