@@ -10,7 +10,7 @@ import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
 
@@ -35,7 +35,10 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True)
 
 
 def one_blas_thread() -> Any:
-    """A context in which BLAS uses one thread: for small matrices several threads wait for each other, on a busy machine for long."""
+    """A context in which BLAS uses one thread.
+
+    For small matrices several threads wait for each other, on a busy machine for long.
+    """
     return threadpool_limits(limits=1, user_api="blas")
 
 

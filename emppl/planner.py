@@ -47,7 +47,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class FactorPlan:
-    """How one factor is evaluated: "natural form" or "graph", on which plate, and the reason where a form was refused."""
+    """How one factor is evaluated: "natural form" or "graph", on which plate, and why a form was refused."""
 
     factor: Factor
     engine: str
@@ -82,7 +82,10 @@ class Plan:
         return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
 
     def m_step(self, theta: Theta, posterior: Posterior) -> Theta:
-        """theta that maximises the expected log joint, block by block; a block that finds no better point keeps its own."""
+        """theta that maximises the expected log joint, block by block.
+
+        A block that finds no better point keeps its own.
+        """
         new = dict(theta)
         for block in self.blocks:
             found = block.update(new, posterior)
@@ -237,10 +240,10 @@ class Plan:
             )  # fmt: skip
         plans = {f.factor.name: f for f in self.factors}
         for node in self.structure.observed:
-            how = plans[node.name]
-            text = how.engine
-            if how.form is not None:
-                text += f", {how.form.features.shape[1]} statistics, free of N after one pass"
+            entry = plans[node.name]
+            text = entry.engine
+            if entry.form is not None:
+                text += f", {entry.form.features.shape[1]} statistics, free of N after one pass"
             rows.append(
                 {
                     "name": node.name,
@@ -323,9 +326,10 @@ def plan(
 ) -> Plan:
     """Choose the E-step and the M-steps for a model, and say why.
 
-    estimate: "map" (priors kept, constrained scale, no Jacobian) or "ml" (priors of parameters dropped); method: "em" or
-    "hard"; freeze: {name: value}; estep: "auto", "natural" (an error where a factor has no natural form) or "graph"
-    (never the natural form: the slow, general way); compile: "auto" or "never", the same today, since nothing compiles.
+    estimate: "map" (priors kept, constrained scale, no Jacobian) or "ml" (priors of parameters dropped);
+    method: "em" or "hard"; freeze: {name: value};
+    estep: "auto", "natural" (an error where a factor has no natural form) or "graph" (never the natural form: the slow,
+    general way); compile: "auto" or "never", the same today, since nothing compiles.
     obs_weights, labels: as in `emppl.fit`. Raises UnsupportedModelError, InvalidArgumentError, InvalidDataError.
     """
     check_name(estimate, ESTIMATES, "estimate")
@@ -539,7 +543,8 @@ def _blocks(
         merged = set().union(*[group[n] for n in factor.parameters], set())
         for name in merged:
             group[name] = merged
-    blocks, seen = [], set()
+    blocks: list[Block] = []
+    seen: set[str] = set()
     weights = tuple(plate.weights for plate in engine.plates)
     for name in names:
         if name in seen:

@@ -52,9 +52,10 @@ def sample(
 ) -> xr.DataTree:
     """Posterior draws of the model's parameters by NUTS, with its discrete latents summed out.
 
-    model: a pm.Model, a Plan or a Fit (priors are always kept: draws from a likelihood alone need not exist). fit: takes
-    over its plan's options (freeze, labels, support); chains still start at their own random points, so labels are
-    whatever they become. sampler: "nutpie", "pymc", or "auto": nutpie, and pm.sample where that fails to compile.
+    model: a pm.Model, a Plan or a Fit (priors are always kept: draws from a likelihood alone need not exist).
+    fit: takes over its plan's options (freeze, labels, support); chains still start at their own random points, so
+    labels are whatever they become.
+    sampler: "nutpie", "pymc", or "auto": nutpie, and pm.sample where that fails to compile.
 
     Groups of the result: posterior (parameters and deterministics), log_likelihood (per observation), latent
     (posterior probability of each latent value given that draw's parameters), sample_stats, observed_data. Attributes:
@@ -174,7 +175,10 @@ def _with_constants(graphs: list[Any], fixed: dict[Any, Any]) -> list[Any]:
 
 
 def log_likelihood_graph(plan: Plan) -> Any:
-    """Marginal log-likelihood as a graph of the parameters' values; plates in natural form by the Op with Fisher gradient."""
+    """Marginal log-likelihood as a graph of the parameters' values.
+
+    Plates in natural form by the Op with Fisher gradient.
+    """
     total = [plan.expected.direct_likelihood]
     for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
         weights = np.ones(len(data.base)) if data.weights is None else data.weights
@@ -217,7 +221,10 @@ def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], 
 
 
 def _widths(plan: Plan, u: np.ndarray) -> np.ndarray:
-    """Width of the objective along each coordinate at u [P]: a mean in the hundreds and a logit are both moved sensibly."""
+    """Width of the objective along each coordinate at u [P].
+
+    A mean in the hundreds and a logit are both moved sensibly.
+    """
     information = observed_information(plan, u)
     widths = np.ones(len(u))
     widths[information.interior] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(information.information)), 1e-12))
@@ -259,7 +266,8 @@ def _by_pymc(
         warnings.simplefilter("ignore")
         tree = pm.sample(
             run["draws"], tune=run["tune"], chains=run["chains"], random_seed=run["seed"], cores=run["cores"] or 1,
-            initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc", compute_convergence_checks=False, **options,
+            initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc", compute_convergence_checks=False,
+            **options,
         )  # fmt: skip
     return tree, 0.0
 
@@ -356,9 +364,9 @@ def _along_draws(
     direct, direct_names = _direct_terms(plan)
     for factor in direct_names:
         by_member[factor.name] = (np.empty((n, *factor.shape)), structure.node(factor.name).dims[: len(factor.shape)])
-    size = sum(node.size * len(node.support) for node in structure.latents)
+    size = sum(node.size * node.n_values for node in structure.latents)
     latents = (
-        {node.name: np.empty((n, *node.shape, len(node.support))) for node in structure.latents}
+        {node.name: np.empty((n, *node.shape, node.n_values)) for node in structure.latents}
         if n * size <= LARGEST_GROUP
         else {}
     )

@@ -1,4 +1,4 @@
-"""Generators of iterates: plain EM, and SQUAREM with a monotone safeguard. Each yields (theta, E-step at that theta)."""
+"""Generators of iterates: plain EM, and SQUAREM with a monotone safeguard. Each yields (theta, E-step at it)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def squarem(plan: Any, theta: Theta) -> Iterator[Step]:
         step = max(min(step, -1.0), -longest)
         theta, posterior = second, None
         while step < -1.01:
-            u = np.where(inner, u0 - 2 * step * r + step**2 * v, u2)
+            with np.errstate(all="ignore"):
+                u = np.where(inner, u0 - 2 * step * r + step**2 * v, u2)
             leap = coordinates.constrain(u) if np.isfinite(u).all() else second
             trial = plan.e_step(leap)
             if trial.objective >= posterior_1.objective:

@@ -17,7 +17,7 @@ from emppl.kernels.mixture import mixture
 from emppl.planner import Plan, label_masks
 from emppl.structure import analyse
 from emppl.structure.coordinates import Coordinates
-from emppl.structure.types import Structure
+from emppl.structure.types import Node, Structure
 
 Theta = dict[str, np.ndarray]
 SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it members are drawn at random
@@ -62,7 +62,7 @@ def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3
     worst = 0.0
     explicit = [node for node in structure.latents if not node.implicit]
     for _ in range(draws if explicit else 1):
-        assigned = {node.name: rng.choice(node.support, size=node.shape).astype(node.value.dtype) for node in explicit}
+        assigned = {node.name: _random_values(node, rng) for node in explicit}
         parts = coordinates.split(u) | assigned
         reference = float(function(*[parts[name] for name in order]))
         derived = _derived_log_joint(plan, here, assigned)
@@ -71,6 +71,11 @@ def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3
     limit = 1e-6 if _has_float32(structure) else 1e-9
     text = f"equals model.logp to {worst:.1e} (relative){' at random assignments of the latents' if explicit else ''}"
     return Point("log joint", bool(worst <= limit), worst, limit, text)
+
+
+def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
+    assert latent.support is not None  # every latent has one
+    return rng.choice(latent.support, size=latent.shape).astype(latent.value.dtype)
 
 
 def _inside(u: np.ndarray) -> np.ndarray:
@@ -102,7 +107,7 @@ def _whole_log_prior(structure: Structure, theta: Theta) -> float:
 
 
 def _model_logp(structure: Structure) -> tuple[Any, Coordinates, list[str]]:
-    """PyMC's log density, compiled once a structure, with coordinates of all its parameters and the order of its inputs."""
+    """PyMC's log density, compiled once a structure, with coordinates of all its parameters and its inputs' order."""
     cached = structure.__dict__.get("_model_logp")
     if cached is None:
         model = structure.model
@@ -142,8 +147,10 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0) -> Point:
         if mask is not None:
             log_joint = pt.switch(mask[rows].T, log_joint, -np.inf)
         value = value + pt.logsumexp(log_joint, axis=0).sum()
-        r = np.zeros_like(posterior.responsibilities[p])
-        r[rows] = posterior.responsibilities[p][rows]
+        whole = posterior.responsibilities[p]
+        assert whole is not None  # the E-step was asked to keep them
+        r = np.zeros_like(whole)
+        r[rows] = whole[rows]
         statistics.append(r.T @ plan.engine.plates[p].features)
         kept.append(r)
     (value,) = substitute([value], dict(zip(coordinates.values, coordinates.graphs.values())))

@@ -21,8 +21,9 @@ STILL_RISING = 0.01  # nats for each unit of a log or logit
 
 
 def check_data(plan: Any) -> None:
-    """Raise DegenerateDataError where maximum likelihood cannot have an answer: constant values, fewer distinct rows than components.
+    """Raise DegenerateDataError where maximum likelihood cannot have an answer.
 
+    That is: constant values, fewer distinct rows than components.
     Only for families with a spread that is itself estimated; a prior (estimate="map") is the way out.
     """
     if plan.estimate != "ml":
@@ -44,17 +45,22 @@ def check_data(plan: Any) -> None:
         if len(constant):
             column = f", column {_column_name(plan, node, axis, int(constant[0]))}" if flat.shape[1] > 1 else ""
             rows = f"all {len(y)} rows" if len(y) > 1 else "the only row"
+            more = "leave the constant column out" if flat.shape[1] > 1 else "collect more rows"
             raise DegenerateDataError(
-                f"{node.name} has the same value, {flat[0, constant[0]]:g}, in {rows}: its likelihood grows without bound as the spread goes to zero",
-                f"observed variable {node.name!r}{column}", ("leave the constant column out" if flat.shape[1] > 1 else "collect more rows", *cure),
-            )  # fmt: skip
+                f"{node.name} has the same value, {flat[0, constant[0]]:g}, in {rows}: "
+                "its likelihood grows without bound as the spread goes to zero",
+                f"observed variable {node.name!r}{column}",
+                (more, *cure),
+            )
         distinct = len(np.unique(flat, axis=0))
         components = plan.structure.plates[entry.plate].n_configurations if entry.plate is not None else 1
         if distinct < components:
             raise DegenerateDataError(
-                f"{node.name} has {distinct} distinct rows, fewer than its {components} components: each would sit on one value with no spread",
-                f"observed variable {node.name!r}", ("use fewer components", *cure),
-            )  # fmt: skip
+                f"{node.name} has {distinct} distinct rows, fewer than its {components} components: "
+                "each would sit on one value with no spread",
+                f"observed variable {node.name!r}",
+                ("use fewer components", *cure),
+            )
 
 
 def _spread_is_free(plan: Any, factor: Any, rule: Any) -> bool:
@@ -164,8 +170,9 @@ def spurious(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> s
         bad = (variance < NARROW) & (statistics[:, 0] < 5 * (d + 1)) & (statistics[:, 0] > 0.5)
         if bad.any():
             cell = int(np.flatnonzero(bad)[0])
+            name = component_name(plan, entry, cell)
             return (
-                f"{component_name(plan, entry, cell)} of {entry.factor.name} holds {statistics[cell, 0]:.3g} observations "
+                f"{name} of {entry.factor.name} holds {statistics[cell, 0]:.3g} observations "
                 f"with {np.sqrt(variance[cell]):.2g} of the spread of the data"
             )
     return None
@@ -177,8 +184,9 @@ def narrow(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> str
         if len(variance) > 1 and (variance < 0.02).any() and variance.min() < 0.1 * np.median(variance):
             cell = int(np.argmin(variance))
             statistics = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])
+            name = component_name(plan, entry, cell)
             return (
-                f"{component_name(plan, entry, cell)} of {entry.factor.name} is narrow: {np.sqrt(variance[cell]):.2g} of the "
+                f"{name} of {entry.factor.name} is narrow: {np.sqrt(variance[cell]):.2g} of the "
                 f"spread of the data in one direction, on {statistics[cell, 0]:.4g} observations"
             )
     return None
@@ -197,10 +205,9 @@ def empty(plan: Any, posterior: Posterior) -> str | None:
 def component_name(plan: Any, entry: Any, cell: int) -> str:
     """The user's name of the component that a cell (configuration × slot) belongs to."""
     plate = plan.structure.plates[entry.plate]
-    slots = max(1, (len(next(iter(entry.form.params.values())).type.shape) and entry.form.eta.type.shape[0]) or 1)
     cells = next(iter(entry.form.params.values())).type.shape[0]
-    per_configuration = max(1, cells // slots)
-    configuration = plate.configurations[min(cell // per_configuration, len(plate.configurations) - 1)]
+    slots = cells // plate.n_configurations
+    configuration = plate.configurations[cell // slots]
     names = []
     for name, value in zip(plate.latents, configuration):
         node = plan.structure.node(name)

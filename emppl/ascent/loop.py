@@ -1,4 +1,4 @@
-"""The only loop: iterates, the monotone check, stopping by the gain that is left, and the finish by Fisher gradients."""
+"""The only loop: iterates, the monotone check, stopping by the gain left, and the finish by Fisher gradients."""
 
 from __future__ import annotations
 
@@ -129,16 +129,21 @@ def ascend(
                 status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
                 break
             left = watch.gain_left
-            if left < tol:
+            if left < tol and not smooth:
                 status = Status.CONVERGED
                 break
-            if smooth and k >= next_try:
+            if smooth and (k >= next_try or left < tol):
+                # after a leap Aitken's rule sees the fast directions alone: only the Newton decrement ends an ascent
                 if numeric:
                     watch.passes += climb_marginal(plan, watch)
                 information, spent = newton(plan, tol, watch)
                 watch.passes += spent
                 left = information.decrement
                 if left < tol and information.is_maximum:
+                    status = Status.CONVERGED
+                    break
+                still = watch.path[-1] <= value  # neither EM nor Newton moves: a border, a flat direction or a saddle
+                if still and watch.gain_left < 1e-3 * tol:
                     status = Status.CONVERGED
                     break
                 information = None
@@ -153,8 +158,8 @@ def ascend(
     if not np.isfinite(left) and len(watch.path) >= 2:
         left = abs(watch.path[-1] - watch.path[-2])
     return Ascent(
-        watch.best or theta, watch.objective, status, reason, max(len(watch.path) - 1, 0), watch.passes, float(left), watch.fall,
-        np.array(watch.path), watch.trace, information,
+        watch.best or theta, watch.objective, status, reason, max(len(watch.path) - 1, 0), watch.passes, float(left),
+        watch.fall, np.array(watch.path), watch.trace, information,
     )  # fmt: skip
 
 
@@ -183,7 +188,8 @@ def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
 def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
     """Newton steps on the marginal objective from the best point seen, each checked not to fall.
 
-    Returns the information at the best point then, and the E-steps spent. Stops where the objective is not near-quadratic.
+    Returns the information at the best point then, and the E-steps spent. Stops where the objective is not
+    near-quadratic.
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
@@ -213,7 +219,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
 
 
 def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
-    """The winner carried by Newton to where rounding ends, with the information there; unchanged if that gains nothing."""
+    """The winner carried by Newton to where rounding ends, with the information there; as it was if nothing is gained."""
     watch = _Watch(bool(ascent.trace))
     watch.path, watch.trace = list(ascent.path), list(ascent.trace)
     watch.best, watch.objective, watch.fall = ascent.theta, ascent.objective, ascent.largest_fall

@@ -54,9 +54,10 @@ class Fit:
     information: Information | None = field(repr=False)
 
     def __repr__(self) -> str:
+        points = self.certificate.points
         return (
             f"Fit({self.plan.structure.name!r}: log posterior {self.log_posterior:.4f}, {self.status.name}, "
-            f"{self.n_passes} E-steps, certificate {sum(p.holds for p in self.certificate.points)} of {len(self.certificate.points)})"
+            f"{self.n_passes} E-steps, certificate {sum(p.holds for p in points)} of {len(points)})"
         )
 
     def __str__(self) -> str:
@@ -66,7 +67,8 @@ class Fit:
             ).sum()
         )
         head = (
-            f"log posterior {self.log_posterior:.4f}   (log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
+            f"log posterior {self.log_posterior:.4f}   "
+            f"(log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
             f"{self.status.name.lower()}: {self.status.value} · {self.n_passes} E-steps · {self.seconds:.2f} s"
         )
         return "\n".join(
@@ -93,14 +95,14 @@ class Fit:
         return standard_errors(self.plan, self.information)
 
     def standard_errors(self) -> xr.Dataset:
-        """Standard errors from the observed information by the delta method; nan on a border or where not identified."""
+        """Standard errors from the observed information (delta method); nan on a border or where not identified."""
         return _dataset(self.plan.structure, self._errors)
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """One row a number: parameter, index, estimate, standard_error, low, high.
 
-        The interval is Wald's at `level`, on the log scale for positive parameters and the logit scale for probabilities, so
-        that it stays in the domain.
+        The interval is Wald's at `level`, on the log scale for positive parameters and the logit scale for
+        probabilities, so that it stays in the domain.
         """
         width, rows = float(ndtri(0.5 + level / 2)), []
         for name, values in self.theta.data_vars.items():
@@ -132,7 +134,10 @@ class Fit:
         return xr.Dataset(arrays)
 
     def responsibilities(self) -> xr.Dataset:
-        """Posterior probability of each value of each latent, given the estimate: dims (*latent dims, "<latent>_value")."""
+        """Posterior probability of each value of each latent, given the estimate.
+
+        Dims: (*latent dims, "<latent>_value").
+        """
         return self._responsibilities
 
     def assign(self) -> xr.Dataset:
@@ -150,6 +155,7 @@ class Fit:
         plate, arrays = latents
         for slot, name in enumerate(plate.latents):
             node = self.plan.structure.node(name)
+            assert node.support is not None  # every latent has one
             marginal = np.stack([r[:, plate.configurations[:, slot] == v].sum(axis=1) for v in node.support], axis=1)
             arrays[name] = xr.DataArray(
                 marginal, dims=("member", f"{name}_value"), coords={f"{name}_value": node.support}
@@ -172,9 +178,10 @@ class Fit:
         entries = [e for e in plan.factors if e.plate is not None]
         if len(plan.structure.plates) != 1 or any(e.form is None for e in entries):
             raise UnsupportedModelError(
-                "prediction for new members needs one plate whose observations all have a natural form", "fit.predict / fit.score",
+                "prediction for new members needs one plate whose observations all have a natural form",
+                "fit.predict / fit.score",
                 ("build the model on the new data and use emppl.plan(new_model).responsibilities(fit.point)",),
-            )  # fmt: skip
+            )
         observed = {e.factor.name: e for e in entries if e.factor.kind == "observed"}
         missing = set(observed) - set(data)
         if missing:
@@ -186,6 +193,7 @@ class Fit:
             if entry.factor.kind != "observed":
                 parts.append(np.ones((size, 1)))
                 continue
+            assert form is not None and form.family is not None and form.featurise is not None  # as checked above
             y = np.asarray(data[entry.factor.name])
             node = plan.structure.node(entry.factor.name)
             wanted = tuple(n for a, n in enumerate(node.shape) if a != form.axis)
@@ -203,6 +211,7 @@ class Fit:
             base += log_base
         outputs = plan.engine.terms(*plan.structure.coordinates.arguments(self.point))
         done = mixture(np.concatenate(parts, axis=1), outputs[0], base, keep=True)
+        assert done.responsibilities is not None and done.by_member is not None  # kept
         return done.responsibilities, done.by_member, (plan.structure.plates[0], {})
 
     def _known(self, name: str, key: str, values: Any, size: int, data: Mapping[str, Any]) -> Any:
@@ -236,12 +245,16 @@ class Fit:
     # -- disk --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code. Written aside, then renamed."""
+        """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code.
+
+        Written aside, then renamed.
+        """
         path = Path(path)
         structure = self.plan.structure
         head = {
             "format": FORMAT, "emppl": version("emppl"), "model": structure.name, "fingerprint": fingerprint(structure),
-            "estimate": self.plan.estimate, "method": self.plan.method, "plan": str(self.plan), "status": self.status.name,
+            "estimate": self.plan.estimate, "method": self.plan.method, "plan": str(self.plan),
+            "status": self.status.name,
             "log_likelihood": self.log_likelihood, "log_prior": self.log_prior, "log_posterior": self.log_posterior,
             "n_iter": self.n_iter, "n_passes": self.n_passes, "seconds": self.seconds, "seed": self.seed,
             "parameters": list(structure.parameter_names),
@@ -254,11 +267,14 @@ class Fit:
         tree = xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs={"emppl": json.dumps(head)}),
-                "theta": _writable(self.theta), "trace": _writable(self.trace), "responsibilities": _writable(self.responsibilities()),
-                "assignment": _writable(self.assign()), "standard_errors": _writable(self.standard_errors()),
+                "theta": _writable(self.theta),
+                "trace": _writable(self.trace),
+                "responsibilities": _writable(self.responsibilities()),
+                "assignment": _writable(self.assign()),
+                "standard_errors": _writable(self.standard_errors()),
                 "laplace": _writable(self.to_datatree()["posterior"].to_dataset()),
             }
-        )  # fmt: skip
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -328,17 +344,18 @@ def load(path: str | os.PathLike[str]) -> Fit:
             ("update emppl",),
         )
     theta = groups["theta"]
+    dims = {str(n): tuple(str(d) for d in v.dims) for n, v in theta.items()}
+    coords = {str(k): v.values for k, v in theta.coords.items()}
     structure = SavedStructure(
-        head["model"], head["fingerprint"], tuple(head["parameters"]),
-        {str(n): tuple(str(d) for d in v.dims) for n, v in theta.items()}, {str(k): v.values for k, v in theta.coords.items()},
-        head["scales"],
-    )  # fmt: skip
+        head["model"], head["fingerprint"], tuple(head["parameters"]), dims, coords, head["scales"]
+    )
     starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])
     certificate = Certificate(tuple(Point(*p) for p in head["points"]), tuple(head["notes"]))
     plan = SavedPlan(structure, head["estimate"], head["method"], head["plan"], groups)
     return Fit(
-        theta, head["log_likelihood"], head["log_prior"], head["log_posterior"], Status[head["status"]], head["n_iter"], head["n_passes"],
-        head["seconds"], groups["trace"], starts, certificate, plan, [np.array(t) for t in head["traces"]], head["seed"], None,
+        theta, head["log_likelihood"], head["log_prior"], head["log_posterior"], Status[head["status"]],
+        head["n_iter"], head["n_passes"], head["seconds"], groups["trace"], starts, certificate, plan,
+        [np.array(t) for t in head["traces"]], head["seed"], None,
     )  # fmt: skip
 
 
@@ -356,8 +373,8 @@ def make_fit(
         arrays = _dataset(structure, stacked, ("iteration",)).assign_coords(iteration=np.arange(len(winner.trace)))
         trace = xr.Dataset({"log_posterior": ("iteration", winner.path[: len(winner.trace)])}).merge(arrays)
     return Fit(
-        theta, posterior.log_likelihood, posterior.log_prior, posterior.objective, status, winner.n_iter, winner.n_passes, seconds,
-        trace, starts, certificate, plan, traces, seed, information,
+        theta, posterior.log_likelihood, posterior.log_prior, posterior.objective, status, winner.n_iter,
+        winner.n_passes, seconds, trace, starts, certificate, plan, traces, seed, information,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_
 from emppl.compiling import one_blas_thread
 from emppl.errors import InvalidArgumentError, NoStartError
 from emppl.inference.information import observed_information
+from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
 from emppl.structure.initial import initial_point
@@ -29,6 +30,9 @@ Theta = dict[str, np.ndarray]
 USABLE = (Status.CONVERGED, Status.MAX_ITER, Status.INTERRUPTED)
 SHORT_RUN = 24  # E-steps of a short run
 CHEAP = 4e7  # densities × features of all starts' short runs up to which every start goes to the end
+CANDIDATES = 5  # first guesses for each start, of which the best goes on
+CANDIDATE_RUN = 12  # E-steps that each of them gets
+CHEAP_PASS = 3e6  # numbers in the products of one pass up to which several guesses are worth trying
 CARRIED_ON = 4  # starts that go to the end where that is not cheap
 SAME_MODE = 2e-5  # nats
 
@@ -155,12 +159,33 @@ def _one(job: _Job, theta: Theta | None, options: dict[str, Any], record: bool) 
     if theta is None:
         rng = np.random.default_rng(job.seed)
         try:
-            theta = start_point(plan, job.kind, rng)
+            theta = _best_of_short_runs(plan, job.kind, rng, options["max_iter"])
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
             return Ascent(
                 {}, -np.inf, Status.FAILED, f"no start could be made: {problem}", 0, 0, np.inf, 0.0, np.zeros(0), []
             )
     return ascend(plan, theta, record=record, **options)
+
+
+def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_iter: int) -> Theta:
+    """The candidate that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003).
+
+    One where passes are dear.
+    """
+    pairs = zip(plan.structure.plates, plan.engine.plates)
+    work = sum(plate.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
+    dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
+    if dear or kind in ("prior", "ties") or max_iter < CANDIDATE_RUN or not plan.structure.plates:
+        return start_point(plan, kind, rng)
+    candidates = [start_point(plan, kind, rng) for _ in range(CANDIDATES)]
+    return max(candidates, key=lambda candidate: _promise(plan, candidate))
+
+
+def _promise(plan: Plan, candidate: Theta) -> tuple[bool, float]:
+    """What a short run says of a first guess; one that heads for a handful of equal observations comes last, however high."""
+    run = ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False)
+    sound = run.status in USABLE and spurious(plan, run.theta, plan.e_step(run.theta)) is None
+    return sound, run.objective
 
 
 def _run(
@@ -244,9 +269,7 @@ def _conclude(
     best = max(pool, key=lambda i: (results[i].objective, -i))
     winner = results[best]
     modes = _modes(results, finite)
-    ties = max(
-        (collapsed_on_ties(plan, r.theta) for r in results if r.status is Status.DEGENERATE and r.theta), default=0
-    )
+    ties = max((_ties_under(plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     winner = _finished(plan, winner, options)
     results[best], information = winner, winner.information
@@ -313,7 +336,7 @@ def _judged(plan: Plan, result: Ascent) -> Ascent:
 
 
 def _modes(results: list[Ascent], finite: list[int]) -> dict[int, int]:
-    """A number for each mode, best first: starts that ended within SAME_MODE nats of each other ended in the same one."""
+    """A number for each mode, best first: starts that ended within SAME_MODE nats of each other share one."""
     settled = [
         i for i in finite if results[i].status in (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)
     ]
@@ -324,6 +347,14 @@ def _modes(results: list[Ascent], finite: list[int]) -> dict[int, int]:
             number, last = number + 1, results[i].objective
         modes[i] = number
     return modes
+
+
+def _ties_under(plan: Plan, job: _Job, result: Ascent) -> int:
+    """How many equal rows a collapsed start sits on: those it was put on, or those its narrowest component holds."""
+    if result.status is not Status.DEGENERATE or not result.theta:
+        return 0
+    tie = heaviest_tie(plan) if job.kind == "ties" else None
+    return len(tie[1]) if tie is not None else collapsed_on_ties(plan, result.theta)
 
 
 def _unbounded_on_ties(ties: int) -> str:
@@ -338,8 +369,8 @@ def _notes(plan: Plan, jobs: list[_Job], results: list[Ascent], winner: Ascent) 
     if any(job.kind == "ties" and result.status is Status.CONVERGED for job, result in zip(jobs, results)):
         _, rows = heaviest_tie(plan) or (0, [])
         notes.append(
-            f"{len(rows)} observations are equal, so in principle the likelihood has no upper bound: a component on them alone "
-            "could be made ever narrower; the start that was put there climbed to an inner mode instead"
+            f"{len(rows)} observations are equal, so in principle the likelihood has no upper bound: "
+            "a component on them alone could be made ever narrower; the start that was put there climbed to an inner mode instead"
         )
     collapsed = [r for r in results if r.status is Status.DEGENERATE]
     if collapsed:

@@ -12,18 +12,7 @@ from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
-KINDS = (
-    "k-means++",
-    "k-means++",
-    "random",
-    "k-means++",
-    "prior",
-    "k-means++",
-    "random",
-    "k-means++",
-    "random",
-    "k-means++",
-)
+KINDS = ("k-means++", "random", "k-means++", "random", "prior", "k-means++", "random", "k-means++", "random", "random")
 TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
 TIE_SPREAD = 1 / 16
 PROBED = 5  # starts from which on one of them is spent on ties
@@ -92,7 +81,10 @@ def scaled(data: np.ndarray, whiten: bool) -> np.ndarray:
 
 
 def centres_plus_plus(data: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k rows far apart: each drawn in proportion to its squared distance from those chosen (Arthur & Vassilvitskii 2007)."""
+    """k rows far apart: each drawn in proportion to its squared distance from those chosen.
+
+    Arthur & Vassilvitskii 2007.
+    """
     centres = [data[rng.integers(len(data))]]
     distance = ((data - centres[0]) ** 2).sum(axis=1)
     for _ in range(k - 1):

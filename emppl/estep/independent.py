@@ -1,4 +1,4 @@
-"""E-step of members that are independent given the parameters: natural form where there is one, enumerated graph elsewhere."""
+"""E-step of members that are independent given the parameters: natural form where there is one, else a graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class PlateData:
 
 @dataclass(frozen=True, eq=False)
 class IndependentEngine:
-    """`terms(*theta)` returns, by plate, eta [J, F] (and a table [J, C]), then the direct log-likelihood and the log prior."""
+    """The E-step over all plates, ready to run.
+
+    `terms(*theta)` returns, by plate, eta [J, F] (and a table [J, C]), then the direct log-likelihood and the log prior.
+    """
 
     plates: tuple[PlateData, ...]
     terms: Any = field(repr=False)

@@ -43,7 +43,10 @@ def factor_table(structure: Structure, factor: Factor, plate: Plate) -> Any:
 
 
 def sampled_table(structure: Structure, factor: Factor, plate: Plate, members: np.ndarray) -> Any:
-    """The columns of `factor_table` that belong to chosen members [M]: a graph [J, M], small where rows can be picked out."""
+    """The columns of `factor_table` that belong to chosen members [M]: a graph [J, M].
+
+    Small where rows can be picked out.
+    """
     total = sum(node.size for node in structure.latents)
     try:
         layout = layout_of(factor, plate, total)

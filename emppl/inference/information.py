@@ -29,7 +29,8 @@ class Information:
         """Eigenvalues (ascending) and vectors of the information."""
         if not len(self.information):
             return np.zeros(0), np.zeros((0, 0))
-        return np.linalg.eigh(self.information)
+        values, vectors = np.linalg.eigh(self.information)
+        return values, vectors
 
     @property
     def smallest_curvature(self) -> float:
@@ -115,7 +116,10 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
 
 
 def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.ndarray:
-    """One row of the Hessian, with a step that is small beside the width of the objective: a mean of 1e8 may have a width of 1."""
+    """One row of the Hessian, with a step that is small beside the width of the objective.
+
+    A mean of 1e8 may have a width of 1.
+    """
     h = 1e-5 * max(1.0, abs(point[i]))
     for _ in range(6):
         up, down = point.copy(), point.copy()

@@ -11,9 +11,9 @@ import numpy as np
 
 @cache
 def marginal_loop() -> Callable[..., Any]:
-    """(eta [J, F], features [C, F], base [C], weights [C]) → (log-likelihood, expected statistics [J, F]), compiled by numba.
+    """(eta [J, F], features [C, F], base [C], weights [C]) → (log-likelihood, expected statistics [J, F]).
 
-    Its numpy twin is `kernels.mixture.mixture`. Made when first asked for, since importing numba takes a second.
+    Compiled by numba. Its numpy twin is `kernels.mixture.mixture`. Made when first asked for, since importing numba takes a second.
     """
     from numba import njit
 
@@ -32,7 +32,7 @@ def marginal_loop() -> Callable[..., Any]:
                 value = 0.0
                 for f in range(n_features):
                     if features[i, f] != 0.0:  # a log of zero may meet a count of zero
-                        value += features[i, f] * eta[j, f]
+                        value += -np.inf if eta[j, f] == -np.inf else features[i, f] * eta[j, f]
                 log_joint[j] = value
                 if not value <= peak:
                     peak = value

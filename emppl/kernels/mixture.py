@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK_NUMBERS = 1 << 17  # members × (features + configurations) of a block: about 1 MiB, a core's cache
-LOWEST = -1e200  # stands for minus infinity inside a matrix product, where 0 × inf would be nan
+LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 
 
 class MixturePass(NamedTuple):
@@ -40,7 +40,8 @@ def mixture(
     """
     n, n_features = features.shape
     n_values = len(eta)
-    eta = np.where(eta > LOWEST, eta, np.where(np.isnan(eta), np.nan, LOWEST))
+    dead = np.isneginf(eta)  # a log of zero: harmless where the count is zero, impossible elsewhere
+    eta = np.where(dead, 0.0, eta)
     block = max(256, BLOCK_NUMBERS // (n_features + 2 * n_values))
     statistics, counts, total = np.zeros((n_values, n_features)), np.zeros(n_values), 0.0
     kept = np.empty((n, n_values)) if keep else None
@@ -49,6 +50,8 @@ def mixture(
         rows = slice(start, start + block)
         part = features[rows]
         log_joint = part @ eta.T
+        if dead.any():
+            log_joint[((part != 0) @ dead.T.astype(float)) > 0] = LOWEST
         if table is not None:
             log_joint += np.maximum(table[rows], LOWEST)
         if mask is not None:

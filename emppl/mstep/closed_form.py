@@ -193,7 +193,7 @@ def closed_form(
     roles, fixed = {}, {}
     for i, name in enumerate(form.params):
         pair = [np.asarray(draw[i], float) for draw in draws]
-        if np.array_equal(*pair):
+        if np.array_equal(pair[0], pair[1]):
             fixed[name] = pair[0]
             continue
         role = _covariance_role(pair, flats) if name == "cov" else _element_role(pair, flats)
@@ -214,11 +214,12 @@ def closed_form(
     empty = _try(form, roles, framed_fixed)
     if empty is None:
         return Refusal(RULE, f"parameters of {form.factor.name} are tied across cells that differ in another parameter")
-    pseudo: dict[str, np.ndarray] | Refusal = {}
+    pseudo: dict[str, np.ndarray] = {}
     if use_priors:
-        pseudo = _pseudo_statistics(structure, form, roles, fixed, priors, layout)
-        if isinstance(pseudo, Refusal):
-            return pseudo
+        found = _pseudo_statistics(structure, form, roles, fixed, priors, layout)
+        if isinstance(found, Refusal):
+            return found
+        pseudo = found
     why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
     return ClosedForm(
         form, plate, columns, names, layout, roles, framed_fixed, pseudo, _inside_check(structure, names), RULE, why
@@ -239,7 +240,7 @@ def _cells_of_frame(frame: Any, cells: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _out_of_frame(
     family: Any, values: dict[str, np.ndarray], frame: Any, first: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    back = {}
+    back: dict[str, np.ndarray] = {}
     for name, value in values.items():
         centre, whiten = _cells_of_frame(frame, first[name])
         back |= family.out_of_frame({name: value}, centre, whiten)
@@ -325,7 +326,10 @@ def _covariance_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role |
 
 
 def _inside_check(structure: Structure, names: tuple[str, ...]) -> Callable[[dict[str, np.ndarray]], bool]:
-    """Whether new values lie in the parameters' domain; the families' own maxima need a check only under other transforms."""
+    """Whether new values lie in the parameters' domain.
+
+    The families' own maxima need a check only under other transforms.
+    """
     safe = {None, "log", "logodds", "simplex", "cholesky-cov-packed"}
     unusual = [n for n in structure.parameters if n.name in names and getattr(n.transform, "name", None) not in safe]
     if not unusual:

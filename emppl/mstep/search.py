@@ -1,4 +1,4 @@
-"""Climbing a smooth function of unconstrained coordinates: one place for both numeric M-steps and the marginal objective."""
+"""Climbing a smooth function of unconstrained coordinates: for numeric M-steps and the marginal objective alike."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def climb(
 ) -> tuple[np.ndarray, float, int]:
     """Maximise `objective` (value, gradient [P]) over the coordinates `free` [P] (boolean), from `start` [P].
 
-    scale: size of the objective, which `tol` is relative to; logarithmic [P]: coordinates that are logs or logits, which
-    move by no more than LONGEST in a step. Returns (u, value, calls); u is the start itself where
-    nothing better was found, and the value never falls.
+    scale: size of the objective, which `tol` is relative to; logarithmic [P]: coordinates that are logs or logits,
+    which move by no more than LONGEST in a step. Returns (u, value, calls); u is the start itself where nothing better
+    was found, and the value never falls.
     """
     calls = 0
 
@@ -62,8 +62,9 @@ def climb(
 def bfgs(
     downhill: Downhill, x: np.ndarray, max_steps: int, tol: float, logarithmic: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Minimise by BFGS with backtracking (Nocedal & Wright 2006, algorithm 6.1), stopping when two steps gain less than `tol`.
+    """Minimise by BFGS with backtracking (Nocedal & Wright 2006, algorithm 6.1).
 
+    Stops when two steps gain less than `tol`.
     scipy's BFGS has no tolerance on the value: near a maximum it spends its line searches on rounding.
     """
     value, gradient = downhill(x)

@@ -21,6 +21,7 @@ class Refusal:
 class Update(Protocol):
     """New values of a block's parameters, or None where the rule finds no admissible maximum this time."""
 
-    rule: str
+    @property
+    def rule(self) -> str: ...
 
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None: ...

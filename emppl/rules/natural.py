@@ -13,6 +13,7 @@ from emppl.compiling import compile_graph
 from emppl.errors import InvalidDataError
 from emppl.rules.tables import Family, Frame, family
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout_of
+from emppl.structure.topology import Scopes
 from emppl.structure.types import Factor, Plate, Structure
 
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
@@ -27,9 +28,9 @@ class Refused(Exception):
 class NaturalForm:
     """<eta [J, F], features [C, F]> + base [C] is a factor's log density by member and configuration.
 
-    F = slots × S. Without a plate, J counts groups of rows with equal parameters and `features` holds their sums [J, F].
-    For the closed form: `params` are the op's unknown parameters [J × slots, *core] as graphs, and `cell_statistics`
-    turns expected statistics [J, F] into those of each cell.
+    F = slots × S. Without a plate, J counts groups of rows with equal parameters and `features` holds their sums
+    [J, F]. For the closed form: `params` are the op's unknown parameters [J × slots, *core] as graphs, and
+    `cell_statistics` turns expected statistics [J, F] into those of each cell.
     """
 
     factor: Factor
@@ -44,9 +45,8 @@ class NaturalForm:
     members: np.ndarray | None = field(repr=False, default=None)
     axis: int = 0
     slots: tuple[int, ...] = ()
-    known: dict[str, np.ndarray] = field(
-        repr=False, default_factory=dict
-    )  # numbers of trials, exposure: [rows, *slots]
+    # numbers of trials, exposure: [rows, *slots]; the number of categories
+    known: dict[str, np.ndarray | int] = field(repr=False, default_factory=dict)
     featurise: Callable[..., tuple[np.ndarray, np.ndarray]] | None = field(repr=False, default=None)
 
     def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ class Deriver:
         rule = self._family(factor)
         if not factor.shape:
             raise Refused("a single observation: nothing to add up")
-        unknown, known = self._split(factor, rule)
+        unknown, _ = self._split(factor, rule)
         full = self._numbers([p for _, p in unknown], {})
         rows = [
             [_rows_first(v, factor.shape, core, 0) for v, core in zip(draw, self._cores(factor, rule, unknown))]
@@ -95,9 +95,9 @@ class Deriver:
         if len(first) > MAX_GROUPS:
             raise Refused(f"its parameters take {len(first)} different values over the rows")
         layout = Layout(0, group.ravel(), factor.shape[1:])
-        restriction = Restriction(_NoScopes(), first, np.zeros((len(first), 0), dtype=int), np.zeros(0, dtype=int))
-        form = self._of_observed(factor, None, layout, restriction, groups=group.ravel(), n_groups=len(first))
-        return form
+        no_scopes = Scopes((), (), {})
+        restriction = Restriction(no_scopes, first, np.zeros((len(first), 0), dtype=int), np.zeros(0, dtype=int))
+        return self._of_observed(factor, None, layout, restriction, groups=group.ravel(), n_groups=len(first))
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Deriver:
         restriction: Restriction,
         plate: Plate | None,
     ) -> tuple[dict[str, Any], np.ndarray | None]:
-        """The unknown parameters by cell, checked by values over the whole plate; and a known exposure, if there is one."""
+        """The unknown parameters by cell, checked by values over the whole plate; and a known exposure, if any."""
         batch_ndim = len(factor.shape)
         cores = self._cores(factor, rule, unknown)
         small = {
@@ -357,28 +357,17 @@ def _features(
         y, log_jacobian = (y - frame.centre) @ frame.whiten.T, frame.log_jacobian
     elif frame is not None:
         y = ((y.reshape(len(y), -1) - frame.centre) / frame.whiten).reshape(y.shape)
-        log_jacobian = frame.log_jacobian.reshape(slots)
+        log_jacobian = np.reshape(frame.log_jacobian, slots)
     statistic = rule.statistic(y, **takes)
     log_base = rule.log_base(y, **{k: v for k, v in takes.items() if k != "size"}) + log_jacobian
     return statistic.reshape(len(y), -1), np.broadcast_to(log_base, (len(y), *slots)).reshape(len(y), -1).sum(axis=1)
-
-
-class _NoScopes:
-    """Stands for the scopes of a graph without latents."""
-
-    scope: dict = {}
-    moved: dict = {}
-
-    def length(self, variable: Any, axis: int) -> None:
-        return None
 
 
 def check_support(
     structure: Structure, factor: Factor, rule: Family, y: np.ndarray, axis: int, known: dict[str, Any]
 ) -> None:
     """Raise InvalidDataError naming the first observation that the family cannot produce. y: rows first."""
-    takes = {k: v for k, v in known.items()}
-    inside = np.asarray(rule.inside(y, **takes))
+    inside = np.asarray(rule.inside(y, **known))
     if inside.all():
         return
     place = tuple(int(i) for i in np.argwhere(~inside)[0])
@@ -387,9 +376,10 @@ def check_support(
     index.insert(axis, place[0])
     names = ", ".join(f"{node.dims[a]} {structure.coords[node.dims[a]][i]}" for a, i in enumerate(index))
     sizes = ", ".join(f"{k}={np.broadcast_to(v, inside.shape)[place]:g}" for k, v in known.items() if k != "size")
-    value = y[place]
+    where = ", ".join(map(str, index))
+    distribution = f"{rule.name}({sizes})" if sizes else rule.name
     raise InvalidDataError(
-        f"{factor.name}[{', '.join(map(str, index))}] = {value} is outside the support of {rule.name}{f'({sizes})' if sizes else ''}",
+        f"{factor.name}[{where}] = {y[place]} is outside the support of {distribution}",
         f"observed variable {factor.name!r}, {names}",
         (
             "correct the value, or mask it: np.ma.masked_invalid / np.ma.masked_equal",

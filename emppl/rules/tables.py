@@ -18,7 +18,7 @@ class Frame(NamedTuple):
 
     centre: np.ndarray
     whiten: np.ndarray  # scale of each element, or a matrix [D, D]
-    log_jacobian: np.ndarray  # log |d y' / d y|
+    log_jacobian: np.ndarray | float  # log |d y' / d y|: of each element, or one number
 
 
 class Family(NamedTuple):

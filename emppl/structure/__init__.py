@@ -29,7 +29,8 @@ def analyse(
     """What is in a pm.Model: parameters, latents, observed variables, factors, plates.
 
     latents: names of free discrete variables to integrate out besides those found; support: {name: values} bounds
-    a count without an upper end; freeze: {name: value} keeps a parameter at a value. Raises UnsupportedModelError with the names met and the ways out.
+    a count without an upper end; freeze: {name: value} keeps a parameter at a value. Raises UnsupportedModelError with
+    the names met and the ways out.
     """
     reading = Reading(model, latents, support, freeze)
     unknown = set(support or {}) - {node.name for node in reading.latents}
@@ -77,7 +78,8 @@ def _check_frozen_values(reading: Reading) -> None:
                 value = reading.frozen[factor.name]
                 rv = next(rv for rv in reading.model.free_RVs if rv.name == factor.name)
                 raise InvalidArgumentError(
-                    f"{factor.name} cannot be frozen at {value.tolist()}: its prior {distribution_text(rv)} gives that no density",
+                    f"{factor.name} cannot be frozen at {value.tolist()}: "
+                    f"its prior {distribution_text(rv)} gives that no density",
                     f"freeze={{{factor.name!r}: ...}}",
                     ("freeze it at a value in its support",),
                 )

@@ -29,7 +29,6 @@ class Coordinates:
         self.parameters = tuple(parameters)
         self.vector = pt.dvector("unconstrained")
         rvs_to_values = {node.rv: node.value for node in parameters if node.rv is not None}
-        self._u_values = []
         forward, shapes = [], []
         for node in parameters:
             inputs = self._inputs(node, rvs_to_values)
@@ -53,7 +52,8 @@ class Coordinates:
             if node.transform is None:
                 theta = u
             else:
-                # a bound may be another parameter, which PyMC lists earlier: its value stands in for the random variable
+                # a bound may be another parameter, which PyMC lists earlier: its value stands in for the random
+                # variable
                 inputs = [_replace(v, replaced) for v in self._inputs(node, rvs_to_values)]
                 theta = node.transform.backward(u, *inputs)
             replaced[node.value] = theta
@@ -79,7 +79,7 @@ class Coordinates:
         return compile_graph([self.vector], [total, gradient])
 
     def _inputs(self, node: Node, rvs_to_values: Mapping[Any, Any]) -> list[Any]:
-        inputs = [v for v in node.rv.owner.inputs]
+        inputs = list(node.rv.owner.inputs)
         graphs = [v for v in inputs if not isinstance(v.type, RandomType) and hasattr(v.type, "ndim")]
         replaced = iter(replace_rvs_by_values(graphs, rvs_to_values=dict(rvs_to_values), rvs_to_transforms={}))
         return [next(replaced) if v in graphs else v for v in inputs]
@@ -100,14 +100,20 @@ class Coordinates:
 
     @cached_property
     def transformed(self) -> np.ndarray:
-        """Which coordinates [P] are logs, logits and the like: there a large number is a border, elsewhere just a number."""
+        """Which coordinates [P] are logs, logits and the like.
+
+        There a large number is a border, elsewhere just a number.
+        """
         mask = np.zeros(self.size, dtype=bool)
         for node in self.parameters:
             mask[self.slices[node.name]] = node.transform is not None
         return mask
 
     def inside(self, u: np.ndarray, limit: float) -> np.ndarray:
-        """u with nan as zero and transformed coordinates kept within ±limit: a point that every density can be asked at."""
+        """u with nan as zero and transformed coordinates kept within ±limit.
+
+        A point that every density can be asked at.
+        """
         bounded = np.clip(np.nan_to_num(u, nan=0.0, posinf=limit, neginf=-limit), -limit, limit)
         return np.where(self.transformed, bounded, np.nan_to_num(u, nan=0.0, posinf=0.0, neginf=0.0))
 

@@ -116,7 +116,8 @@ class Reading:
         for rv in model.observed_RVs:
             if type(rv.owner.op).__name__ == "MinibatchRandomVariable":
                 raise UnsupportedModelError(
-                    f"{rv.name} is a minibatch: the likelihood that it gives is a random estimate, and EM needs the likelihood",
+                    f"{rv.name} is a minibatch: the likelihood that it gives is a random estimate, "
+                    "and EM needs the likelihood",
                     f"observed variable {rv.name!r} with total_size",
                     ("pass all the data and leave out total_size and pm.Minibatch",),
                 )
@@ -176,7 +177,8 @@ class Reading:
         """Masked entries that nothing else depends on integrate to one: they leave the model as if never collected."""
         model, leaves = self.model, []
         for rv in model.free_RVs:
-            if (rv.name.endswith("_unobserved") and model.rvs_to_transforms.get(rv) is None) or self._is_masked_part(rv):
+            untransformed = rv.name.endswith("_unobserved") and model.rvs_to_transforms.get(rv) is None
+            if untransformed or self._is_masked_part(rv):
                 others = [other for other in model.basic_RVs if other is not rv] + list(model.potentials)
                 if not any(rv in set(ancestors([other])) for other in others):
                     leaves.append(rv.name)
@@ -252,7 +254,7 @@ class Reading:
             return np.arange(2)
         if isinstance(op, ptr.CategoricalRV):
             (p,) = op.dist_params(base.owner)
-            return np.arange(p.type.shape[-1] or self._numbers([p.shape[-1]])[0])
+            return np.arange(p.type.shape[-1] or int(self._numbers([p.shape[-1]])[0]))
         if isinstance(op, ptr.BinomialRV | ptr.BetaBinomialRV):
             n = op.dist_params(base.owner)[0]
             return np.arange(int(np.max(self._number_or_refuse(rv, n, "number of trials"))) + 1)
@@ -297,8 +299,7 @@ class Reading:
             op, params = _distribution_of(rv)
             raw.append((rv.name, terms[value], op, params, value))
         graphs = [entry[1] for entry in raw]
-        params = [p for entry in raw for p in entry[3]]
-        replaced = iter(self._by_values([*params]))
+        replaced = iter(self._by_values([p for entry in raw for p in entry[3]]))
         raw = [(name, g, op, tuple(next(replaced) for _ in ps), v) for (name, _, op, ps, v), g in zip(raw, graphs)]
         for rv in mixtures:
             raw.extend(self._explicit_mixture(rv, observed_values[rv]))
@@ -341,7 +342,7 @@ class Reading:
         return replace_rvs_by_values(graphs, rvs_to_values=self._rvs_to_values, rvs_to_transforms={})
 
     def _explicit_mixture(self, rv: Any, value: Any) -> list[tuple[str, Any, Any, tuple[Any, ...], Any]]:
-        """pm.Mixture and its kin, spelled out: a component drawn for each element, then the element given its component."""
+        """pm.Mixture and its kin, spelled out: a component drawn for each element, then the element given it."""
         inputs = [p for p in rv.owner.inputs if not isinstance(p.type, RandomType)]
         weights, components = inputs[0], inputs[1:]
         batch_ndim = rv.ndim - components[0].owner.op.ndim_supp

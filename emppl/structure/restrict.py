@@ -61,7 +61,8 @@ def layout_of(factor: Factor, plate: Plate, total: int) -> Layout:
 class Restriction:
     """Restriction of graphs along one axis to pairs p: row `rows[p]`, its member in configuration `configurations[p]`.
 
-    rows [P]: index along the axis; configurations [P, slots]; slot_of [all latent elements]: the slot of each in its member.
+    rows [P]: index along the axis; configurations [P, slots]; slot_of [all latent elements]: the slot of each in its
+    member.
     """
 
     def __init__(self, scopes: Scopes, rows: np.ndarray, configurations: np.ndarray, slot_of: np.ndarray) -> None:

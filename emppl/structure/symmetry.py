@@ -117,7 +117,10 @@ def _same_latent_elsewhere(structure: Structure, node: Node, plate_index: int) -
 
 
 def _influence(plan: Any) -> list[np.ndarray]:
-    """For each plate [P, J]: does element e of theta change the log joint of configuration j? Last entry: direct terms [P, 1]."""
+    """For each plate [P, J]: does element e of theta change the log joint of configuration j?
+
+    Last entry: direct terms [P, 1].
+    """
     structure = plan.structure
     coordinates = structure.coordinates
     theta = coordinates.constrain(np.random.default_rng(3).normal(scale=0.5, size=coordinates.size))
@@ -255,7 +258,8 @@ def _check(
             )
             prior[i, j] = prior[j, i] = all(_same(log_prior(a), log_prior(b)) for a, b in zip(points, swapped))
     both = likelihood & prior & (not ordered)
-    groups, seen = [], set()
+    groups: list[tuple[int, ...]] = []
+    seen: set[int] = set()
     for k in range(size):
         if k not in seen:
             group = tuple(int(i) for i in np.flatnonzero(both[k]))

@@ -30,7 +30,10 @@ MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag)
 
 
 class Scopes:
-    """Scopes of every variable of some graphs; `moved[v]` holds the latent element of each element of v where v merely moves them."""
+    """Scopes of every variable of some graphs.
+
+    `moved[v]` holds the latent element of each element of v where v merely moves them.
+    """
 
     def __init__(self, graphs: Sequence[Any], latents: Sequence[Node], point: dict[Any, np.ndarray]) -> None:
         self.offsets, total = {}, 0
@@ -94,11 +97,8 @@ class Scopes:
                 self.scope[output] = self._everything(node, int(np.prod(self.shape(output), dtype=int)))
             return
         self.scope[out] = scope
-        if (isinstance(op, MOVES) and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:])) or (
-            isinstance(op, AdvancedSubtensor)
-            and node.inputs[0] in self.moved
-            and not any(v in self.scope for v in node.inputs[1:])
-        ):
+        moves = isinstance(op, (*MOVES, AdvancedSubtensor))
+        if moves and node.inputs[0] in self.moved and not any(v in self.scope for v in node.inputs[1:]):
             self.moved[out] = self._perform(node, self.moved[node.inputs[0]])
         elif isinstance(op, Elemwise) and type(op.scalar_op).__name__ == "Cast" and node.inputs[0] in self.moved:
             self.moved[out] = self.moved[node.inputs[0]]
@@ -276,8 +276,8 @@ def plates_of(latents: Sequence[Node], factors: Sequence[Factor]) -> tuple[Plate
     order = np.lexsort((np.arange(total), label))
     starts = np.flatnonzero(np.r_[True, np.diff(label[order]) > 0])
     groups: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for members in np.split(order, starts[1:]):
-        groups.setdefault(tuple(int(i) for i in owner[members]), []).append(members)
+    for elements in np.split(order, starts[1:]):
+        groups.setdefault(tuple(int(i) for i in owner[elements]), []).append(elements)
     plates = []
     for make_up, members in groups.items():
         supports = [latents[i].support for i in make_up]

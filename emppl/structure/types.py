@@ -29,6 +29,11 @@ class Node:
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=int))
 
+    @property
+    def n_values(self) -> int:
+        """How many values a latent can take."""
+        return len(self.support)
+
 
 @dataclass(frozen=True, eq=False)
 class Factor:

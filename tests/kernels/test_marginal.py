@@ -1,101 +1,42 @@
-"""The Op of the marginal log-likelihood: numpy, numba and a graph that PyTensor differentiates itself agree."""
+"""The loop that numba compiles equals its numpy twin, on the same inputs."""
 
 import numpy as np
-import pytensor
-import pytensor.tensor as pt
 import pytest
-from oracles import INTERPRETED
-from pytensor.compile.mode import Mode
+from hypothesis import given
+from hypothesis.strategies import integers
 
-from emppl.estep.marginal import MarginalLogLikelihood, marginal_log_likelihood, register
-
-RNG = np.random.default_rng(11)
-N, F, K = 40, 3, 4
-FEATURES, BASE = RNG.normal(size=(N, F)), RNG.normal(size=N)
-WEIGHTS = np.r_[np.zeros(3), RNG.uniform(0.1, 2.0, N - 3)]
-POINTS = RNG.normal(size=(3, 2 * K * F))
-
-
-def eta_of(u):
-    """A small graph eta(u), as a model has one: the chain rule must go through it."""
-    return pt.tanh(u[: K * F].reshape((K, F))) + u[K * F :].reshape((K, F)) ** 2
-
-
-def by_the_op(u):
-    value, _ = marginal_log_likelihood(eta_of(u), FEATURES, BASE, WEIGHTS)
-    return value
-
-
-def by_autodiff(u):
-    log_joint = pt.constant(FEATURES) @ eta_of(u).T + BASE[:, None]
-    return (WEIGHTS * pt.logsumexp(log_joint, axis=1)).sum()
-
-
-def compiled(build, mode):
-    u = pt.dvector("u")
-    value = build(u)
-    return pytensor.function([u], [value, pytensor.grad(value, u)], mode=mode)
+from emppl.kernels.marginal import marginal_loop
+from emppl.kernels.mixture import mixture
 
 
 @pytest.fixture(scope="module")
-def reference():
-    function = compiled(by_autodiff, INTERPRETED)
-    return [function(u) for u in POINTS]
+def loop():
+    return marginal_loop()
 
 
-@pytest.fixture(scope="module")
-def numba():
-    register()
-    return Mode(linker="numba", optimizer="fast_compile")
+def check(loop, features, eta, base, weights):
+    value, statistics = loop(eta, features, base, weights)
+    twin = mixture(features, eta, base, weights=weights)
+    np.testing.assert_allclose(float(value), twin.log_likelihood, rtol=1e-12, atol=1e-12)
+    if np.isfinite(twin.log_likelihood):
+        np.testing.assert_allclose(statistics, twin.statistics, rtol=1e-10, atol=1e-11)
 
 
-def test_perform_equals_autodiff(reference):
-    function = compiled(by_the_op, INTERPRETED)
-    for u, (value, slope) in zip(POINTS, reference):
-        found, by_fisher = function(u)
-        np.testing.assert_allclose(found, value, rtol=1e-12)
-        np.testing.assert_allclose(by_fisher, slope, rtol=1e-8, atol=1e-10)
+@given(seed=integers(0, 2**32 - 1), n=integers(1, 40), k=integers(1, 5), f=integers(1, 4))
+def test_equals_the_numpy_kernel(loop, seed, n, k, f):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(size=n) * rng.integers(0, 2, n)
+    check(loop, rng.normal(size=(n, f)), 5.0 * rng.normal(size=(k, f)), rng.normal(size=n), weights)
 
 
-def test_numba_equals_autodiff(reference, numba):
-    function = compiled(by_the_op, numba)
-    for u, (value, slope) in zip(POINTS, reference):
-        found, by_fisher = function(u)
-        np.testing.assert_allclose(found, value, rtol=1e-12)
-        np.testing.assert_allclose(by_fisher, slope, rtol=1e-8, atol=1e-10)
+def test_logs_of_zero(loop):
+    counts = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
+    with np.errstate(divide="ignore"):
+        eta = np.log(np.array([[0.5, 0.5], [1.0, 0.0]]))
+    check(loop, counts, eta, np.zeros(3), np.ones(3))
+    check(loop, counts, eta[1:], np.zeros(3), np.ones(3))  # nothing explains the second and the third row
+    check(loop, counts, eta[1:], np.zeros(3), np.array([1.0, 0.0, 0.0]))  # which does no harm if they do not count
 
 
-def test_both_outputs_of_both_versions(numba):
-    """The statistics too, at a log of zero, and -inf where nothing explains a member."""
-    eta = pt.dmatrix("eta")
-    outputs = marginal_log_likelihood(eta, FEATURES, BASE, WEIGHTS)
-    slow, fast = (pytensor.function([eta], outputs, mode=mode) for mode in (INTERPRETED, numba))
-    values = RNG.normal(size=(K, F))
-    impossible = np.full((K, F), -np.inf)
-    for case in (values, np.where(np.arange(K)[:, None] == 1, -np.inf, values)):
-        for one, two in zip(slow(case), fast(case)):
-            np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
-    assert slow(impossible)[0] == fast(impossible)[0] == -np.inf
-
-
-def test_the_gradient_goes_to_eta_alone():
-    op = MarginalLogLikelihood()
-    assert op == marginal_log_likelihood and hash(op) == hash(
-        marginal_log_likelihood
-    )  # one compiled function serves all
-    eta, features = pt.dmatrix("eta"), pt.dmatrix("features")
-    value, statistics = op(eta, features, BASE, WEIGHTS)
-    slope = pytensor.grad(3.0 * value, eta)
-    function = pytensor.function([eta, features], [slope, statistics], mode=INTERPRETED)
-    point = RNG.normal(size=(K, F))
-    by_fisher, expected = function(point, FEATURES)
-    np.testing.assert_allclose(by_fisher, 3.0 * expected)
-    with pytest.raises(pytensor.gradient.DisconnectedInputError):
-        pytensor.grad(value, features)
-
-
-def test_shapes_are_known_without_running():
-    eta = pt.dmatrix("eta")
-    _, statistics = marginal_log_likelihood(eta, FEATURES, BASE, WEIGHTS)
-    function = pytensor.function([eta], statistics.shape, mode=INTERPRETED)
-    assert tuple(int(n) for n in function(np.zeros((K, F)))) == (K, F)
+def test_large_densities(loop):
+    check(loop, np.ones((2, 1)), np.array([[1e5], [1e5 + 1.0]]), np.zeros(2), np.ones(2))

@@ -1,0 +1,134 @@
+"""The certificate holds for what is right, and shouts when something is broken on purpose."""
+
+from dataclasses import replace
+
+import numpy as np
+import pymc as pm
+import pytest
+import small_models
+
+import emppl
+from emppl.ascent import certificate
+from emppl.inference.information import observed_information
+from emppl.planner import Plan
+
+NAMES = ("coins", "two_binary_latents", "gaussian_full", "implicit_normals", "zero_inflated", "change_point", "lines",
+         "two_plates", "potential_on_latent", "missing_values", "ordered_means", "pairs", "unequal_trials")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_derived_log_joint_is_that_of_pymc(name):
+    plan = small_models.plan(name)
+    for theta in small_models.points(plan, count=2):
+        point = certificate.log_joint_agrees(plan, theta)
+        assert point.holds and point.value < 1e-10, point.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fisher_gradient_is_that_of_the_graph(name):
+    plan = small_models.plan(name)
+    u = plan.structure.coordinates.unconstrain(small_models.points(plan, count=1)[0])
+    point = certificate.gradient_agrees(plan, u)
+    assert point.holds and point.value < 1e-9, point.text
+
+
+def broken(plan: Plan, which: str) -> Plan:
+    """The plan with one array of its E-step spoiled, as a wrong rule would."""
+    plate = plan.engine.plates[0]
+    if which == "base":
+        plate = replace(plate, base=plate.base + np.linspace(0.0, 0.1, len(plate.base)))
+    else:
+        features = plate.features.copy()
+        features[0] += 0.5
+        plate = replace(plate, features=features)
+    return replace(plan, engine=replace(plan.engine, plates=(plate, *plan.engine.plates[1:])))
+
+
+@pytest.mark.parametrize("which", ["base", "features"])
+def test_a_wrong_e_step_is_found(which):
+    plan = small_models.plan("coins")
+    theta = small_models.points(plan, count=1)[0]
+    assert not certificate.log_joint_agrees(broken(plan, which), theta).holds
+    if which == "features":
+        u = plan.structure.coordinates.unconstrain(theta)
+        assert not certificate.gradient_agrees(broken(plan, which), u).holds
+
+
+def test_a_member_lost_is_found():
+    """Two members mistaken for one another: the structure itself is wrong."""
+    plan = small_models.plan("coins")
+    plate = plan.structure.plates[0]
+    swapped = replace(plate, members=plate.members[::-1])
+    wrong = replace(plan, structure=replace(plan.structure, plates=(swapped,)))
+    assert not certificate.log_joint_agrees(wrong, small_models.points(plan, count=1)[0]).holds
+
+
+def test_a_fit_with_a_broken_rule_does_not_pass():
+    fit = emppl.fit(broken(small_models.plan("coins"), "base"), starts=2, seed=0)
+    assert not fit.certificate.holds
+    assert "FAIL" in str(fit.certificate) and "log joint" in str(fit.certificate)
+
+
+def test_frozen_parameters_weights_and_labels_are_certified():
+    case = small_models.model("coins")
+    fit = emppl.fit(
+        case.model, freeze={"weights": [0.5, 0.5]}, labels={"z": [0, -1, -1, 1, -1, -1]}, starts=2, seed=0,
+        obs_weights=np.arange(1.0, 7.0),
+    )  # fmt: skip
+    points = {point.name: point for point in fit.certificate.points}
+    assert points["log joint"].holds and points["gradient"].holds
+
+
+def test_integer_literals_are_allowed_their_rounding():
+    """pm.Normal("mu", 0, 10): PyMC makes float32 constants of these."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 10, shape=2)
+        z = pm.Categorical("z", p=[0.4, 0.6], shape=4)
+        pm.Normal("y", mu[z], 1, observed=np.array([-1.0, 0.1, 2.0, 3.0]))
+    assert emppl.fit(model, starts=2, seed=0).certificate.points[0].holds
+
+
+def test_a_support_with_minus_one():
+    """−1 is a value here, not an unknown label."""
+    plan = small_models.plan("signed_latent")
+    assert certificate.log_joint_agrees(plan, small_models.points(plan, count=1)[0]).holds
+
+
+# -- the maximum -------------------------------------------------------------------------------------------------------
+
+
+def maximum(plan: Plan, theta) -> certificate.Point:
+    return certificate.is_maximum(plan, observed_information(plan, plan.structure.coordinates.unconstrain(theta)), 1e-6)
+
+
+def test_what_is_left_is_said():
+    plan = emppl.plan(small_models.model("coins").model)
+    point = maximum(plan, small_models.points(plan, count=1)[0])
+    assert not point.holds
+
+
+def test_directions_that_the_data_do_not_tell_apart():
+    with pm.Model() as model:
+        a, b = pm.Normal("a", 0.0, 1.0), pm.Normal("b", 0.0, 1.0)
+        z = pm.Bernoulli("z", np.float64(0.5), shape=4)
+        pm.Normal("y", a + b + 5.0 * z, np.float64(1.0), observed=np.array([0.1, 5.3, 4.8, -0.2]))
+    fit = emppl.fit(model, estimate="ml", starts=2, seed=0)
+    point = {p.name: p for p in fit.certificate.points}["maximum"]
+    assert not point.holds and "do not tell apart" in point.text and "a" in point.text and "b" in point.text
+
+
+def test_a_border_is_named():
+    """A coin that never shows heads: its bias is 0, where no curvature is."""
+    with pm.Model() as model:
+        bias = pm.Beta("bias", np.float64(1.0), np.float64(1.0), shape=2)
+        z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=4)
+        pm.Binomial("heads", n=np.int64(10), p=bias[z], observed=np.array([0, 0, 9, 8]))
+    fit = emppl.fit(model, starts=3, seed=0)
+    point = {p.name: p for p in fit.certificate.points}["maximum"]
+    assert "on the border: bias" in point.text
+    assert np.isnan(fit.standard_errors()["bias"].values[fit.theta["bias"].values < 1e-6]).all()
+
+
+def test_the_count_of_starts():
+    assert not certificate.starts_agree(1, 10, 2).holds and "raise `starts`" in certificate.starts_agree(1, 10, 2).text
+    assert certificate.starts_agree(4, 10, 0).holds and certificate.starts_agree(1, 1, 0).holds

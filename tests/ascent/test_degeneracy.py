@@ -1,0 +1,101 @@
+"""Data on which the likelihood has no maximum, or a meaningless one: recognised, named, and not averaged away."""
+
+import numpy as np
+import pymc as pm
+import pytest
+
+import emppl
+from emppl import Status
+
+RNG = np.random.default_rng(5)
+
+
+def mixture(y, k: int = 2) -> pm.Model:
+    """Normals with sds of their own; the priors are dropped below."""
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(k))
+        mu = pm.Normal("mu", y.mean(), np.float64(5.0), shape=k)
+        sd = pm.HalfNormal("sd", np.float64(5.0), shape=k)
+        z = pm.Categorical("z", p=w, shape=len(y))
+        pm.Normal("y", mu[z], sd[z], observed=y)
+    return model
+
+
+def test_a_component_on_equal_rows():
+    """Twelve equal values among thirty: the likelihood has no bound, and the fit says so whichever start wins."""
+    y = np.r_[np.full(12, 2.5), RNG.normal(size=18) * 3.0]
+    fit = emppl.fit(mixture(y), estimate="ml", seed=0)
+    assert fit.status is Status.DEGENERATE
+    text = " ".join([fit.status.value, *fit.certificate.notes])
+    assert "12" in text and "prior" in text
+    assert np.isfinite(fit.log_likelihood)
+
+
+def test_a_collapsed_start_is_kept_with_its_reason():
+    y = np.r_[np.full(12, 2.5), RNG.normal(size=18) * 3.0]
+    fit = emppl.fit(mixture(y), estimate="ml", seed=0)
+    fallen = fit.starts[fit.starts["status"] == "DEGENERATE"]
+    assert len(fallen) and len(fit.starts) == 10
+    assert fallen["reason"].str.contains("of y").all() and fallen["reason"].str.contains("component z = ").all()
+    assert fallen["reason"].str.contains("iteration").any()
+
+
+def test_a_start_put_on_two_rows_is_no_mode():
+    """A component on two close values is a maximum without meaning."""
+    y = np.r_[0.0, 1e-4, RNG.normal(size=40) + 3.0]
+    start = {"w": [0.05, 0.95], "mu": [5e-5, 3.0], "sd": [5e-5, 1.0]}
+    fit = emppl.fit(mixture(y), estimate="ml", start=start, starts=0)
+    assert fit.status in (Status.SPURIOUS, Status.DEGENERATE)
+    fit = emppl.fit(mixture(y), estimate="ml", start=start, starts=6, seed=0)
+    assert fit.status is Status.CONVERGED and fit.starts["status"][0] in ("SPURIOUS", "DEGENERATE")
+    assert any("set aside" in note for note in fit.certificate.notes)
+
+
+def test_a_prior_that_vanishes_at_zero_cures_it():
+    y = np.r_[np.full(12, 2.5), RNG.normal(size=18) * 3.0]
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(5.0), shape=2)
+        sd = pm.InverseGamma("sd", np.float64(2.0), np.float64(1.0), shape=2)
+        z = pm.Categorical("z", p=w, shape=len(y))
+        pm.Normal("y", mu[z], sd[z], observed=y)
+    fit = emppl.fit(model, seed=0)
+    assert fit.status is Status.CONVERGED and fit.theta["sd"].values.min() > 0.01
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_an_offset_is_no_collapse(offset):
+    """Spreads are measured against that of the data, wherever they lie."""
+    y = np.r_[RNG.normal(size=25), RNG.normal(size=25) + 6.0]
+    fit = emppl.fit(mixture(y + offset), estimate="ml", seed=0, starts=5)
+    assert fit.status is Status.CONVERGED
+    near = emppl.fit(mixture(y), estimate="ml", seed=0, starts=5)
+    assert fit.log_likelihood == pytest.approx(near.log_likelihood, abs=1e-5)
+    np.testing.assert_allclose(np.sort(fit.theta["mu"]) - offset, np.sort(near.theta["mu"]), atol=1e-5)
+
+
+def test_an_unused_component_is_noted():
+    """Three components for two kinds of coin: a weight may end at 0, and is said to."""
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(3))
+        bias = pm.Beta("bias", np.float64(1.0), np.float64(1.0), shape=3)
+        z = pm.Categorical("z", p=w, shape=20)
+        pm.Binomial("heads", n=np.int64(50), p=bias[z], observed=np.r_[np.full(10, 10), np.full(10, 40)])
+    fit = emppl.fit(model, seed=0)
+    assert np.isfinite(fit.log_posterior)
+    point = {p.name: p for p in fit.certificate.points}["maximum"]
+    assert not point.holds or "border" in point.text  # not a single maximum: the third coin is free
+
+
+def test_a_funnel_is_not_called_converged():
+    """The joint mode of a hierarchical spread lies at zero, where the density has no bound."""
+    with pm.Model() as model:
+        centre = pm.Normal("centre", np.float64(0.0), np.float64(5.0))
+        spread = pm.HalfNormal("spread", np.float64(2.0))
+        mu = pm.Normal("mu", centre, spread, shape=3)
+        z = pm.Categorical("z", p=np.ones(3) / 3, shape=12)
+        pm.Normal("y", mu[z], np.float64(1.0), observed=RNG.normal(size=12))
+    fit = emppl.fit(model, seed=0, starts=3)
+    assert fit.status is not Status.CONVERGED
+    said = " ".join([*fit.starts["reason"], *fit.certificate.notes, *(p.text for p in fit.certificate.points)])
+    assert "spread" in said

@@ -1,0 +1,294 @@
+"""Many starts, one fit: reproducible, honest about every start, and interrupted without loss."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytest
+import small_models
+
+import emppl
+from emppl import Status
+from emppl.errors import InvalidArgumentError, NoStartError
+from emppl.models import coins, gaussian_mixture
+from emppl.planner import Plan
+
+DATA = Path(__file__).parents[1] / "data"
+IRIS = pd.read_csv(DATA / "kmeans_hard_em" / "data.csv")
+KMEANS = json.loads((DATA / "kmeans_hard_em" / "reference.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return emppl.plan(coins.build(weights="free"))
+
+
+def same(one: emppl.Fit, two: emppl.Fit) -> None:
+    pd.testing.assert_frame_equal(one.starts, two.starts)
+    assert one.log_posterior == two.log_posterior
+    for name in one.theta:
+        np.testing.assert_array_equal(one.theta[name], two.theta[name])
+
+
+def test_seeds_are_reproducible(plan):
+    same(emppl.fit(plan, starts=4, seed=7), emppl.fit(plan, starts=4, seed=7))
+    one, two = (emppl.fit(plan, starts=2, seed=seed).starts["log_posterior"] for seed in (7, 8))
+    assert not np.array_equal(one, two)
+
+
+def test_workers_change_nothing(plan):
+    same(emppl.fit(plan, starts=4, seed=3, workers=2), emppl.fit(plan, starts=4, seed=3))
+
+
+def test_more_starts_keep_the_first(plan):
+    few, many = (emppl.fit(plan, starts=n, seed=3).starts for n in (3, 6))
+    np.testing.assert_allclose(many["log_posterior"][:3], few["log_posterior"], atol=1e-6)
+    assert list(many["kind"][:3]) == list(few["kind"])
+
+
+def test_the_table_of_starts(plan):
+    fit = emppl.fit(plan, start={"bias": [0.6, 0.5]}, starts=5, seed=0)
+    assert list(fit.starts.columns) == [
+        "start",
+        "kind",
+        "status",
+        "reason",
+        "log_posterior",
+        "n_iter",
+        "n_passes",
+        "mode",
+    ]
+    assert list(fit.starts["start"]) == list(range(6)) and fit.starts["kind"][0] == "given"
+    assert set(fit.starts["status"]) <= {status.name for status in Status}
+    assert fit.starts["log_posterior"].max() == fit.log_posterior
+    assert len(fit.traces) == 6
+    for path, row in zip(fit.traces, fit.starts.itertuples()):
+        assert path[-1] == row.log_posterior
+    (best,) = fit.starts["mode"][fit.starts["log_posterior"] == fit.log_posterior].unique()
+    assert best == 0
+
+
+def test_swapped_labels_are_one_mode(plan):
+    """The coins may come out in either order: modes that are equal up to a relabelling are counted once."""
+    fit = emppl.fit(plan, starts=10, seed=0)
+    converged = fit.starts[fit.starts["status"] == "CONVERGED"]
+    assert converged["mode"].nunique() == 1
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_a_start_that_converged_has_no_more_to_gain_than_tol(plan, tol):
+    """Also those that did not win: else near misses pass for modes of their own."""
+    fit = emppl.fit(plan, starts=10, seed=0, tol=tol)
+    gaps = fit.log_posterior - fit.starts["log_posterior"][fit.starts["status"] == "CONVERGED"]
+    assert gaps.max() < 2 * tol
+
+
+def test_a_given_start_is_used_exactly(plan):
+    start = {"bias": np.array([0.61, 0.52]), "weights": np.array([0.4, 0.6])}
+    fit = emppl.fit(plan, start=start, starts=0, accelerate=None, max_iter=1)
+    for name, value in start.items():
+        np.testing.assert_array_equal(fit.trace[name][0], value)
+    assert fit.trace["log_posterior"][0] == plan.log_posterior(start)
+
+
+def test_several_given_starts_and_a_fit(plan):
+    first = emppl.fit(plan, starts=2, seed=0)
+    again = emppl.fit(plan, start=[first, {"bias": [0.3, 0.2]}], starts=0)
+    assert list(again.starts["kind"]) == ["given", "given"]
+    assert again.log_posterior >= first.log_posterior - 1e-9
+    resumed = emppl.fit(plan, start=first, starts=0)
+    assert resumed.starts["n_iter"][0] <= 5
+
+
+def test_what_is_not_given_comes_from_the_prior(plan):
+    fit = emppl.fit(plan, start={"bias": [0.6, 0.5]}, starts=0, accelerate=None, max_iter=0)
+    np.testing.assert_allclose(fit.theta["weights"], [0.5, 0.5])
+
+
+def test_no_start_at_all(plan):
+    with pytest.raises(InvalidArgumentError, match="nothing to start from"):
+        emppl.fit(plan, starts=0)
+
+
+def test_options_of_the_plan_are_kept_and_may_be_changed(plan):
+    fixed = emppl.plan(coins.build(weights="free"), freeze={"weights": [0.5, 0.5]}, estimate="ml")
+    fit = emppl.fit(fixed, starts=2, seed=0, labels={"coin_of_set": [1, -1, -1, -1, -1]})
+    assert "weights" not in fit.plan.structure.parameter_names and fit.plan.estimate == "ml"
+    np.testing.assert_array_equal(fit.responsibilities()["coin_of_set"][0], [0.0, 1.0])
+
+
+# -- weights, labels, hard assignments ---------------------------------------------------------------------------------
+
+
+def test_weights_of_two_are_rows_given_twice():
+    data = pd.read_csv(DATA / "coin_do_batzoglou" / "data.csv")[["heads", "tosses"]]
+    twice = pd.concat([data, data])
+    weighted = emppl.fit(coins.build(data), starts=3, seed=0, obs_weights=np.full(5, 2.0))
+    named = emppl.fit(coins.build(data), starts=3, seed=0, obs_weights={"heads": np.full(5, 2.0)})
+    repeated = emppl.fit(coins.build(twice), starts=3, seed=0)
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-7)
+    assert named.log_likelihood == weighted.log_likelihood
+    np.testing.assert_allclose(np.sort(weighted.theta["bias"]), np.sort(repeated.theta["bias"]), atol=1e-4)
+    errors = [np.sort(fit.standard_errors()["bias"]) for fit in (weighted, repeated)]
+    np.testing.assert_allclose(*errors, rtol=1e-3)
+    assert weighted.certificate.holds
+
+
+def test_all_labels_known_is_complete_data():
+    labels = np.array([1, 0, 0, 1, 0])
+    fit = emppl.fit(coins.build(), starts=2, seed=0, labels={"coin_of_set": labels})
+    np.testing.assert_allclose(fit.theta["bias"], [0.8, 0.45], rtol=1e-9)
+    np.testing.assert_array_equal(fit.assign()["coin_of_set"], labels)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_hard_em_is_k_means(k):
+    """Equal weights, one spherical covariance: the least sum of squares, and sigma² = W / (4 n)."""
+    case = KMEANS["fits"][f"K{k}"]
+    model = gaussian_mixture.build(IRIS, k=k, covariance="tied_spherical", weights="equal")
+    fit = emppl.fit(model, method="hard", estimate="ml", seed=0)
+    y = IRIS[[c for c in IRIS.columns if c != "species"]].to_numpy()
+    centres, label = fit.theta["mu"].values, fit.assign()["component_of_row"].values
+    assert ((y - centres[label]) ** 2).sum() == pytest.approx(case["inertia"], abs=1e-8)
+    assert float(fit.theta["sd"]) ** 2 == pytest.approx(case["sigma2"], rel=1e-9)
+    assert fit.log_likelihood == pytest.approx(case["classification_loglik"], abs=1e-6)
+    assert sorted(np.bincount(label)) == sorted(case["sizes"])
+    assert fit.status is Status.CONVERGED
+
+
+# -- interruption ------------------------------------------------------------------------------------------------------
+
+
+def interrupt_at(monkeypatch, number: int) -> None:
+    """Ctrl-C in the middle of the E-step with that number; later ones run as usual."""
+    original, count = Plan.e_step, {"calls": 0}
+
+    def e_step(self, *args, **kwargs):
+        count["calls"] += 1
+        if count["calls"] == number:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Plan, "e_step", e_step)
+
+
+@pytest.mark.parametrize("number", [3, 8, 25, 60])
+def test_an_interrupted_fit_returns_what_it_has(plan, monkeypatch, number):
+    """Wherever Ctrl-C falls, in a short run, a start or between: no more starts, the best so far, and a mark on it."""
+    interrupt_at(monkeypatch, number)
+    fit = emppl.fit(plan, starts=10, seed=0)
+    assert fit.status is Status.INTERRUPTED and "resume" in fit.status.value
+    assert len(fit.starts) < 10
+    assert np.isfinite(fit.log_posterior) and fit.log_posterior == plan.log_posterior(fit.point)
+
+
+def test_a_single_start_interrupted_keeps_its_path(plan, monkeypatch):
+    interrupt_at(monkeypatch, 5)
+    fit = emppl.fit(plan, start={"bias": [0.6, 0.5]}, starts=0, accelerate=None)
+    assert fit.status is Status.INTERRUPTED
+    assert fit.trace.sizes["iteration"] == 4
+    monkeypatch.undo()
+    resumed = emppl.fit(plan, start=fit, starts=0)
+    assert resumed.status is Status.CONVERGED
+
+
+def test_ctrl_c_between_two_starts(plan):
+    """A callback is where most of the time between starts is spent."""
+    seen = []
+
+    def progress(event):
+        seen.append(event)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    fit = emppl.fit(plan, starts=6, seed=0, progress=progress)
+    assert fit.status is Status.INTERRUPTED and len(fit.starts) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_is_told(plan, workers):
+    seen = []
+    fit = emppl.fit(plan, starts=3, seed=0, progress=seen.append, workers=workers)
+    assert [event["start"] for event in seen] == [1, 2, 3] and seen[0]["of"] == 3
+    assert max(event["best"] for event in seen) == pytest.approx(fit.log_posterior, abs=1e-4)
+
+
+# -- nothing hidden, nothing to start from -----------------------------------------------------------------------------
+
+
+def test_a_model_without_latents_is_plain_map():
+    with pm.Model() as model:
+        p = pm.Beta("p", np.float64(3.0), np.float64(2.0))
+        pm.Binomial("heads", n=np.int64(10), p=p, observed=np.array([7, 8]))
+    plan = emppl.plan(model)
+    assert "no latent variable" in str(plan) and plan.estep.startswith("none")
+    fit = emppl.fit(plan, seed=0)
+    assert float(fit.theta["p"]) == pytest.approx((15 + 2) / (20 + 3), rel=1e-9)
+    assert fit.status is Status.CONVERGED and fit.certificate.holds
+    assert len(fit.responsibilities()) == 0
+
+
+def test_a_regression_without_latents():
+    """No closed form, no latent: the mode of ridge regression."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2))
+    y = x @ [1.0, -2.0] + rng.normal(size=30)
+    with pm.Model() as model:
+        b = pm.Normal("b", np.float64(0.0), np.float64(2.0), shape=2)
+        pm.Normal("y", x @ b, np.float64(1.0), observed=y)
+    fit = emppl.fit(model, seed=0, starts=2)
+    np.testing.assert_allclose(fit.theta["b"], np.linalg.solve(x.T @ x + np.eye(2) / 4, x.T @ y), rtol=1e-6)
+    assert fit.certificate.holds
+
+
+def test_flat_priors():
+    """They cannot be drawn from, and need not be."""
+    y = np.array([-3.1, -2.9, -3.3, 2.7, 3.0, 3.2, 2.6])
+    with pm.Model() as model:
+        mu, sd = pm.Flat("mu", shape=2), pm.HalfFlat("sd")
+        z = pm.Bernoulli("z", np.float64(0.5), shape=7)
+        pm.Normal("y", mu[z], sd, observed=y)
+    fit = emppl.fit(model, seed=0)
+    assert fit.status is Status.CONVERGED
+    np.testing.assert_allclose(np.sort(fit.theta["mu"]), [y[:3].mean(), y[3:].mean()], atol=1e-3)
+
+
+def test_nothing_left_to_estimate():
+    fit = emppl.fit(coins.build(), freeze={"bias": [0.8, 0.5]})
+    assert fit.log_likelihood == pytest.approx(small_fit_value([0.8, 0.5]), abs=1e-10)
+    assert fit.responsibilities()["coin_of_set"].shape == (5, 2)
+
+
+def small_fit_value(bias) -> float:
+    return emppl.plan(coins.build()).log_likelihood({"bias": np.array(bias)})
+
+
+def test_no_start_with_a_density():
+    """Data that the model gives density zero from everywhere."""
+    with pm.Model() as model:
+        m = pm.Uniform("m", np.float64(0.0), np.float64(1.0))
+        z = pm.Bernoulli("z", np.float64(0.5), shape=2)
+        pm.Uniform("y", m + z, m + z + np.float64(1.0), observed=np.array([0.5, 40.0]))
+    with pytest.raises(NoStartError) as caught:
+        emppl.fit(model, seed=0)
+    assert "no start of 10" in caught.value.what and caught.value.remedies
+
+
+def test_every_small_model_is_fitted():
+    """Whatever the structure, a short fit ends with a finite objective and a derived log joint that is PyMC's."""
+    for name in (
+        "several_observed",
+        "long_form",
+        "vector_of_latents",
+        "change_point",
+        "signed_latent",
+        "two_plates",
+        "pairs",
+    ):
+        case = small_models.model(name)
+        fit = emppl.fit(emppl.plan(case.model, **case.options), starts=2, seed=0)
+        points = {point.name: point for point in fit.certificate.points}
+        assert np.isfinite(fit.log_posterior), name
+        assert points["log joint"].holds and points["gradient"].holds and points["ascent"].holds, name
