@@ -485,7 +485,8 @@ def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[
     if not labels:
         return masks
     total = sum(node.size for node in structure.latents)
-    known = np.full(total, -1, dtype="int64")
+    unknown_value = np.iinfo("int64").min
+    known = np.full(total, unknown_value, dtype="int64")
     names = [node.name for node in structure.latents]
     for name, values in labels.items():
         if name not in names:
@@ -506,7 +507,14 @@ def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[
                     ("pandas.factorize turns words into integers", "mask or set to −1 what is unknown"),
                 )  # fmt: skip
             array = np.where(np.isnan(array), -1, array).astype("int64")
-        hidden = hidden | (array == -1)
+        if not np.ma.isMaskedArray(values):
+            if -1 in node.support:
+                raise InvalidArgumentError(
+                    f"−1 is a value of {name}, so it cannot mean unknown",
+                    f"labels[{name!r}]",
+                    ("mask what is unknown: np.ma.masked_array(labels, mask=unknown)",),
+                )
+            hidden = hidden | (array == -1)
         wrong = ~hidden & ~np.isin(array, node.support)
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -515,12 +523,8 @@ def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[
                 f"latent {name!r}",
             )
         start = structure.offsets[name]
-        known[start : start + node.size] = np.where(hidden, np.iinfo("int64").min, array).ravel()
-    unknown = (known == -1) | (known == np.iinfo("int64").min)
-    if "-1" in {label for name in labels for label in structure.node(name).labels}:
-        raise InvalidArgumentError(
-            "−1 is a value of this latent, so it cannot mean unknown", "labels", ("use a masked array",)
-        )
+        known[start : start + node.size] = np.where(hidden, unknown_value, array).ravel()
+    unknown = known == unknown_value
     for p, plate in enumerate(structure.plates):
         ids = plate.members
         fits = unknown[ids][:, None, :] | (known[ids][:, None, :] == plate.configurations[None])

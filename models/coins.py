@@ -58,8 +58,6 @@ def build(
         data = example.rename(columns={"coin_in_paper": "coin"}) if labels == "known" else example
 
     heads, tosses = _counts(data)
-    if k > len(heads):
-        raise ValueError(f"k={k} coins for {len(heads)} sets of tosses: give at most as many coins as sets")
     known = _known_coins(data, names, len(heads), labels)
 
     with pm.Model(coords={"coin": names, "set": _set_names(data, len(heads))}) as model:

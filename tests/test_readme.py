@@ -51,16 +51,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """A command of the environment, in the width and without the colours that the README is written for."""
+    """A command that succeeds, in the width and without the colours that the README is written for."""
     environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_python_blocks_run_one_after_the_other(folder):
     code = "\n".join(block.text for block in blocks() if block.language == "python" and not is_file(block))
     (folder / "readme.py").write_text(code, encoding="utf-8")
     done = shell(folder, sys.executable, "readme.py")
-    assert done.returncode == 0, done.stderr
     assert (folder / "coins.html").stat().st_size > 10_000
     assert (folder / "coins.nc").is_file() and (folder / "coins.png").is_file()
     assert str(next(b.text for b in blocks() if b.text.startswith("model ·"))).rstrip() in done.stdout
@@ -74,7 +75,6 @@ def test_own_model_is_explained_as_printed(folder):
     printed = next(block.text for block in own if block.language == "text")
     assert command[:2] == ["emppl", "explain"]
     done = shell(folder, sys.executable, "-m", "emppl.cli", *command[1:])
-    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == printed.split()
 
 

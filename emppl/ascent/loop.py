@@ -219,7 +219,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
 
 
 def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
-    """The winner carried by Newton to where rounding ends, with the information there; as it was if nothing is gained."""
+    """The winner carried by Newton to where rounding ends, with the information there; unchanged if nothing gained."""
     watch = _Watch(bool(ascent.trace))
     watch.path, watch.trace = list(ascent.path), list(ascent.trace)
     watch.best, watch.objective, watch.fall = ascent.theta, ascent.objective, ascent.largest_fall

@@ -160,6 +160,8 @@ def _one(job: _Job, theta: Theta | None, options: dict[str, Any], record: bool) 
         rng = np.random.default_rng(job.seed)
         try:
             theta = _best_of_short_runs(plan, job.kind, rng, options["max_iter"])
+        except _Stopped as stopped:
+            return stopped.run
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
             return Ascent(
                 {}, -np.inf, Status.FAILED, f"no start could be made: {problem}", 0, 0, np.inf, 0.0, np.zeros(0), []
@@ -178,12 +180,27 @@ def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_ite
     if dear or kind in ("prior", "ties") or max_iter < CANDIDATE_RUN or not plan.structure.plates:
         return start_point(plan, kind, rng)
     candidates = [start_point(plan, kind, rng) for _ in range(CANDIDATES)]
-    return max(candidates, key=lambda candidate: _promise(plan, candidate))
+    best: tuple[tuple[bool, float], Theta] | None = None
+    for candidate in candidates:
+        run = ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False)
+        if run.status is Status.INTERRUPTED:
+            raise _Stopped(run)
+        promise = _promise(plan, run)
+        if best is None or promise > best[0]:
+            best = promise, candidate
+    return best[1]
 
 
-def _promise(plan: Plan, candidate: Theta) -> tuple[bool, float]:
-    """What a short run says of a first guess; one that heads for a handful of equal observations comes last, however high."""
-    run = ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False)
+class _Stopped(Exception):
+    """Ctrl-C in a short run: what it had reached."""
+
+    def __init__(self, run: Ascent) -> None:
+        super().__init__(run)
+        self.run = run
+
+
+def _promise(plan: Plan, run: Ascent) -> tuple[bool, float]:
+    """What a short run says of its first guess; one that heads for a handful of equal observations comes last."""
     sound = run.status in USABLE and spurious(plan, run.theta, plan.e_step(run.theta)) is None
     return sound, run.objective
 
@@ -228,20 +245,33 @@ def _each(
     results: list[Ascent] = []
     best = -np.inf
     for job, theta in zip(jobs, thetas):
-        result = _one(job, theta, options, record)
-        results.append(result)
-        if result.status in USABLE:
-            best = max(best, result.objective)
-        if progress is not None:
-            progress(
-                {
-                    "start": job.number + 1, "of": jobs[-1].number + 1, "kind": job.kind, "status": result.status.name,
-                    "log_posterior": result.objective, "best": best, "n_passes": result.n_passes,
-                }
-            )  # fmt: skip
-        if result.status is Status.INTERRUPTED:
+        try:
+            result = _one(job, theta, options, record)
+            results.append(result)
+            if result.status in USABLE:
+                best = max(best, result.objective)
+            if progress is not None:
+                progress(_event(job, jobs, result, best))
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            results[-1] = replace(results[-1], status=Status.INTERRUPTED)
+        if results[-1].status is Status.INTERRUPTED:
             break
     return results
+
+
+def _event(job: _Job, jobs: list[_Job], result: Ascent, best: float) -> dict[str, Any]:
+    """What the `progress` callback is told of one start."""
+    return {
+        "start": job.number + 1,
+        "of": jobs[-1].number + 1,
+        "kind": job.kind,
+        "status": result.status.name,
+        "log_posterior": result.objective,
+        "best": best,
+        "n_passes": result.n_passes,
+    }
 
 
 # -- conclusion --------------------------------------------------------------------------------------------------------
@@ -274,6 +304,8 @@ def _conclude(
     winner = _finished(plan, winner, options)
     results[best], information = winner, winner.information
     status = winner.status
+    if status in USABLE and any(r.status is Status.INTERRUPTED for r in results):
+        status = Status.INTERRUPTED
     notes = _notes(plan, jobs, results, winner)
     certificate = _certificate(plan, winner, information, results, modes, best, options["tol"], notes)
     if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
@@ -369,8 +401,8 @@ def _notes(plan: Plan, jobs: list[_Job], results: list[Ascent], winner: Ascent) 
     if any(job.kind == "ties" and result.status is Status.CONVERGED for job, result in zip(jobs, results)):
         _, rows = heaviest_tie(plan) or (0, [])
         notes.append(
-            f"{len(rows)} observations are equal, so in principle the likelihood has no upper bound: "
-            "a component on them alone could be made ever narrower; the start that was put there climbed to an inner mode instead"
+            f"{len(rows)} observations are equal, so in principle the likelihood has no upper bound: a component on "
+            "them alone could be made ever narrower; the start that was put there climbed to an inner mode instead"
         )
     collapsed = [r for r in results if r.status is Status.DEGENERATE]
     if collapsed:

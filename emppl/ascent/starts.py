@@ -74,7 +74,7 @@ def scaled(data: np.ndarray, whiten: bool) -> np.ndarray:
     data = data - data.mean(axis=0)
     spread = data.std(axis=0)
     data = data / np.where(spread > 0, spread, 1.0)
-    if whiten and data.shape[1] > 1:
+    if whiten and 1 < data.shape[1] < len(data):
         values, vectors = np.linalg.eigh(np.cov(data, rowvar=False))
         data = data @ (vectors / np.sqrt(np.maximum(values, 1e-6 * values.max() + 1e-300)))
     return data

@@ -27,7 +27,8 @@ class PlateData:
 class IndependentEngine:
     """The E-step over all plates, ready to run.
 
-    `terms(*theta)` returns, by plate, eta [J, F] (and a table [J, C]), then the direct log-likelihood and the log prior.
+    `terms(*theta)` returns, by plate, eta [J, F] (and a table [J, C]), then the direct log-likelihood and the log
+    prior.
     """
 
     plates: tuple[PlateData, ...]

@@ -13,7 +13,8 @@ import numpy as np
 def marginal_loop() -> Callable[..., Any]:
     """(eta [J, F], features [C, F], base [C], weights [C]) → (log-likelihood, expected statistics [J, F]).
 
-    Compiled by numba. Its numpy twin is `kernels.mixture.mixture`. Made when first asked for, since importing numba takes a second.
+    Compiled by numba. Its numpy twin is `kernels.mixture.mixture`. Made when first asked for, since importing numba
+    takes a second.
     """
     from numba import njit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from emppl.structure.types import Factor, Plate, Structure
 
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
 AGREES = 1e-9
+MAX_TRIALS = 64  # configurations that are all checked by values
+MAX_CHECKED = 2e7  # members × configurations up to which they are
 
 
 class Refused(Exception):
@@ -137,25 +139,39 @@ class Deriver:
         self, graphs: list[Any], latents: dict[str, np.ndarray], extra: list[Any] | None = None
     ) -> list[list[np.ndarray]]:
         """The graphs' values at both random points, with the latents at the given values."""
-        nodes = self.structure.latents
-        inputs = [*self.structure.coordinates.values, *[node.value for node in nodes]]
-        function = compile_graph(inputs, graphs)
-        given = [np.asarray(latents.get(n.name, np.full(n.shape, n.support[0])), dtype=n.value.dtype) for n in nodes]
-        with np.errstate(all="ignore"):
-            return [function(*arguments, *given) for arguments in self.arguments]
+        return self._evaluator(graphs)(latents)
 
-    def _random_assignment(self, plate: Plate) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        configuration = self.rng.integers(plate.n_configurations, size=plate.size)
+    def _evaluator(self, graphs: list[Any]) -> Callable[[dict[str, np.ndarray]], list[list[np.ndarray]]]:
+        nodes = self.structure.latents
+        function = compile_graph([*self.structure.coordinates.values, *[node.value for node in nodes]], graphs)
+
+        def evaluate(latents: dict[str, np.ndarray]) -> list[list[np.ndarray]]:
+            given = [np.asarray(latents.get(n.name, np.full(n.shape, n.support[0])), dtype=n.value.dtype) for n in nodes]
+            with np.errstate(all="ignore"):
+                return [function(*arguments, *given) for arguments in self.arguments]
+
+        return evaluate
+
+    def _trials(self, plate: Plate) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Assignments to check at: every configuration at every member while that is affordable, else random ones."""
+        n = plate.n_configurations
+        if n * plate.size <= MAX_CHECKED and n <= MAX_TRIALS:
+            turns = [(np.arange(plate.size) + shift) % n for shift in range(n)]
+        else:
+            turns = [self.rng.integers(n, size=plate.size) for _ in range(4)]
+        for configuration in turns:
+            yield self._assignment(plate, configuration), configuration
+
+    def _assignment(self, plate: Plate, configuration: np.ndarray) -> dict[str, np.ndarray]:
         flat = np.zeros(self.total, dtype="int64")
         for node in self.structure.latents:
             start = self.structure.offsets[node.name]
             flat[start : start + node.size] = node.support[0]
         flat[plate.members] = plate.configurations[configuration]
-        latents = {
+        return {
             node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape)
             for node in self.structure.latents
         }
-        return latents, configuration
 
     def _restrict(
         self, restriction: Restriction, graph: Any, axis: int, batch_ndim: int, shape: tuple[int, ...], core: int
@@ -193,10 +209,10 @@ class Deriver:
             if not restriction.carries(factor.log_density, layout.axis)
             else small
         )
-        latents, configuration = self._random_assignment(plate)
-        checked = self._numbers([factor.log_density, small], latents)
-        for full, mini in checked:
-            _agree(np.moveaxis(full, layout.axis, 0), mini[configuration[layout.members]], "its density")
+        evaluate = self._evaluator([factor.log_density, small])
+        for latents, configuration in self._trials(plate):
+            for full, mini in evaluate(latents):
+                _agree(np.moveaxis(full, layout.axis, 0), mini[configuration[layout.members]], "its density")
         counts = np.bincount(layout.members, minlength=plate.size).astype(float)
         eta = small.reshape((plate.n_configurations, -1)).sum(axis=1)[:, None]
         form = NaturalForm(
@@ -252,25 +268,45 @@ class Deriver:
             name: self._restrict(restriction, graph, layout.axis, batch_ndim, factor.shape, core)
             for (name, graph), core in zip(unknown, cores)
         }
-        latents, pair = ({}, layout.members) if plate is None else self._random_assignment(plate)
-        pair_of_row = layout.members if plate is None else pair[layout.members]
-        checked = self._numbers([*[g for _, g in unknown], *small.values()], latents)
+        evaluate = self._evaluator([*[g for _, g in unknown], *small.values()])
+        trials = [({}, None)] if plate is None else self._trials(plate)
         exposure = None
-        for draw in checked:
-            for i, ((name, _), core) in enumerate(zip(unknown, cores)):
-                full = _rows_first(draw[i], factor.shape, core, layout.axis)
-                mini = draw[len(unknown) + i]
-                mini = mini.reshape(-1, *layout.slots, *mini.shape[1:])[pair_of_row]
-                if name == rule.scale and not np.allclose(full, mini, rtol=AGREES, atol=0):
-                    with np.errstate(all="ignore"):
-                        ratio = full / mini
-                    exposure = ratio if exposure is None else exposure
-                    _agree(ratio, exposure, f"its {name}")
-                else:
-                    _agree(full, mini, f"its {name}")
+        for latents, configuration in trials:
+            pair_of_row = layout.members if configuration is None else configuration[layout.members]
+            for draw in evaluate(latents):
+                for i, ((name, _), core) in enumerate(zip(unknown, cores)):
+                    full = _rows_first(draw[i], factor.shape, core, layout.axis)
+                    mini = draw[len(unknown) + i]
+                    mini = mini.reshape(-1, *layout.slots, *mini.shape[1:])[pair_of_row]
+                    if name == rule.scale and (exposure is not None or not np.allclose(full, mini, rtol=AGREES, atol=0)):
+                        with np.errstate(all="ignore"):
+                            ratio = full / mini
+                        exposure = ratio if exposure is None else exposure
+                        _agree(ratio, exposure, f"its {name}")
+                    else:
+                        _agree(full, mini, f"its {name}")
         if exposure is not None and (plate is None or not (np.isfinite(exposure) & (exposure > 0)).all()):
             raise Refused(f"its {rule.scale} varies over the rows")
+        if exposure is not None:
+            factor_of_first = self._known_factor(small[rule.scale])
+            small[rule.scale] = small[rule.scale] / factor_of_first
+            exposure = exposure * factor_of_first
         return small, exposure
+
+    def _known_factor(self, graph: Any) -> float:
+        """The number by which a restricted parameter is a multiple of elements of theta; 1 where it is none.
+
+        Exposures are known up to one factor only; this one makes the parameter the user's own, which its prior knows.
+        """
+        values = [np.ravel(draw[0]) for draw in self._numbers([graph], {})]
+        thetas = [np.concatenate([np.ravel(v) for v in arguments]) for arguments in self.arguments]
+        with np.errstate(all="ignore"):
+            ratios = [v[:1] / t for v, t in zip(values, thetas)]
+        same = np.isclose(ratios[0], ratios[1], rtol=AGREES, atol=0.0) & (ratios[0] > 0)
+        for ratio in ratios[0][same]:
+            if all(np.isin(np.round(v / ratio, 12), np.round(t, 12)).all() for v, t in zip(values, thetas)):
+                return float(ratio)
+        return 1.0
 
     def _of_observed(
         self,
@@ -395,11 +431,7 @@ def _rows_first(values: np.ndarray, shape: tuple[int, ...], core: int, axis: int
 
 
 def _agree(full: np.ndarray, small: np.ndarray, what: str) -> None:
-    scale = np.maximum(np.abs(full), np.abs(small))
-    with np.errstate(all="ignore"):
-        bad = np.abs(full - small) > AGREES * scale
-    bad &= ~((full == small) | (np.isnan(full) & np.isnan(small)))
-    if bad.any():
+    if not np.allclose(full, small, rtol=AGREES, atol=0.0, equal_nan=True):
         raise Refused(f"{what} varies over the rows of the plate")
 
 

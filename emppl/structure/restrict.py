@@ -194,7 +194,15 @@ class Restriction:
         return node.op(*full)
 
     def _blockwise(self, node: Any, axis: int) -> Any:
-        if axis >= node.op.batch_ndim(node):
+        batch_ndim = node.op.batch_ndim(node)
+        if axis >= batch_ndim and isinstance(node.op.core_op, Dot):
+            left, right = node.inputs
+            own, other = (left, right) if axis == batch_ndim else (right, left)
+            if not self.latent_free(other):
+                raise CannotRestrict("a latent enters a matrix product across the rows")
+            pair = (self(own, axis), other) if own is left else (other, self(own, axis))
+            return node.op(*pair)
+        if axis >= batch_ndim:
             raise CannotRestrict(f"{node.op} works across the rows")
         return node.op.make_node(*[self(v, axis) for v in node.inputs]).outputs[node.outputs.index(node.outputs[0])]
 

@@ -206,6 +206,8 @@ class Scopes:
     def _blockwise(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
         if len(node.outputs) > 1:
             return None
+        if isinstance(node.op.core_op, Dot):
+            return self._matmul(node, shape)
         batch_ndim = node.op.batch_ndim(node)
         batch, core = shape[:batch_ndim], int(np.prod(shape[batch_ndim:], dtype=int))
         total = self._empty(int(np.prod(batch, dtype=int)))
@@ -218,6 +220,18 @@ class Scopes:
                 )
                 total = total + per_batch[_rows(own, batch)]
         return total.astype(bool)[np.repeat(np.arange(total.shape[0]), core)]
+
+    def _matmul(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
+        """Batches of matrix products: an element depends on its row of the left and its column of the right."""
+        total = self._empty(int(np.prod(shape, dtype=int)))
+        for side, v in enumerate(node.inputs):
+            if v in self.scope:
+                own = self.shape(v)
+                kept = (*own[:-1], 1) if side == 0 else (*own[:-2], 1, own[-1])
+                size = int(np.prod(kept, dtype=int))
+                rows = np.broadcast_to(np.arange(size).reshape(kept), own).ravel()
+                total = total + _unite(self.scope[v], rows, size)[_rows(kept, shape)]
+        return total.astype(bool)
 
     def _dot(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
         if len(shape) != 2:

@@ -1,0 +1,121 @@
+"""Curvature from the Fisher gradient, against second differences of log-likelihoods coded by hand."""
+
+import numpy as np
+import pymc as pm
+import pytest
+import small_models
+from oracles import hessian
+from scipy import stats
+from scipy.special import logsumexp
+
+import emppl
+from emppl.inference.information import Information, observed_information
+from emppl.models import coins, poisson_mixture
+
+HEADS, TOSSES = np.array([5, 9, 8, 4, 7]), 10
+
+
+def coin_log_likelihood(bias) -> float:
+    return float(logsumexp(stats.binom.logpmf(HEADS[:, None], TOSSES, bias) + np.log(0.5), axis=1).sum())
+
+
+def test_standard_errors_of_the_coins():
+    """The information in the biases themselves, inverted; the fit goes through logits and the delta method."""
+    fit = emppl.fit(coins.build(), starts=3, seed=0)
+    by_hand = np.linalg.inv(-hessian(coin_log_likelihood, fit.theta["bias"].values))
+    np.testing.assert_allclose(fit.standard_errors()["bias"], np.sqrt(np.diag(by_hand)), rtol=1e-5)
+    assert fit.standard_errors()["bias"].dims == ("coin",)
+
+
+def test_standard_errors_of_two_poissons():
+    """Weights that sum to one have one degree of freedom: both have the same standard error."""
+    rng = np.random.default_rng(3)
+    y = np.r_[rng.poisson(2.0, 60), rng.poisson(9.0, 40)]
+    fit = emppl.fit(poisson_mixture.build({"y": y}), estimate="ml", starts=4, seed=0)
+
+    def log_likelihood(x):
+        terms = stats.poisson.logpmf(y[:, None], x[1:]) + np.log([x[0], 1 - x[0]])
+        return float(logsumexp(terms, axis=1).sum())
+
+    x = np.r_[fit.theta["weights"].values[0], fit.theta["rate"].values]
+    errors = np.sqrt(np.diag(np.linalg.inv(-hessian(log_likelihood, x))))
+    found = fit.standard_errors()
+    np.testing.assert_allclose(found["rate"], errors[1:], rtol=1e-5)
+    np.testing.assert_allclose(found["weights"], [errors[0], errors[0]], rtol=1e-5)
+
+
+def test_a_prior_adds_its_information():
+    with pm.Model() as model:
+        m = pm.Normal("m", np.float64(0.0), np.float64(0.5))
+        z = pm.Bernoulli("z", np.float64(0.5), shape=6)
+        pm.Normal("y", m + np.float64(0.0) * z, np.float64(2.0), observed=np.linspace(-1, 3, 6))
+    fit = emppl.fit(model, starts=1, seed=0)
+    assert float(fit.standard_errors()["m"]) == pytest.approx((6 / 4 + 4) ** -0.5, rel=1e-6)
+    fit = emppl.fit(model, estimate="ml", starts=1, seed=0)
+    assert float(fit.standard_errors()["m"]) == pytest.approx((6 / 4) ** -0.5, rel=1e-6)
+
+
+def test_deterministics_have_errors_too():
+    """The delta method through a function of the parameters."""
+    with pm.Model() as model:
+        p = pm.Beta("p", np.float64(1.0), np.float64(1.0))
+        pm.Deterministic("odds", p / (1 - p))
+        pm.Binomial("heads", n=np.int64(40), p=p, observed=np.array([30]))
+    fit = emppl.fit(model, seed=0, starts=1)
+    se = float(fit.standard_errors()["p"])
+    assert se == pytest.approx(np.sqrt(0.75 * 0.25 / 40), rel=1e-5)
+    assert float(fit.standard_errors()["odds"]) == pytest.approx(se / 0.25**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["coins", "two_binary_latents", "gaussian_diagonal", "zero_inflated", "ordered_means"])
+def test_information_is_minus_the_second_derivative(name):
+    plan = small_models.plan(name)
+    coordinates = plan.structure.coordinates
+    u = np.random.default_rng(0).normal(scale=0.4, size=coordinates.size)
+    information = observed_information(plan, u)
+    by_differences = -hessian(lambda v: plan.log_posterior(coordinates.constrain(v)), u)
+    scale = np.abs(by_differences).max()
+    np.testing.assert_allclose(information.information, by_differences, atol=2e-5 * scale)
+    assert information.interior.all()
+
+
+# -- what is read from it ----------------------------------------------------------------------------------------------
+
+
+def info(matrix, gradient=None) -> Information:
+    matrix = np.asarray(matrix, float)
+    n = len(matrix)
+    return Information(np.zeros(n), np.ones(n, bool), np.zeros(n) if gradient is None else np.array(gradient), matrix)
+
+
+def test_a_maximum_a_saddle_and_a_flat_direction():
+    assert info([[2.0, 0.5], [0.5, 1.0]]).is_maximum
+    assert not info([[2.0, 0.0], [0.0, -1.0]]).is_maximum
+    flat = info([[1.0, 1.0], [1.0, 1.0]])
+    assert flat.is_maximum and len(flat.flat_directions) == 1
+    np.testing.assert_allclose(np.abs(flat.flat_directions[0]), [2**-0.5, 2**-0.5])
+    assert np.isnan(flat.covariance).all()  # neither is identified
+
+
+def test_the_covariance_of_what_is_identified():
+    matrix = np.diag([2.0, 4.0, 0.0])
+    covariance = info(matrix).covariance
+    np.testing.assert_allclose(covariance[:2, :2], np.diag([0.5, 0.25]))
+    assert np.isnan(covariance[2]).all()
+
+
+def test_the_newton_step_and_its_gain():
+    """On a quadratic one step is enough, and the decrement is the gain."""
+    matrix, gradient = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([1.0, -0.3])
+    found = info(matrix, gradient)
+    np.testing.assert_allclose(found.step(), np.linalg.solve(matrix, gradient))
+    assert found.decrement == pytest.approx(0.5 * gradient @ np.linalg.solve(matrix, gradient))
+    saddle = info([[2.0, 0.0], [0.0, -1.0]], [1.0, 1.0])
+    assert saddle.step() @ np.array([1.0, 1.0]) > 0  # uphill, although the curvature is of the wrong sign
+
+
+def test_the_border_is_left_out():
+    plan = small_models.plan("coins")
+    information = observed_information(plan, np.array([-25.0, 0.3, 0.1]))
+    assert list(information.interior) == [False, True, True] and information.information.shape == (2, 2)
+    assert np.isnan(information.covariance[0]).all() and np.isfinite(information.covariance[1:, 1:]).all()

@@ -1,0 +1,212 @@
+"""Draws from the same model with its latents summed out: what NUTS sees, and what comes back."""
+
+import numpy as np
+import pymc as pm
+import pytest
+import small_models
+import xarray as xr
+from scipy import stats
+
+import emppl
+from emppl import sampling
+from emppl.compiling import compile_graph
+from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.models import coins
+
+HEADS, TOSSES = np.array([5, 9, 8, 4, 7]), 10
+
+
+# -- the density -------------------------------------------------------------------------------------------------------
+
+
+def density_and_gradient(plan: emppl.Plan):
+    """u → what the sampler's model gives there, its variables in the order of the plan's coordinates."""
+    marginal = sampling.marginal_model(plan)
+    assert [rv.name for rv in marginal.free_RVs] == list(plan.structure.parameter_names)
+    values = [marginal.rvs_to_values[rv] for rv in marginal.free_RVs]
+    function = compile_graph(values, [marginal.logp(), marginal.dlogp()])
+    split = plan.structure.coordinates.split
+    return lambda u: function(*[split(u)[name] for name in plan.structure.parameter_names])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coins", "gaussian_full", "ordered_means", "two_plates", "heavy_tails", "implicit_normals", "hierarchical",
+     "potential_on_latent", "change_point", "several_observed", "zero_inflated"],
+)  # fmt: skip
+def test_nuts_sees_the_log_posterior_and_its_fisher_gradient(name):
+    """The density of u: log posterior plus log Jacobian. Its gradient by the Op is that of the E-step."""
+    plan = small_models.plan(name)
+    coordinates = plan.structure.coordinates
+    evaluate = density_and_gradient(plan)
+    for seed in range(2):
+        u = np.random.default_rng(seed).normal(scale=0.5, size=coordinates.size)
+        value, slope = evaluate(u)
+        objective, gradient, _ = plan.gradient(u)
+        jacobian, bend = coordinates.log_jacobian(u)
+        assert float(value) == pytest.approx(objective + float(jacobian), rel=1e-9)
+        np.testing.assert_allclose(slope, gradient + bend, rtol=1e-8, atol=1e-8)
+
+
+def test_known_labels_weights_and_frozen_parameters_enter_the_density():
+    case = small_models.model("coins")
+    plan = emppl.plan(
+        case.model, labels={"z": [0, -1, -1, 1, -1, -1]}, obs_weights=np.arange(6.0), freeze={"weights": [0.3, 0.7]}
+    )
+    u = np.array([0.3, -0.8])
+    value, _ = density_and_gradient(plan)(u)
+    expected = plan.gradient(u)[0] + float(plan.structure.coordinates.log_jacobian(u)[0])
+    assert float(value) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_model_of_the_sampler_keeps_names_dims_and_transforms():
+    plan = emppl.plan(coins.build(weights="free"))
+    marginal = sampling.marginal_model(plan)
+    assert marginal.named_vars_to_dims["bias"] == ("coin",) and list(marginal.coords["coin"]) == ["A", "B"]
+    assert "coin_of_set" not in marginal.named_vars and "heads" not in marginal.named_vars
+
+
+# -- a run of nutpie ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model():
+    return coins.build(prior=(2.0, 2.0))
+
+
+@pytest.fixture(scope="module")
+def draws(model):
+    return emppl.sample(model, draws=400, tune=300, chains=2, seed=1, sampler="nutpie")
+
+
+def test_groups_dims_and_attributes(draws):
+    assert {"posterior", "log_likelihood", "latent", "sample_stats", "observed_data"} <= set(draws.children)
+    assert draws["posterior"]["bias"].dims == ("chain", "draw", "coin")
+    assert list(draws["posterior"]["coin"].values) == ["A", "B"]
+    assert dict(draws["posterior"].sizes) == {"chain": 2, "draw": 400, "coin": 2}
+    assert draws["log_likelihood"]["heads"].dims == ("chain", "draw", "set")
+    assert draws["latent"]["coin_of_set"].dims == ("chain", "draw", "set", "coin_of_set_value")
+    assert draws["sample_stats"]["diverging"].dims == ("chain", "draw")
+    np.testing.assert_array_equal(draws["observed_data"]["heads"], HEADS)
+    assert draws.attrs["sampler"] == "nutpie"
+    assert draws.attrs["sampling_seconds"] > 0 and draws.attrs["compile_seconds"] > 0
+
+
+def test_log_likelihood_and_latents_are_those_of_the_draw(draws, model):
+    plan = emppl.plan(model)
+    total = draws["log_likelihood"]["heads"].sum("set")
+    for chain, draw in ((0, 0), (1, 399), (0, 57)):
+        theta = {"bias": draws["posterior"]["bias"].values[chain, draw]}
+        assert float(total[chain, draw]) == pytest.approx(plan.log_likelihood(theta), rel=1e-10)
+        r = plan.responsibilities(theta)["coin_of_set"]
+        np.testing.assert_allclose(draws["latent"]["coin_of_set"].values[chain, draw], r, atol=1e-10)
+        assert float(draws["sample_stats"]["log_posterior"][chain, draw]) == pytest.approx(plan.log_posterior(theta))
+    np.testing.assert_allclose(draws["latent"]["coin_of_set"].sum("coin_of_set_value"), 1.0)
+
+
+def test_the_draws_are_from_the_posterior(draws):
+    """Against integration over a grid, in what no swap of labels changes: the larger and the smaller bias."""
+    grid = (np.arange(400) + 0.5) / 400
+    one, two = np.meshgrid(grid, grid, indexing="ij")
+    density = stats.beta.pdf(one, 2, 2) * stats.beta.pdf(two, 2, 2)
+    for h in HEADS:
+        density = density * (stats.binom.pmf(h, TOSSES, one) + stats.binom.pmf(h, TOSSES, two)) / 2
+    density /= density.sum()
+    bias = draws["posterior"]["bias"].values
+    for found, exact in ((bias.max(axis=2), np.maximum(one, two)), (bias.min(axis=2), np.minimum(one, two))):
+        mean = (density * exact).sum()
+        sd = np.sqrt((density * exact**2).sum() - mean**2)
+        assert found.mean() == pytest.approx(mean, abs=5 * sd / np.sqrt(80))  # 800 draws are worth 80 at least
+        assert found.std() == pytest.approx(sd, rel=0.35)
+
+
+# -- a run of pm.sample: the fallback, pm.Mixture, frozen parameters, deterministics -----------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixture_plan():
+    rng = np.random.default_rng(0)
+    y = np.r_[rng.normal(-2.0, 1.0, 12), rng.normal(2.0, 1.0, 12)]
+    with pm.Model(coords={"kind": ["a", "b"], "row": range(24)}) as model:
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(3.0), dims="kind")
+        sigma = pm.HalfNormal("sigma", np.float64(1.0))
+        pm.Deterministic("gap", mu[1] - mu[0])
+        pm.NormalMixture("y", np.array([0.5, 0.5]), mu=mu, sigma=sigma, observed=y, dims="row")
+    return emppl.plan(model, freeze={"sigma": 1.0}, estimate="ml")
+
+
+@pytest.fixture(scope="module")
+def fallback(mixture_plan):
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fails(*args):
+            raise RuntimeError("no compiler today")
+
+        patch.setattr(sampling, "_by_nutpie", fails)
+        with pytest.warns(RuntimeWarning, match=r"no compiler today.*pm\.sample takes over"):
+            return emppl.sample(mixture_plan, draws=40, tune=60, chains=2, seed=3)
+
+
+def test_pm_sample_takes_over(fallback):
+    assert fallback.attrs["sampler"] == "pymc"
+    assert dict(fallback["posterior"].sizes) == {"chain": 2, "draw": 40, "kind": 2}
+    assert "diverging" in fallback["sample_stats"]
+
+
+def test_frozen_parameters_are_not_drawn_and_deterministics_are(fallback):
+    posterior = fallback["posterior"]
+    assert set(posterior.data_vars) == {"mu", "gap"}
+    np.testing.assert_allclose(posterior["gap"], posterior["mu"].sel(kind="b") - posterior["mu"].sel(kind="a"))
+
+
+def test_priors_are_kept_where_the_fit_dropped_them(fallback, mixture_plan):
+    mu = fallback["posterior"]["mu"].values[0, 7]
+    with_prior = float(fallback["sample_stats"]["log_posterior"][0, 7])
+    likelihood = mixture_plan.log_likelihood({"mu": mu})
+    assert with_prior == pytest.approx(likelihood + stats.norm.logpdf(mu, 0, 3).sum(), rel=1e-10)
+
+
+def test_the_component_of_a_mixture_is_in_the_latent_group(fallback):
+    latent = fallback["latent"]["y_component"]
+    assert latent.dims == ("chain", "draw", "row", "y_component_value")
+    assert (latent.max("y_component_value").mean() > 0.9).item()  # two kinds four sds apart
+
+
+def test_the_result_is_written_as_netcdf(fallback, tmp_path):
+    fallback.to_netcdf(tmp_path / "draws.nc", engine="h5netcdf")
+    back = xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf")
+    np.testing.assert_array_equal(back["posterior"]["mu"], fallback["posterior"]["mu"])
+    back.close()
+
+
+# -- starts and refusals -----------------------------------------------------------------------------------------------
+
+
+def test_chains_begin_apart_and_reproducibly():
+    plan = small_models.plan("coins")
+    one, two = (sampling._chain_starts(plan, np.random.SeedSequence(4)) for _ in range(2))
+    points = [one(seed) for seed in range(4)]
+    for seed, u in enumerate(points):
+        np.testing.assert_array_equal(u, two(seed))
+        assert np.isfinite(plan.log_posterior(plan.structure.coordinates.constrain(u)))
+    assert len({tuple(np.round(u, 6)) for u in points}) == 4
+
+
+def test_nothing_to_draw():
+    with pytest.raises(UnsupportedModelError, match="no free parameter"):
+        emppl.sample(coins.build(), fit=emppl.fit(coins.build(), freeze={"bias": [0.8, 0.5]}), draws=5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"draws": 0}, {"chains": 0}, {"tune": -1}, {"sampler": "gibbs"}], ids=lambda o: next(iter(o))
+)
+def test_bad_arguments(options):
+    with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+        emppl.sample(coins.build(), **options)
+
+
+def test_a_fit_of_another_model():
+    """Its plan would be sampled in place of the model that was asked for."""
+    fit = emppl.fit(coins.build(k=3), starts=1, seed=0)
+    with pytest.raises(InvalidArgumentError, match="another model"):
+        emppl.sample(coins.build(), fit=fit, draws=5, tune=5, chains=1, sampler="pymc")
