@@ -89,7 +89,8 @@ def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
         outputs = list(plan.engine.terms(*structure.coordinates.arguments(theta)))
         outputs.pop()
         total = float(outputs.pop()) + _whole_log_prior(structure, theta)
-        for plate, mask in zip(plan.engine.plates, label_masks(structure, {name: np.ma.masked_array(v) for name, v in assigned.items()})):
+        known = {name: np.ma.masked_array(v) for name, v in assigned.items()}
+        for plate, mask in zip(plan.engine.plates, label_masks(structure, known)):
             eta = outputs.pop(0)
             table = outputs.pop(0).T if plate.has_table else None
             total += mixture(plate.features, eta, plate.base, table=table, mask=mask).log_likelihood

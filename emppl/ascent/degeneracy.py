@@ -17,6 +17,7 @@ COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the
 VANISHING = 1e-5
 NARROW = 1e-3
 EMPTY = 1e-8  # expected members
+FEW = 12  # configurations; of the values of a count many stay empty, and nothing follows from it
 STILL_RISING = 0.01  # nats for each unit of a log or logit
 
 
@@ -195,7 +196,7 @@ def narrow(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> str
 def empty(plan: Any, posterior: Posterior) -> str | None:
     """A configuration of the latents that no member takes."""
     for plate, counts in zip(plan.structure.plates, posterior.counts):
-        if len(counts) > 1 and (counts < EMPTY).any():
+        if 1 < len(counts) <= FEW and (counts < EMPTY).any():
             j = int(np.argmin(counts))
             values = ", ".join(f"{n} = {v}" for n, v in zip(plate.latents, plate.configurations[j]))
             return f"no member has {values}"

@@ -188,6 +188,7 @@ def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_ite
         promise = _promise(plan, run)
         if best is None or promise > best[0]:
             best = promise, candidate
+    assert best is not None  # there is more than one candidate
     return best[1]
 
 
@@ -241,7 +242,11 @@ def _each(
 ) -> list[Ascent]:
     if workers > 1 and len(jobs) > 1 and hasattr(os, "fork"):
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("fork")) as pool:
-            return list(pool.map(_one, jobs, thetas, [options] * len(jobs), [record] * len(jobs)))
+            found = list(pool.map(_one, jobs, thetas, [options] * len(jobs), [record] * len(jobs)))
+        for i, job in enumerate(jobs if progress is not None else []):
+            best = max((r.objective for r in found[: i + 1] if r.status in USABLE), default=-np.inf)
+            progress(_event(job, jobs, found[i], best))
+        return found
     results: list[Ascent] = []
     best = -np.inf
     for job, theta in zip(jobs, thetas):

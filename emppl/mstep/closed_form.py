@@ -371,7 +371,9 @@ def _pseudo_statistics(
             found = [] if factor.op is None else conjugates_of(factor.op, form.factor.op, role_name)
             found = [c for c in found if c.link == role.link]  # a known factor makes another link, and no conjugate
             if not found or (role_name == "mu" and form.family.name == "Normal" and "sigma" not in fixed):
-                return Refusal(RULE, f"the prior {node.distribution} of {owner} is not conjugate to {form.family.name}")
+                why = " while its spread is unknown too" if found else ""
+                prior = f"the prior {node.distribution} of {owner}"
+                return Refusal(RULE, f"{prior} is not conjugate to {form.family.name}{why}")
             numbers = compile_graph([], list(factor.params))()
             core = factor.op.ndim_supp
             arguments = [np.broadcast_to(v, node.shape if not core or np.ndim(v) else np.shape(v)) for v in numbers]

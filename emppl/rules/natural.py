@@ -146,7 +146,8 @@ class Deriver:
         function = compile_graph([*self.structure.coordinates.values, *[node.value for node in nodes]], graphs)
 
         def evaluate(latents: dict[str, np.ndarray]) -> list[list[np.ndarray]]:
-            given = [np.asarray(latents.get(n.name, np.full(n.shape, n.support[0])), dtype=n.value.dtype) for n in nodes]
+            values = [latents.get(node.name, np.full(node.shape, node.support[0])) for node in nodes]
+            given = [np.asarray(v, dtype=node.value.dtype) for v, node in zip(values, nodes)]
             with np.errstate(all="ignore"):
                 return [function(*arguments, *given) for arguments in self.arguments]
 
@@ -278,7 +279,8 @@ class Deriver:
                     full = _rows_first(draw[i], factor.shape, core, layout.axis)
                     mini = draw[len(unknown) + i]
                     mini = mini.reshape(-1, *layout.slots, *mini.shape[1:])[pair_of_row]
-                    if name == rule.scale and (exposure is not None or not np.allclose(full, mini, rtol=AGREES, atol=0)):
+                    scaled = name == rule.scale
+                    if scaled and (exposure is not None or not np.allclose(full, mini, rtol=AGREES, atol=0)):
                         with np.errstate(all="ignore"):
                             ratio = full / mini
                         exposure = ratio if exposure is None else exposure

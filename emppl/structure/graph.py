@@ -14,6 +14,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from pymc.distributions.mixture import _BaseMixtureRV
+from pymc.distributions.truncated import TruncatedRV
 from pymc.logprob.abstract import _logprob
 from pymc.logprob.basic import conditional_logp
 from pymc.logprob.basic import logp as log_density_of
@@ -262,6 +263,16 @@ class Reading:
             lower, upper = op.dist_params(base.owner)
             low = int(np.min(self._number_or_refuse(rv, lower, "lower end")))
             return np.arange(low, int(np.max(self._number_or_refuse(rv, upper, "upper end"))) + 1)
+        if isinstance(op, TruncatedRV):
+            lower, upper = (self._number_or_refuse(rv, v, "bound") for v in base.owner.inputs[-2:])
+            if np.isfinite(upper).all():
+                return np.arange(int(max(np.min(lower), 0)), int(np.max(upper)) + 1)
+        if "MarkovChain" in type(op).__name__:
+            raise UnsupportedModelError(
+                f"{rv.name} is a Markov chain, and chains are not supported yet",
+                f"{rv.name} ~ {distribution_text(rv)}",
+                ("for independent states: pm.Categorical",),
+            )
         raise UnsupportedModelError(
             f"{rv.name} can take infinitely many values, and they cannot all be summed",
             f"{rv.name} ~ {distribution_text(rv)}",

@@ -29,8 +29,13 @@ def initial_point(structure: Structure, *, draw: bool = False, seed: int = 0) ->
     if function is None:
         function = _compile(structure, "prior" if draw else "support_point")
         structure.__dict__[f"_initial_{draw}"] = function
-    with np.errstate(all="ignore"):
-        values = function(np.random.default_rng(seed)) if draw else function(None)
+    rng = np.random.default_rng(seed)
+    try:
+        with np.errstate(all="ignore"):
+            values = function(rng) if draw else function(None)
+    except NotImplementedError:  # a flat prior cannot be drawn from: a point around where it begins stands in
+        u = coordinates.unconstrain(initial_point(structure))
+        return coordinates.constrain(u + rng.normal(size=len(u)))
     u = coordinates.unconstrain(dict(zip(structure.parameter_names, values)))
     return coordinates.constrain(coordinates.inside(u, 20.0) if draw else np.where(np.isfinite(u), u, 0.0))
 

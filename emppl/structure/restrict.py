@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.compile.ops import ViewOp
 from pytensor.graph.basic import Constant
 from pytensor.tensor.basic import Alloc, ExtractDiag, Join
 from pytensor.tensor.blockwise import Blockwise
@@ -120,7 +121,7 @@ class Restriction:
             (Elemwise, self._elementwise), (DimShuffle, self._shuffle), (CAReduce, self._reduce),
             (LogSumExp, self._reduce), (Softmax, self._normalise), (LogSoftmax, self._normalise),
             (AdvancedSubtensor, self._index), (Subtensor, self._slice), (Join, self._join),
-            (Blockwise, self._blockwise), (Dot, self._dot), (SpecifyShape, self._specify), (Alloc, self._alloc),
+            (Blockwise, self._blockwise), (Dot, self._dot), (SpecifyShape, self._specify), (ViewOp, self._specify), (Alloc, self._alloc),
             (ExtractDiag, self._diagonal),
         )  # fmt: skip
         for kind, rule in table:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pytensor.compile.ops import ViewOp
 from pytensor.graph.traversal import explicit_graph_inputs, toposort
 from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
-from pytensor.tensor.shape import Reshape, SpecifyShape
+from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.special import LogSoftmax, LogSumExp, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from scipy import sparse
@@ -26,7 +27,7 @@ from emppl.errors import UnsupportedModelError
 from emppl.structure.types import Factor, Node, Plate
 
 MAX_CONFIGURATIONS = 4096
-MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag)
+MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag, ViewOp)
 
 
 class Scopes:
@@ -47,7 +48,7 @@ class Scopes:
         tainted: set[Any] = set(latent_values)
         relevant = []
         for node in order:
-            if any(v in tainted for v in node.inputs):
+            if any(v in tainted for v in node.inputs) and not isinstance(node.op, Shape | Shape_i):
                 tainted.update(node.outputs)
                 relevant.append(node)
         wanted = list(
