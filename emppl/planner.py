@@ -342,6 +342,10 @@ def plan(
         structure = model_or_structure
     else:
         given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
+        if isinstance(model_or_structure, Structure):
+            said = {node.name: node.support for node in model_or_structure.latents if not node.implicit}
+            support, name = said | dict(support or {}), name or model_or_structure.name
+            freeze = model_or_structure.frozen | dict(freeze or {})
         structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
     deriver = Deriver(structure)
     factor_plans = [_plan_factor(structure, deriver, f, estep) for f in structure.factors if f.kind != "prior"]

@@ -266,7 +266,7 @@ class Fit:
         }  # fmt: skip
         tree = xr.DataTree.from_dict(
             {
-                "/": xr.Dataset(attrs={"emppl": json.dumps(head)}),
+                "/": xr.Dataset(attrs={"emppl": json.dumps(head, default=_plain)}),
                 "theta": _writable(self.theta),
                 "trace": _writable(self.trace),
                 "responsibilities": _writable(self.responsibilities()),
@@ -333,13 +333,14 @@ def load(path: str | os.PathLike[str]) -> Fit:
     try:
         tree = xr.open_datatree(path, engine="h5netcdf")
         head = json.loads(tree.attrs["emppl"])
+        written = head["format"]
         groups = {key: tree[key].to_dataset().load() for key in tree.children}
         tree.close()
-    except (OSError, KeyError, ValueError) as problem:
+    except (OSError, KeyError, ValueError, TypeError) as problem:
         raise SavedFitError(f"{path} is not a saved fit: {problem}", "emppl.load") from None
-    if head["format"] > FORMAT:
+    if written > FORMAT:
         raise SavedFitError(
-            f"{path} was written by emppl {head['emppl']}, whose format this version does not know",
+            f"{path} was written by emppl {head.get('emppl', 'later')}, whose format this version does not know",
             "emppl.load",
             ("update emppl",),
         )
@@ -395,6 +396,11 @@ def _dataset(structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, 
         coords = {d: structure.coords[d] for d in dims}
         variables[name] = xr.DataArray(values, dims=(*lead, *dims), coords=coords)
     return xr.Dataset(variables)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON knows them; anything else by its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _writable(dataset: xr.Dataset) -> xr.Dataset:

@@ -412,7 +412,10 @@ def check_support(
     node = structure.node(factor.name)
     index = list(place[1:])
     index.insert(axis, place[0])
-    names = ", ".join(f"{node.dims[a]} {structure.coords[node.dims[a]][i]}" for a, i in enumerate(index))
+    coords = [structure.coords[dim] for dim in node.dims]
+    names = ", ".join(  # rows of new data may lie beyond the coordinates of the model's own
+        f"{dim} {coord[i] if i < len(coord) else i}" for dim, coord, i in zip(node.dims, coords, index)
+    )
     sizes = ", ".join(f"{k}={np.broadcast_to(v, inside.shape)[place]:g}" for k, v in known.items() if k != "size")
     where = ", ".join(map(str, index))
     distribution = f"{rule.name}({sizes})" if sizes else rule.name

@@ -121,8 +121,8 @@ class Restriction:
             (Elemwise, self._elementwise), (DimShuffle, self._shuffle), (CAReduce, self._reduce),
             (LogSumExp, self._reduce), (Softmax, self._normalise), (LogSoftmax, self._normalise),
             (AdvancedSubtensor, self._index), (Subtensor, self._slice), (Join, self._join),
-            (Blockwise, self._blockwise), (Dot, self._dot), (SpecifyShape, self._specify), (ViewOp, self._specify), (Alloc, self._alloc),
-            (ExtractDiag, self._diagonal),
+            (Blockwise, self._blockwise), (Dot, self._dot), (SpecifyShape, self._specify),
+            (ViewOp, self._specify), (Alloc, self._alloc), (ExtractDiag, self._diagonal),
         )  # fmt: skip
         for kind, rule in table:
             if isinstance(op, kind):

@@ -102,6 +102,15 @@ def test_several_given_starts_and_a_fit(plan):
     assert resumed.starts["n_iter"][0] <= 5
 
 
+def test_a_start_on_the_border_is_taken(plan):
+    """A fit may end with a weight of zero: what one fit returns another must accept."""
+    fit = emppl.fit(plan, start={"bias": [0.6, 0.5], "weights": [0.0, 1.0]}, starts=0, accelerate=None, max_iter=3)
+    np.testing.assert_array_equal(fit.trace["weights"][0], [0.0, 1.0])
+    assert fit.theta["weights"].values[0] == 0.0  # EM does not leave it
+    again = emppl.fit(plan, start=fit, starts=2, seed=0)
+    assert again.log_posterior > fit.log_posterior
+
+
 def test_what_is_not_given_comes_from_the_prior(plan):
     fit = emppl.fit(plan, start={"bias": [0.6, 0.5]}, starts=0, accelerate=None, max_iter=0)
     np.testing.assert_allclose(fit.theta["weights"], [0.5, 0.5])

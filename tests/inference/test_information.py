@@ -79,6 +79,19 @@ def test_information_is_minus_the_second_derivative(name):
     assert information.interior.all()
 
 
+def test_a_probability_on_the_border_has_no_standard_error():
+    """A coin that shows nothing but heads: nan, not an interval of no width."""
+    with pm.Model() as model:
+        bias = pm.Beta("bias", np.float64(1.0), np.float64(1.0), shape=2)
+        z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=6)
+        pm.Binomial("heads", n=np.int64(30), p=bias[z], observed=np.array([30, 30, 30, 9, 8, 10]))
+    fit = emppl.fit(model, estimate="ml", starts=3, seed=0)
+    edge = fit.theta["bias"].values > 0.999
+    errors = fit.standard_errors()["bias"].values
+    assert edge.sum() == 1 and np.isnan(errors[edge]).all()
+    assert errors[~edge] == pytest.approx(np.sqrt(0.3 * 0.7 / 90), rel=1e-4)
+
+
 # -- what is read from it ----------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,14 @@ def test_the_border_is_infinite_and_beyond_is_nan():
     assert np.isnan(coordinates.unconstrain({"bias": np.array([-0.1, 0.5]), "weights": np.array([0.5, 0.5])})[0])
 
 
+@pytest.mark.parametrize("weights", [[0.0, 1.0], [1.0, 0.0]])
+def test_a_simplex_with_a_zero_is_on_the_border_not_beyond(weights):
+    """A weight of 0 is where EM may well end."""
+    coordinates = small_models.plan("coins").structure.coordinates
+    u = coordinates.unconstrain({"bias": np.array([0.4, 0.5]), "weights": np.array(weights)})
+    assert not np.isnan(u).any() and np.isinf(u).any()
+
+
 @pytest.mark.parametrize("name", small_models.MODELS)
 def test_the_first_point_lies_inside(name):
     plan = small_models.plan(name)

@@ -1,0 +1,117 @@
+"""From a factor to features and eta: by member and configuration it is the factor's density, or it is refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pymc as pm
+import pytest
+import small_models
+
+import emppl
+from emppl.compiling import compile_graph
+from emppl.estep.tables import factor_table
+from emppl.rules import rules
+from emppl.rules.natural import Refused, _agree
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coins", "latent_class", "rates_with_exposure", "gaussian_full", "two_binary_latents", "long_form", "nested",
+     "signed_latent", "unequal_trials", "items_of_three", "mixture_of_vectors", "vector_of_latents"],
+)  # fmt: skip
+def test_each_form_is_its_factors_density(name):
+    """<eta_j, features_c> + base_c for every member c and configuration j, against the enumerated graph."""
+    plan = small_models.plan(name)
+    structure = plan.structure
+    forms = [entry for entry in plan.factors if entry.form is not None and entry.plate is not None]
+    assert forms or name == "vector_of_latents"
+    for entry in forms:
+        table = factor_table(structure, entry.factor, structure.plates[entry.plate])
+        function = compile_graph(structure.coordinates.values, [entry.form.eta, table])
+        for theta in small_models.points(plan, count=2):
+            with np.errstate(all="ignore"):
+                eta, exact = function(*structure.coordinates.arguments(theta))
+                eta = np.where(np.isneginf(eta), -1e300, eta)
+                found = eta @ entry.form.features.T + entry.form.base
+            np.testing.assert_allclose(np.where(found < -1e290, -np.inf, found), exact, rtol=1e-10, atol=1e-10)
+
+
+def test_rows_with_equal_parameters_are_one_group():
+    """Observations without latents: a thousand rows of two known kinds are two groups of sums."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 1000)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 5.0, shape=2)
+        pm.Normal("y", mu[kind], 1.0, observed=rng.normal(size=1000))
+    (entry,) = [entry for entry in emppl.plan(model).factors if entry.factor.kind == "observed"]
+    assert entry.form.features.shape == (2, 3)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 1.0 + 1e-6])
+def test_parameters_that_differ_are_seen(bad):
+    """Also where one of the two is no finite number."""
+    with pytest.raises(Refused, match="varies over the rows"):
+        _agree(np.array([1.0, bad]), np.array([1.0, 1.0]), "its rate")
+    _agree(np.array([1.0, np.inf, np.nan]), np.array([1.0 + 1e-12, np.inf, np.nan]), "its rate")
+
+
+@pytest.mark.parametrize(
+    "model, factor, reason",
+    [
+        ("heavy_tails", "y", "StudentT is not registered"),
+        ("lines", "y", "mu varies over the rows"),
+        ("one_table_over_two_plates", "y", "several plates"),
+        ("bounded_poisson", "seen", "n depends on a latent"),
+        ("zero_inflated", "y", "not that of one plain distribution"),
+    ],
+)
+def test_refusals_have_a_reason(model, factor, reason):
+    reasons = {entry.factor.name: entry.reason for entry in small_models.plan(model).factors}
+    assert reason in reasons[factor]
+
+
+def test_the_table_of_rules():
+    table = rules()
+    assert [row["family"] for row in table["families"]] == [
+        "Bernoulli", "Binomial", "Categorical", "Exponential", "Multinomial", "MvNormal", "Normal", "Poisson",
+    ]  # fmt: skip
+    assert {"prior": "Beta", "family": "Binomial", "parameter": "p"} in table["conjugate priors"]
+    assert all(all(row.values()) for rows in table.values() for row in rows)
+
+
+OWN_RULE = """
+import numpy as np, pymc as pm, pytensor.tensor as pt, emppl
+from emppl.rules import Family, conjugate, family
+from emppl.rules.tables import single
+
+@family.register(pm.Geometric)
+def geometric(op):
+    return Family(
+        name="Geometric", parameters=("p",), describe="1, 2, ...",
+        statistic=lambda y: np.stack([np.ones(np.shape(y)), np.asarray(y) - 1.0], axis=-1),
+        natural=lambda p: pt.stack([pt.log(p), pt.log1p(-p)], axis=-1),
+        log_base=lambda y: np.zeros(np.shape(y)),
+        maximise=single("p", lambda s: s[:, 0] / s.sum(axis=1)),
+        inside=lambda y: (y >= 1) & (y == np.round(y)),
+    )
+
+@conjugate(pm.Beta, pm.Geometric, "p")
+def beta_geometric(alpha, beta):
+    return np.stack(np.broadcast_arrays(alpha - 1.0, beta - 1.0), axis=-1)
+
+with pm.Model() as model:
+    p = pm.Beta("p", np.float64(2.0), np.float64(3.0), shape=2)
+    z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=8)
+    pm.Geometric("y", p[z], observed=np.array([1, 1, 2, 1, 9, 12, 8, 15]))
+plan = emppl.plan(model)
+assert plan.estep.startswith("natural form") and plan.blocks[0].rule == "closed form", plan
+fit = emppl.fit(plan, starts=2, seed=0)
+assert fit.certificate.holds, fit.certificate
+"""
+
+
+def test_a_rule_of_the_users_own():
+    """It has the same standing as ours. In a process of its own, since registering cannot be undone."""
+    done = subprocess.run([sys.executable, "-c", OWN_RULE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
