@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 
 class EmpplError(Exception):
     """Base of all errors raised on purpose: `what` was met, `where`, and `remedies`, the ways out."""
@@ -42,3 +46,11 @@ class NoStartError(EmpplError, RuntimeError):
 
 class SavedFitError(EmpplError, ValueError):
     """A saved fit cannot be read, or belongs to another model."""
+
+
+def as_numbers(values: Any, where: str) -> np.ndarray:
+    """An array of floats; InvalidArgumentError showing what was given where it is none."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"{values!r} is not a number, nor an array of numbers", where) from None

@@ -12,7 +12,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph
-from emppl.errors import InvalidArgumentError
+from emppl.errors import InvalidArgumentError, as_numbers
 from emppl.estep.independent import IndependentEngine, PlateData
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, factor_table, free_elements
@@ -457,6 +457,8 @@ def member_weights(structure: Structure, plans: list[FactorPlan], obs_weights: A
     if obs_weights is None:
         return answer
     observed = [node.name for node in structure.observed]
+    if not observed:
+        raise InvalidArgumentError("the model has no observed variable to weight", "obs_weights")
     given = dict(obs_weights) if isinstance(obs_weights, Mapping) else {observed[0]: obs_weights}
     for name, values in given.items():
         where = f"obs_weights of {name!r}"
@@ -464,7 +466,7 @@ def member_weights(structure: Structure, plans: list[FactorPlan], obs_weights: A
             raise InvalidArgumentError(
                 f"obs_weights names {name!r}, which is not observed", f"observed: {', '.join(observed)}"
             )
-        values = np.asarray(values, dtype=float)
+        values = as_numbers(values, where)
         if not np.isfinite(values).all() or (values < 0).any():
             raise InvalidArgumentError("weights must be finite and not negative", where)
         entry = next(e for e in plans if e.factor.name == name)
@@ -488,6 +490,12 @@ def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[
     masks: list[np.ndarray | None] = [None] * len(structure.plates)
     if not labels:
         return masks
+    if not isinstance(labels, Mapping):
+        raise InvalidArgumentError(
+            f"labels must say whose they are, not {type(labels).__name__}",
+            "labels",
+            (f"labels={{{', '.join(repr(n.name) for n in structure.latents)}: [...]}}",),
+        )
     total = sum(node.size for node in structure.latents)
     unknown_value = np.iinfo("int64").min
     known = np.full(total, unknown_value, dtype="int64")

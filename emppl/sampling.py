@@ -114,6 +114,11 @@ def _sample(
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
     source = model if isinstance(model, Fit) else fit
+    if fit is not None and isinstance(model, pm.Model) and getattr(fit.plan.structure, "model", model) is not model:
+        raise InvalidArgumentError(
+            "fit is of another model than the one to sample", "emppl.sample(model, fit=fit)",
+            ("emppl.sample(fit) samples the fit's own model", "leave out fit="),
+        )  # fmt: skip
     given: Any = source.plan if source is not None and isinstance(model, Fit | pm.Model) else model
     if isinstance(given, Plan):
         if given.estimate == "map" and given.method == "em":

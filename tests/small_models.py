@@ -429,9 +429,9 @@ def items_of_three(rng: np.random.Generator) -> ModelCase:
     with pm.Model() as model:
         z = pm.Bernoulli("z", p=np.float64(0.3), shape=4)
         for item in ("first", "second"):
-            p = pm.Dirichlet(f"p_{item}", np.ones(3), shape=(2, 3))
+            p = pm.Dirichlet(f"p_{item}", np.full(3, TWO), shape=(2, 3))
             pm.Categorical(item, p=p[z], observed=rng.integers(0, 3, 4))
-        both = pm.Dirichlet("p_both", np.ones(3), shape=(2, 2, 3))
+        both = pm.Dirichlet("p_both", np.full(3, TWO), shape=(2, 2, 3))
         pm.Categorical("both", p=both[z], observed=rng.integers(0, 3, (4, 2)))
     forms = dict.fromkeys(("first", "second", "both"), NATURAL)
     return ModelCase(model, {"z": BINARY}, ((4, 2),), forms, {"p_first": CLOSED, "p_both": CLOSED})

@@ -36,7 +36,7 @@ def says(kind: type[EmpplError], what: Callable, *words: str, ways_out: bool = T
 
 def mixture(values, k: int = 2, distribution: Callable | None = None) -> pm.Model:
     """k normals with free sds over `price`, a value a house."""
-    values = np.asarray(values)
+    values = np.ma.asanyarray(values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImputationWarning)
         with pm.Model(coords={"house": [f"h{i}" for i in range(len(values))]}) as model:

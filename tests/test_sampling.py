@@ -31,7 +31,7 @@ def density_and_gradient(plan: emppl.Plan):
 
 @pytest.mark.parametrize(
     "name",
-    ["coins", "gaussian_full", "ordered_means", "two_plates", "heavy_tails", "implicit_normals", "hierarchical",
+    ["coins", "gaussian_diagonal", "ordered_means", "two_plates", "heavy_tails", "implicit_normals", "hierarchical",
      "potential_on_latent", "change_point", "several_observed", "zero_inflated"],
 )  # fmt: skip
 def test_nuts_sees_the_log_posterior_and_its_fisher_gradient(name):

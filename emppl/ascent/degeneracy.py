@@ -8,10 +8,11 @@ import numpy as np
 from pytensor.graph.traversal import explicit_graph_inputs
 
 from emppl.compiling import compile_graph
-from emppl.errors import DegenerateDataError
+from emppl.errors import DegenerateDataError, InvalidDataError
 from emppl.estep.posterior import Posterior
 from emppl.inference.information import BORDER
 from emppl.rules.tables import family
+from emppl.structure.initial import initial_point
 
 COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
 VANISHING = 1e-5
@@ -61,6 +62,28 @@ def check_data(plan: Any) -> None:
                 "each would sit on one value with no spread",
                 f"observed variable {node.name!r}",
                 ("use fewer components", *cure),
+            )
+
+
+def check_possible(plan: Any) -> None:
+    """Raise InvalidDataError naming the first observation to which the model gives no density where the prior begins."""
+    structure = plan.structure
+    arguments = structure.coordinates.arguments(initial_point(structure))
+    latents = [np.full(n.shape, n.support[0], dtype=n.value.dtype) for n in structure.latents]
+    inputs = [*structure.coordinates.values, *[n.value for n in structure.latents]]
+    for node in structure.observed:
+        factor = next(f for f in structure.factors if f.name == node.name)
+        with np.errstate(all="ignore"):
+            density = np.asarray(compile_graph(inputs, factor.log_density)(*arguments, *latents))
+        impossible = np.argwhere(np.isneginf(density))
+        if len(impossible):
+            index = tuple(int(i) for i in impossible[0])
+            places = ", ".join(f"{d} {structure.coords[d][i]}" for d, i in zip(node.dims, index))
+            raise InvalidDataError(
+                f"{node.name}[{', '.join(map(str, index))}] = {np.asarray(node.value.data)[index]} has no density "
+                f"under {node.distribution}",
+                f"observed variable {node.name!r}, {places}",
+                ("correct the value, or mask it: np.ma.masked_invalid / np.ma.masked_equal",),
             )
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from emppl.ascent import certificate as evidence
-from emppl.ascent.degeneracy import check_data, collapsed_on_ties, empty, narrow, runs_off, spurious
+from emppl.ascent.degeneracy import check_data, check_possible, collapsed_on_ties, empty, narrow, runs_off, spurious
 from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_point
 from emppl.compiling import one_blas_thread
-from emppl.errors import InvalidArgumentError, NoStartError
+from emppl.errors import InvalidArgumentError, NoStartError, as_numbers
 from emppl.inference.information import observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.planner import Plan
@@ -119,9 +119,13 @@ def _given_starts(plan: Plan, start: Any) -> list[Theta]:
 
 
 def _checked_start(plan: Plan, start: Any) -> Theta:
-    values = (
-        dict(start.point) if hasattr(start, "point") else {str(k): np.asarray(v, dtype=float) for k, v in start.items()}
-    )
+    if not hasattr(start, "point") and not isinstance(start, Mapping):
+        example = ", ".join(f"{name!r}: ..." for name in plan.structure.parameter_names)
+        raise InvalidArgumentError(
+            f"start must be {{name: value}} or a Fit, not {start!r}", "start", (f"start={{{example}}}",)
+        )
+    given = dict(start.point if hasattr(start, "point") else start)
+    values = {str(name): as_numbers(value, f"start[{name!r}]") for name, value in given.items()}
     names = plan.structure.parameter_names
     unknown = set(values) - set(names) - set(plan.frozen)
     if unknown:
@@ -291,6 +295,7 @@ def _conclude(
     if not plan.structure.parameters:
         finite = [0]
     if not finite:
+        check_possible(plan)
         reasons = {r.reason for r in results}
         raise NoStartError(
             f"no start of {len(results)} reached a finite objective",

@@ -30,7 +30,7 @@ from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
 from emppl.compiling import compile_graph, substitute
-from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError
+from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
 from emppl.structure.types import Factor, Node
 
 
@@ -45,7 +45,16 @@ class Reading:
         freeze: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
-        self.frozen = {name: np.asarray(value) for name, value in (freeze or {}).items()}
+        for given, argument in ((support, "support"), (freeze, "freeze")):
+            if given is not None and not isinstance(given, Mapping):
+                raise InvalidArgumentError(
+                    f"{argument} must be {{name: value}}, not {given!r}", argument, (f"{argument}={{'name': ...}}",)
+                )
+        if isinstance(latents, str):
+            raise InvalidArgumentError(
+                f"latents must be a list of names, not {latents!r}", "latents", (f"latents=[{latents!r}]",)
+            )
+        self.frozen = {name: as_numbers(value, f"freeze[{name!r}]") for name, value in (freeze or {}).items()}
         self.support_given = {name: np.asarray(values) for name, values in (support or {}).items()}
         self.coords: dict[str, np.ndarray] = {}
         self.parameters: list[Node] = []
@@ -131,6 +140,10 @@ class Reading:
                     f"free variables: {', '.join(free)}",
                 )
             shape = self._shape_of[free[name]]
+            if not free[name].dtype.startswith("float") and not np.array_equal(value, np.round(value)):
+                raise InvalidArgumentError(
+                    f"{name} takes whole numbers and cannot be frozen at {value.tolist()}", f"freeze={{{name!r}: ...}}"
+                )
             try:
                 value = np.broadcast_to(value, shape).astype(free[name].dtype)
             except ValueError:
@@ -246,7 +259,42 @@ class Reading:
                 raise InvalidArgumentError(
                     f"support of {rv.name} must be a list of integers, not {values!r}", f"support={{{rv.name!r}: ...}}"
                 )
+            if len(np.unique(values)) < len(values):
+                raise InvalidArgumentError(
+                    f"support of {rv.name} names a value twice: {values.tolist()}", f"support={{{rv.name!r}: ...}}"
+                )
+            natural = self._natural_support(rv)
+            outside = np.setdiff1d(values, natural) if natural is not None else np.zeros(0)
+            if len(outside):
+                raise InvalidArgumentError(
+                    f"support of {rv.name} holds {int(outside[0])}, a value that {distribution_text(rv)} never takes",
+                    f"support={{{rv.name!r}: ...}}",
+                )
             return values.astype("int64")
+        found = self._natural_support(rv)
+        if found is not None:
+            return found
+        base = rv
+        while isinstance(base.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
+            base = base.owner.inputs[0]
+        op = base.owner.op
+        if "MarkovChain" in type(op).__name__:
+            raise UnsupportedModelError(
+                f"{rv.name} is a Markov chain, and chains are not supported yet",
+                f"{rv.name} ~ {distribution_text(rv)}",
+                ("for independent states: pm.Categorical",),
+            )
+        raise UnsupportedModelError(
+            f"{rv.name} can take infinitely many values, and they cannot all be summed",
+            f"{rv.name} ~ {distribution_text(rv)}",
+            (
+                f"emppl.fit(model, support={{{rv.name!r}: range(200)}}): sum over these values only",
+                f"truncate it in the model: pm.Truncated({rv.name!r}, ..., upper=200)",
+            ),
+        )
+
+    def _natural_support(self, rv: Any) -> np.ndarray | None:
+        """The values that the distribution itself allows; None where there are infinitely many."""
         base = rv
         while isinstance(base.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
             base = base.owner.inputs[0]
@@ -267,20 +315,7 @@ class Reading:
             lower, upper = (self._number_or_refuse(rv, v, "bound") for v in base.owner.inputs[-2:])
             if np.isfinite(upper).all():
                 return np.arange(int(max(np.min(lower), 0)), int(np.max(upper)) + 1)
-        if "MarkovChain" in type(op).__name__:
-            raise UnsupportedModelError(
-                f"{rv.name} is a Markov chain, and chains are not supported yet",
-                f"{rv.name} ~ {distribution_text(rv)}",
-                ("for independent states: pm.Categorical",),
-            )
-        raise UnsupportedModelError(
-            f"{rv.name} can take infinitely many values, and they cannot all be summed",
-            f"{rv.name} ~ {distribution_text(rv)}",
-            (
-                f"emppl.fit(model, support={{{rv.name!r}: range(200)}}): sum over these values only",
-                f"truncate it in the model: pm.Truncated({rv.name!r}, ..., upper=200)",
-            ),
-        )
+        return None
 
     def _number_or_refuse(self, rv: Any, graph: Any, what: str) -> np.ndarray:
         if any(isinstance(v.owner and v.owner.op, RandomVariable) for v in ancestors([graph]) if v.owner):

@@ -285,17 +285,9 @@ def test_no_start_with_a_density():
     assert "no start of 10" in caught.value.what and caught.value.remedies
 
 
-def test_every_small_model_is_fitted():
+def test_unusual_structures_are_fitted():
     """Whatever the structure, a short fit ends with a finite objective and a derived log joint that is PyMC's."""
-    for name in (
-        "several_observed",
-        "long_form",
-        "vector_of_latents",
-        "change_point",
-        "signed_latent",
-        "two_plates",
-        "pairs",
-    ):
+    for name in ("vector_of_latents", "change_point", "two_plates", "pairs"):
         case = small_models.model(name)
         fit = emppl.fit(emppl.plan(case.model, **case.options), starts=2, seed=0)
         points = {point.name: point for point in fit.certificate.points}

@@ -11,12 +11,14 @@ import emppl
 from emppl.mstep.autodiff import NumericUpdate
 
 NUMERIC = (
-    "normal_mixture", "ordered_means", "gaussian_full", "gaussian_diagonal", "hierarchical", "two_plates",
+    "normal_mixture", "ordered_means", "gaussian_diagonal", "hierarchical", "two_plates",
     "heavy_tails", "lines", "change_point", "zero_inflated", "gated", "bounded_poisson",
 )  # fmt: skip
+FISHER = ("coins", "ordered_means", "gaussian_diagonal", "gated", "two_plates", "potential_on_latent", "vector_of_latents",
+          "change_point", "signed_latent", "mixture_by_column", "missing_values", "crossed", "unequal_trials")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", small_models.MODELS)
+@pytest.mark.parametrize("name", FISHER)
 def test_fishers_identity(name):
     """The gradient of Q at the posterior of the same theta is that of the log posterior, here by differences."""
     plan = small_models.plan(name)
@@ -50,7 +52,7 @@ def test_an_m_step_never_falls(name, seed):
     assert plan.log_posterior(plan.m_step(theta, posterior)) >= before - 1e-10 * max(1.0, abs(before))
 
 
-@pytest.mark.parametrize("name", ["normal_mixture", "gaussian_full", "hierarchical", "heavy_tails"])
+@pytest.mark.parametrize("name", ["normal_mixture", "gaussian_tied", "hierarchical", "heavy_tails"])
 def test_a_numeric_m_step_carried_on_reaches_a_stationary_point(name):
     plan = small_models.plan(name)
     coordinates = plan.structure.coordinates
