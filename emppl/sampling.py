@@ -114,7 +114,7 @@ def _sample(
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
     source = model if isinstance(model, Fit) else fit
-    if fit is not None and isinstance(model, pm.Model) and getattr(fit.plan.structure, "model", model) is not model:
+    if fit is not None and isinstance(model, pm.Model) and _variables(model) != _variables(fit.plan.structure.model):
         raise InvalidArgumentError(
             "fit is of another model than the one to sample", "emppl.sample(model, fit=fit)",
             ("emppl.sample(fit) samples the fit's own model", "leave out fit="),
@@ -129,6 +129,12 @@ def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
     if not isinstance(given, pm.Model | Structure):
         given = model
     return make_plan(given, estimate="map")
+
+
+def _variables(model: pm.Model) -> tuple[dict[str, Any], dict[str, int]]:
+    """Names and shapes: what two models must share for one's fit to serve the other."""
+    shapes = {rv.name: rv.type.shape for rv in model.basic_RVs}
+    return shapes, {dim: len(labels) for dim, labels in model.coords.items() if labels is not None}
 
 
 def marginal_model(plan: Plan) -> pm.Model:

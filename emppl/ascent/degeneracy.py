@@ -66,7 +66,7 @@ def check_data(plan: Any) -> None:
 
 
 def check_possible(plan: Any) -> None:
-    """Raise InvalidDataError naming the first observation to which the model gives no density where the prior begins."""
+    """Raise InvalidDataError naming the first observation that has no density where the prior begins."""
     structure = plan.structure
     arguments = structure.coordinates.arguments(initial_point(structure))
     latents = [np.full(n.shape, n.support[0], dtype=n.value.dtype) for n in structure.latents]

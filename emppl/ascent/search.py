@@ -145,12 +145,19 @@ def _checked_start(plan: Plan, start: Any) -> Theta:
                 ) from None
     u = plan.structure.coordinates.unconstrain(theta)
     for node in plan.structure.parameters:
-        if np.isnan(u[plan.structure.coordinates.slices[node.name]]).any():
+        outside = np.isnan(u[plan.structure.coordinates.slices[node.name]]).any()
+        if outside and not _is_simplex_border(node, theta[node.name]):
             raise InvalidArgumentError(
                 f"start puts {node.name} = {np.asarray(theta[node.name])} outside its domain",
                 f"{node.name} ~ {node.distribution}",
             )
     return theta
+
+
+def _is_simplex_border(node: Any, value: np.ndarray) -> bool:
+    """Weights with a zero among them: on the border of their domain, where logs of ratios are not numbers."""
+    on_simplex = bool((value >= 0).all() and np.allclose(value.sum(axis=-1), 1.0))
+    return getattr(node.transform, "name", None) == "simplex" and on_simplex
 
 
 # -- running ---------------------------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ NUMERIC = (
     "normal_mixture", "ordered_means", "gaussian_diagonal", "hierarchical", "two_plates",
     "heavy_tails", "lines", "change_point", "zero_inflated", "gated", "bounded_poisson",
 )  # fmt: skip
-FISHER = ("coins", "ordered_means", "gaussian_diagonal", "gated", "two_plates", "potential_on_latent", "vector_of_latents",
-          "change_point", "signed_latent", "mixture_by_column", "missing_values", "crossed", "unequal_trials")  # fmt: skip
+FISHER = (
+    "coins", "ordered_means", "gaussian_diagonal", "gated", "two_plates", "potential_on_latent", "vector_of_latents",
+    "change_point", "signed_latent", "mixture_by_column", "missing_values", "crossed", "unequal_trials",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FISHER)
