@@ -114,7 +114,12 @@ def _sample(
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
     source = model if isinstance(model, Fit) else fit
-    if fit is not None and isinstance(model, pm.Model) and _variables(model) != _variables(fit.plan.structure.model):
+    earlier = fit.plan if fit is not None else None
+    if (
+        isinstance(model, pm.Model)
+        and isinstance(earlier, Plan)
+        and _variables(model) != _variables(earlier.structure.model)
+    ):
         raise InvalidArgumentError(
             "fit is of another model than the one to sample", "emppl.sample(model, fit=fit)",
             ("emppl.sample(fit) samples the fit's own model", "leave out fit="),

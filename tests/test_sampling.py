@@ -192,9 +192,9 @@ def test_chains_begin_apart_and_reproducibly():
     assert len({tuple(np.round(u, 6)) for u in points}) == 4
 
 
-def test_nothing_to_draw():
+def test_nothing_to_draw(model):
     with pytest.raises(UnsupportedModelError, match="no free parameter"):
-        emppl.sample(coins.build(), fit=emppl.fit(coins.build(), freeze={"bias": [0.8, 0.5]}), draws=5)
+        emppl.sample(model, fit=emppl.fit(model, freeze={"bias": [0.8, 0.5]}), draws=5)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import small_models
 
 import emppl
 from emppl import Status
+from emppl.ascent import search
 from emppl.errors import InvalidArgumentError, InvalidDataError
 from emppl.models import coins, gaussian_mixture
 from emppl.planner import Plan
@@ -83,6 +84,26 @@ def test_a_start_that_converged_has_no_more_to_gain_than_tol(plan, tol):
     fit = emppl.fit(plan, starts=10, seed=0, tol=tol)
     gaps = fit.log_posterior - fit.starts["log_posterior"][fit.starts["status"] == "CONVERGED"]
     assert gaps.max() < 2 * tol
+
+
+@pytest.mark.parametrize("accelerate", ["squarem", None])
+def test_short_runs_first_change_no_answer(plan, monkeypatch, accelerate):
+    """Where passes are dear, all starts run for a while and the best go on: paths stay whole, the rest is marked."""
+    whole = emppl.fit(plan, starts=8, seed=0, accelerate=accelerate)
+    monkeypatch.setattr(search, "CHEAP", 0.0)
+    monkeypatch.setattr(search, "SHORT_RUN", 5)
+    fit = emppl.fit(plan, starts=8, seed=0, accelerate=accelerate)
+    assert fit.log_posterior == pytest.approx(whole.log_posterior, abs=1e-6)
+    assert (fit.starts["status"] == "SHORT").any()
+    for path, row in zip(fit.traces, fit.starts.itertuples()):
+        assert len(path) == row.n_iter + 1 and path[-1] == row.log_posterior
+    trace = fit.trace
+    assert trace["log_posterior"].values[-1] == fit.log_posterior
+    if "bias" in trace:  # each objective with the parameters that it belongs to
+        assert trace.sizes["iteration"] == fit.n_iter + 1
+        for i in range(0, trace.sizes["iteration"], 3):
+            theta = {name: trace[name].values[i] for name in plan.structure.parameter_names}
+            assert plan.log_posterior(theta) == pytest.approx(float(trace["log_posterior"][i]), rel=1e-12)
 
 
 def test_a_given_start_is_used_exactly(plan):
@@ -274,15 +295,26 @@ def small_fit_value(bias) -> float:
     return emppl.plan(coins.build()).log_likelihood({"bias": np.array(bias)})
 
 
-def test_no_start_with_a_density():
-    """Data that the model gives density zero from everywhere."""
+def test_an_observation_that_no_parameter_allows():
+    """Not a failed search, but the observation."""
     with pm.Model() as model:
         m = pm.Uniform("m", np.float64(0.0), np.float64(1.0))
         z = pm.Bernoulli("z", np.float64(0.5), shape=2)
         pm.Uniform("y", m + z, m + z + np.float64(1.0), observed=np.array([0.5, 40.0]))
-    with pytest.raises(InvalidDataError) as caught:
+    with pytest.raises(InvalidDataError, match=r"y\[1\] = 40"):
         emppl.fit(model, seed=0)
-    assert "y[1] = 40" in caught.value.what and caught.value.remedies
+
+
+def test_no_start_with_a_density():
+    """Two observations, each of which has a density, and never both: the search says that it found nothing."""
+    with pm.Model() as model:
+        pm.Uniform("m", np.float64(0.0), np.float64(1.0))
+        z = pm.Bernoulli("z", np.float64(0.5), shape=2)
+        pm.Normal("y", z, np.float64(1.0), observed=np.array([0.5, 1.0]))
+        pm.Potential("never", pm.math.log(np.float64(0.0)))
+    with pytest.raises(NoStartError) as caught:
+        emppl.fit(model, seed=0)
+    assert "no start of 10" in caught.value.what and caught.value.remedies
 
 
 def test_unusual_structures_are_fitted():
