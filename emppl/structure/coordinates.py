@@ -126,7 +126,15 @@ class Coordinates:
         if self._forward is None:
             return np.zeros(0)
         with np.errstate(all="ignore"):
-            return np.concatenate([np.ravel(v) for v in self._forward(*self.arguments(theta))])
+            parts = [np.ravel(v) for v in self._forward(*self.arguments(theta))]
+            if any(np.isnan(part).any() for part in parts):
+                inside = {n.name: _off_the_zeros(n, np.asarray(theta[n.name], float)) for n in self.parameters}
+                again = [np.ravel(v) for v in self._forward(*self.arguments(inside))]
+                parts = [a if not np.isnan(a).any() else b for a, b in zip(parts, again)]
+                parts = [
+                    np.where(np.abs(p) > 100.0, np.sign(p) * np.inf, p) if p is b else p for p, b in zip(parts, again)
+                ]
+            return np.concatenate(parts)
 
     def jacobian(self, u: np.ndarray) -> dict[str, np.ndarray]:
         """d theta / d u for each parameter, [*shape, P], by central differences of the smooth map."""
@@ -138,6 +146,12 @@ class Coordinates:
             up, down = self.constrain(u + step), self.constrain(u - step)
             columns.append({name: (up[name] - down[name]) / (2 * h[i]) for name in up})
         return {name: np.stack([c[name] for c in columns], axis=-1) for name in columns[0]} if columns else {}
+
+
+def _off_the_zeros(node: Node, value: np.ndarray) -> np.ndarray:
+    """Weights with zeros a hair inside their simplex, since logs of their ratios are no numbers; all else as it is."""
+    on_simplex = (value >= 0).all() and getattr(node.transform, "name", None) == "simplex"
+    return np.maximum(value, 1e-300) if on_simplex and np.allclose(value.sum(axis=-1), 1.0) else value
 
 
 def _replace(graph: Any, replaced: dict[Any, Any]) -> Any:

@@ -263,7 +263,10 @@ class Reading:
                 raise InvalidArgumentError(
                     f"support of {rv.name} names a value twice: {values.tolist()}", f"support={{{rv.name!r}: ...}}"
                 )
-            natural = self._natural_support(rv)
+            try:
+                natural = self._natural_support(rv)
+            except UnsupportedModelError:  # the support is itself unknown: the user's word stands
+                natural = None
             outside = np.setdiff1d(values, natural) if natural is not None else np.zeros(0)
             if len(outside):
                 raise InvalidArgumentError(
