@@ -369,7 +369,7 @@ def make_fit(
     posterior = plan.e_step(winner.theta)
     theta = _dataset(structure, winner.theta | plan.deterministics(winner.theta))
     trace = xr.Dataset({"log_posterior": ("iteration", winner.path)}, coords={"iteration": np.arange(len(winner.path))})
-    if winner.trace:
+    if len(winner.trace) == len(winner.path) > 0:  # a short run that came first keeps its objective alone
         stacked = {name: np.stack([t[name] for t in winner.trace]) for name in structure.parameter_names}
         arrays = _dataset(structure, stacked, ("iteration",)).assign_coords(iteration=np.arange(len(winner.trace)))
         trace = xr.Dataset({"log_posterior": ("iteration", winner.path[: len(winner.trace)])}).merge(arrays)

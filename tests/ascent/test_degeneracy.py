@@ -3,6 +3,7 @@
 import numpy as np
 import pymc as pm
 import pytest
+import small_models
 
 import emppl
 from emppl import Status
@@ -99,3 +100,28 @@ def test_a_funnel_is_not_called_converged():
     assert fit.status is not Status.CONVERGED
     said = " ".join([*fit.starts["reason"], *fit.certificate.notes, *(p.text for p in fit.certificate.points)])
     assert "spread" in said
+
+
+def test_an_objective_without_bound():
+    """A field on the latents that is not normalised: under maximum likelihood its strength has no end."""
+    fit = emppl.fit(small_models.model("potential_on_latent").model, estimate="ml", seed=0, starts=3)
+    assert fit.status is not Status.CONVERGED
+    said = " ".join([*fit.starts["reason"], *fit.certificate.notes, *(p.text for p in fit.certificate.points)])
+    assert "strength" in said
+
+
+def test_separation():
+    """Covariates that tell the classes apart without error: their slopes have no end, and the model is not to blame."""
+    fit = emppl.fit(small_models.model("gated").model, estimate="ml", seed=0, starts=3)
+    points = {point.name: point for point in fit.certificate.points}
+    assert points["log joint"].holds and points["gradient"].holds
+    assert not points["maximum"].holds or fit.status is not Status.CONVERGED
+    said = " ".join([*fit.starts["reason"], *fit.certificate.notes, points["maximum"].text])
+    assert "slope" in said
+
+
+def test_a_collapse_is_not_blamed_on_a_rule():
+    """Digits go as a spread vanishes, and the objective may waver: that asks for a prior, not for a report."""
+    fit = emppl.fit(small_models.model("normal_mixture").model, seed=0, starts=3)
+    assert fit.status is Status.DEGENERATE
+    assert "please report" not in str(fit.certificate)

@@ -12,7 +12,7 @@ import small_models
 import emppl
 from emppl import Status
 from emppl.ascent import search
-from emppl.errors import InvalidArgumentError, InvalidDataError
+from emppl.errors import InvalidArgumentError, InvalidDataError, NoStartError
 from emppl.models import coins, gaussian_mixture
 from emppl.planner import Plan
 
@@ -300,7 +300,7 @@ def test_an_observation_that_no_parameter_allows():
     with pm.Model() as model:
         m = pm.Uniform("m", np.float64(0.0), np.float64(1.0))
         z = pm.Bernoulli("z", np.float64(0.5), shape=2)
-        pm.Uniform("y", m + z, m + z + np.float64(1.0), observed=np.array([0.5, 40.0]))
+        pm.Uniform("y", m + z, m + z + np.float64(1.0), observed=np.array([1.7, 40.0]))  # 1.7 where z is 1
     with pytest.raises(InvalidDataError, match=r"y\[1\] = 40"):
         emppl.fit(model, seed=0)
 

@@ -90,3 +90,11 @@ def test_a_start_on_the_border_is_left_behind():
     found = NumericUpdate(("bias",), plan.expected, plan.weights, max_steps=300)(border, posterior)
     closed = plan.blocks[0].update(border, posterior)
     np.testing.assert_allclose(found["bias"], closed["bias"], atol=1e-4)
+
+
+def test_compiling_is_quiet(capfd, caplog):
+    """PyTensor reports rewrites of its own that fail, with tracebacks: the user of a mixture by columns must not see them."""
+    case = small_models.model("mixture_by_column", seed=1)
+    plan = emppl.plan(case.model)
+    plan.gradient(np.zeros(plan.structure.coordinates.size))
+    assert caplog.text == "" and capfd.readouterr().err == ""
