@@ -69,12 +69,14 @@ def check_possible(plan: Any) -> None:
     """Raise InvalidDataError naming the first observation that has no density where the prior begins."""
     structure = plan.structure
     arguments = structure.coordinates.arguments(initial_point(structure))
-    latents = [np.full(n.shape, n.support[0], dtype=n.value.dtype) for n in structure.latents]
+    turns = range(max((len(n.support) for n in structure.latents), default=1))
+    values = [[np.full(n.shape, n.support[k % len(n.support)], n.value.dtype) for n in structure.latents] for k in turns]
     inputs = [*structure.coordinates.values, *[n.value for n in structure.latents]]
     for node in structure.observed:
         factor = next(f for f in structure.factors if f.name == node.name)
         with np.errstate(all="ignore"):
-            density = np.asarray(compile_graph(inputs, factor.log_density)(*arguments, *latents))
+            function = compile_graph(inputs, factor.log_density)
+            density = np.max([function(*arguments, *latents) for latents in values], axis=0)
         impossible = np.argwhere(np.isneginf(density))
         if len(impossible):
             index = tuple(int(i) for i in impossible[0])

@@ -93,7 +93,7 @@ def test_a_start_on_the_border_is_left_behind():
 
 
 def test_compiling_is_quiet(capfd, caplog):
-    """PyTensor reports rewrites of its own that fail, with tracebacks: the user of a mixture by columns must not see them."""
+    """PyTensor prints a traceback for each rewrite of its own that fails: no user may see those."""
     case = small_models.model("mixture_by_column", seed=1)
     plan = emppl.plan(case.model)
     plan.gradient(np.zeros(plan.structure.coordinates.size))
