@@ -14,6 +14,9 @@ JOBS ?= 2
 # path proves nothing: it may be a launcher without an interpreter behind it, or an interpreter without ensurepip.
 CANDIDATES = $(PYTHON) python3.13 python3.12 python3.14 python3 python \
 	$(wildcard $(addprefix $(HOME)/.pyenv/versions/,3.13*/bin/python3 3.12*/bin/python3 3.14*/bin/python3))
+# Without the times at which each cell ran, which would change with every run.
+EXECUTE = import sys, nbformat, nbclient; path = sys.argv[1]; notebook = nbformat.read(path, 4); \
+	nbclient.NotebookClient(notebook, record_timing=False).execute(cwd="notebooks"); nbformat.write(notebook, path)
 FIT = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))
 
 .PHONY: main install test lint notebooks clean
@@ -41,7 +44,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 notebooks: $(INSTALLED)
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	@for notebook in notebooks/*.ipynb; do echo $$notebook; $(BIN)/python -c '$(EXECUTE)' $$notebook || exit 1; done
 
 clean:
 	rm -rf $(addprefix emppl-,$(MODELS)) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -19,7 +19,9 @@ VANISHING = 1e-5
 NARROW = 1e-3
 EMPTY = 1e-8  # expected members
 FEW = 12  # configurations; of the values of a count many stay empty, and nothing follows from it
-STILL_RISING = 0.01  # nats for each unit of a log or logit
+REMOTE = 1e3  # what has no domain and lies beyond is tried at twice its value
+ROUNDING = 1e-9
+STILL_RISING = 0.01  # nats for each unit of a log or logit, or for a doubling of what has neither
 
 
 def check_data(plan: Any) -> None:
@@ -70,7 +72,9 @@ def check_possible(plan: Any) -> None:
     structure = plan.structure
     arguments = structure.coordinates.arguments(initial_point(structure))
     turns = range(max((len(n.support) for n in structure.latents), default=1))
-    values = [[np.full(n.shape, n.support[k % len(n.support)], n.value.dtype) for n in structure.latents] for k in turns]
+    values = [
+        [np.full(n.shape, n.support[k % len(n.support)], n.value.dtype) for n in structure.latents] for k in turns
+    ]
     inputs = [*structure.coordinates.values, *[n.value for n in structure.latents]]
     for node in structure.observed:
         factor = next(f for f in structure.factors if f.name == node.name)
@@ -159,9 +163,17 @@ def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:
 
 
 def runs_off(plan: Any, theta: dict[str, np.ndarray]) -> str | None:
-    """A parameter on the border of its domain towards which the objective still rises: it has no maximum there."""
+    """A parameter towards whose border (zero, one, infinity) the objective still rises: it has no maximum there."""
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(theta)
+    far = ~coordinates.transformed & (np.abs(u) > REMOTE)
+    for node in coordinates.parameters:
+        part = np.zeros(len(u), bool)
+        part[coordinates.slices[node.name]] = True
+        if (part & far).any():
+            here, beyond = (plan.gradient(v)[0] for v in (u, np.where(part & far, 2 * u, u)))
+            if beyond - here > STILL_RISING + ROUNDING * abs(here):
+                return f"{node.name} runs to infinity, and the objective still rises on the way"
     far = coordinates.transformed & (np.abs(u) > BORDER)
     if not far.any():
         return None

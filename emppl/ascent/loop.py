@@ -26,7 +26,9 @@ class Status(Enum):
 
     CONVERGED = "the gain left is below tol"
     MAX_ITER = "iterations exhausted: raise max_iter or use accelerate='squarem'"
-    DEGENERATE = "a component collapses and the objective grows without bound: a prior on its spread cures it"
+    DEGENERATE = (
+        "the objective grows without bound (a component collapses or a parameter runs off): a prior on it cures it"
+    )
     SPURIOUS = "a component lives on a handful of nearly equal observations: a local maximum without meaning"
     SADDLE = "stopped at a saddle: the objective rises along a named direction; use another start"
     DECREASED = "the objective fell beyond rounding: an E-step or M-step rule is wrong, please report"

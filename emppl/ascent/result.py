@@ -61,25 +61,12 @@ class Fit:
         )
 
     def __str__(self) -> str:
-        reached = int(
-            (
-                self.starts["mode"] == self.starts["mode"][self.starts["log_posterior"].eq(self.log_posterior)].max()
-            ).sum()
-        )
         head = (
             f"log posterior {self.log_posterior:.4f}   "
             f"(log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
             f"{self.status.name.lower()}: {self.status.value} · {self.n_passes} E-steps · {self.seconds:.2f} s"
         )
-        return "\n".join(
-            [
-                head,
-                f"best mode reached by {reached} of {len(self.starts)} starts",
-                str(self.certificate),
-                "",
-                self.summary().to_string(index=False),
-            ]
-        )
+        return "\n".join([head, str(self.certificate), "", self.summary().to_string(index=False)])
 
     @property
     def point(self) -> Theta:

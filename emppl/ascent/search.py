@@ -423,14 +423,9 @@ def _notes(plan: Plan, jobs: list[_Job], results: list[Ascent], winner: Ascent) 
         )
     collapsed = [r for r in results if r.status is Status.DEGENERATE]
     if collapsed:
-        cure = (
-            "a prior on the spread cures it (estimate='map')"
-            if plan.estimate == "ml"
-            else "a prior whose density vanishes at zero spread cures it"
-        )
-        notes.append(
-            f"{len(collapsed)} of {len(results)} starts collapsed and were set aside ({collapsed[0].reason}); {cure}"
-        )
+        cure = "a prior cures it: estimate='map'" if plan.estimate == "ml" else "a prior that vanishes there cures it"
+        aside = "grew without bound" if len(collapsed) == len(results) else "grew without bound and were set aside"
+        notes.append(f"{len(collapsed)} of {len(results)} starts {aside} ({collapsed[0].reason}); {cure}")
     higher = [r for r in results if r.status is Status.SPURIOUS and r.objective > winner.objective]
     if higher:
         notes.append(
@@ -458,7 +453,7 @@ def _certificate(
     if plan.structure.parameters:
         u = plan.structure.coordinates.unconstrain(winner.theta)
         points.append(evidence.gradient_agrees(plan, u))
-    points.append(evidence.monotone(winner.largest_fall, winner.n_iter))
+    points.append(evidence.monotone(winner.largest_fall, winner.n_iter, winner.status is Status.DEGENERATE))
     if information is not None:
         points.append(evidence.is_maximum(plan, information, tol))
     elif winner.status is Status.DEGENERATE:
