@@ -65,8 +65,8 @@ def test_python_blocks_run_one_after_the_other(folder):
     assert (folder / "coins.html").stat().st_size > 10_000
     assert (folder / "coins.nc").is_file() and (folder / "coins.png").is_file()
     assert str(next(b.text for b in blocks() if b.text.startswith("model ·"))).rstrip() in done.stdout
-    assert re.search(r"^  p +parameter .*closed form$", done.stdout, re.MULTILINE)  # what "Add a family" promises
-    assert re.search(r"^  throws +observed .*natural form, 2 statistics", done.stdout, re.MULTILINE)
+    assert re.search(r"^  square +parameter .*closed form$", done.stdout, re.MULTILINE)  # what "Add a family" promises
+    assert re.search(r"^  speed +observed .*natural form, 2 statistics", done.stdout, re.MULTILINE)
 
 
 def test_own_model_is_explained_as_printed(folder):

@@ -370,15 +370,16 @@ def _pseudo_statistics(
                 continue
             found = [] if factor.op is None else conjugates_of(factor.op, form.factor.op, role_name)
             found = [c for c in found if c.link == role.link]  # a known factor makes another link, and no conjugate
-            if not found or (role_name == "mu" and form.family.name == "Normal" and "sigma" not in fixed):
-                why = " while its spread is unknown too" if found else ""
+            missing = sorted({name for c in found for name in c.given if name not in fixed})
+            if not found or missing:
+                why = f" while its {_said(missing)} is unknown too" if found else ""
                 prior = f"the prior {node.distribution} of {owner}"
                 return Refusal(RULE, f"{prior} is not conjugate to {form.family.name}{why}")
             numbers = compile_graph([], list(factor.params))()
             core = factor.op.ndim_supp
             arguments = [np.broadcast_to(v, node.shape if not core or np.ndim(v) else np.shape(v)) for v in numbers]
             per_element = np.asarray(found[0].statistics(*arguments), float)
-            if (per_element[..., 0] < 0).any() or (form.family.name != "Normal" and (per_element < 0).any()):
+            if (per_element[..., 0] < 0).any() or (not found[0].signed and (per_element < 0).any()):
                 return Refusal(RULE, f"the mode of {owner}'s prior lies on the border (negative pseudo-counts)")
             width = per_element.shape[-1]
             total = np.zeros((len(role.index), width)) if total is None else total
@@ -393,6 +394,10 @@ def _pseudo_statistics(
                 total = form.family.pseudo_into_frame(role_name, total, centre, whiten)
             pseudo[role_name] = total
     return pseudo
+
+
+def _said(parameters: list[str]) -> str:
+    return " and ".join("spread" if name == "sigma" else name for name in parameters)
 
 
 def _classes(distributions: tuple[Any, ...]) -> tuple[type, ...]:

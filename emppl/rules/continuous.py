@@ -1,4 +1,4 @@
-"""Natural forms of measurements: Exponential, Normal, MvNormal."""
+"""Natural forms of measurements: Exponential, Laplace, Normal, MvNormal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.rules.tables import Family, Frame, Groups, conjugate, family, grouped, single
+from emppl.rules.tables import Family, Frame, Groups, columns, conjugate, family, grouped, ratio, single
 
 LOG_2PI = float(np.log(2 * np.pi))
-
-
-def _stack(*parts: Any) -> np.ndarray:
-    return np.stack(np.broadcast_arrays(*[np.asarray(p, dtype=float) for p in parts]), axis=-1)
 
 
 @family.register(pm.Exponential)
@@ -25,27 +21,48 @@ def exponential(op: Any) -> Family:
         parameters=("scale",),
         scale="scale",
         describe="y ≥ 0; by its scale 1 / lam",
-        statistic=lambda y, exposure=1.0: _stack(1.0, y / exposure),
+        statistic=lambda y, exposure=1.0: columns(1.0, y / exposure),
         natural=lambda scale: pt.stack([-pt.log(scale), -1.0 / scale], axis=-1),
         log_base=lambda y, exposure=1.0: np.broadcast_to(-np.log(exposure), np.shape(y)),
-        maximise=single("scale", lambda s: s[:, 1] / np.where(s[:, 0] > 0, s[:, 0], np.nan)),
+        maximise=single("scale", lambda s: ratio(s[:, 1], s[:, 0])),
         inside=lambda y: np.isfinite(y) & (y >= 0),
     )
 
 
 @conjugate(pm.InverseGamma, pm.Exponential, "scale")
 def inverse_gamma_exponential(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    return _stack(alpha + 1.0, beta)
+    return columns(alpha + 1.0, beta)
 
 
 @conjugate(pm.Exponential, pm.Exponential, "scale", link="reciprocal")
 def exponential_exponential(scale: np.ndarray) -> np.ndarray:
-    return _stack(0.0, 1.0 / np.asarray(scale))
+    return columns(0.0, 1.0 / np.asarray(scale))
 
 
 @conjugate(pm.Gamma, pm.Exponential, "scale", link="reciprocal")
 def gamma_exponential(alpha: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return _stack(alpha - 1.0, 1.0 / np.asarray(scale))
+    return columns(alpha - 1.0, 1.0 / np.asarray(scale))
+
+
+@family.register(pm.Laplace)
+def laplace(op: Any) -> Family:
+    """The distance from mu is Exponential; with mu free it is no exponential family."""
+    return Family(
+        name="Laplace",
+        parameters=("mu", "b"),
+        known=("mu",),
+        describe="any real number, mu known",
+        statistic=lambda y, mu: columns(1.0, np.abs(y - mu)),
+        natural=lambda b: pt.stack([-pt.log(2.0 * b), -1.0 / b], axis=-1),
+        log_base=lambda y, mu: np.zeros(np.shape(y)),
+        maximise=single("b", lambda s: ratio(s[:, 1], s[:, 0])),
+        inside=lambda y, mu: np.isfinite(y),
+    )
+
+
+@conjugate(pm.InverseGamma, pm.Laplace, "b")
+def inverse_gamma_laplace(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return columns(alpha + 1.0, beta)
 
 
 # -- Normal ----------------------------------------------------------------------------------------------------------
@@ -97,7 +114,7 @@ def normal(op: Any) -> Family:
         name="Normal",
         parameters=("mu", "sigma"),
         describe="any real number",
-        statistic=lambda y: _stack(1.0, y, y * y),
+        statistic=lambda y: columns(1.0, y, y * y),
         natural=lambda mu, sigma: pt.stack(
             [
                 -0.5 * (mu / sigma) ** 2 - pt.log(sigma) - 0.5 * LOG_2PI,
@@ -122,13 +139,13 @@ def normal(op: Any) -> Family:
 @conjugate(pm.InverseGamma, pm.Normal, "sigma", link="sqrt")
 def inverse_gamma_variance(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
     """-(alpha + 1) log v - beta / v: alpha + 1 in place of half a count, beta in place of half a squared deviation."""
-    return _stack(2.0 * (alpha + 1.0), 0.0, 2.0 * beta)
+    return columns(2.0 * (alpha + 1.0), 0.0, 2.0 * beta)
 
 
-@conjugate(pm.Normal, pm.Normal, "mu")
+@conjugate(pm.Normal, pm.Normal, "mu", given=("sigma",), signed=True)
 def normal_mean(mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Counts in units of 1 / sigma², so it holds where the observation's own sigma is a known number."""
-    return _stack(1.0 / np.asarray(sigma) ** 2, mu / np.asarray(sigma) ** 2, 0.0)
+    return columns(1.0 / np.asarray(sigma) ** 2, mu / np.asarray(sigma) ** 2, 0.0)
 
 
 # -- MvNormal --------------------------------------------------------------------------------------------------------

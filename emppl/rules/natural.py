@@ -120,13 +120,15 @@ class Deriver:
     def _split(self, factor: Factor, rule: Family) -> tuple[list[tuple[str, Any]], dict[str, np.ndarray]]:
         unknown, known = [], {}
         graphs = dict(zip(rule.parameters, factor.params))
-        for name in rule.known:
+        for name in (*rule.known, *rule.constant):
             graph = graphs[name]
             if self.structure.scopes is not None and graph in self.structure.scopes.scope:
                 raise Refused(f"its {name} depends on a latent")
             values = [np.asarray(v[0]) for v in self._numbers([graph], {})]
             if not np.array_equal(values[0], values[1]):
-                raise Refused(f"its {name} is not known")
+                raise Refused(f"its {name} is free: {rule.name} is no exponential family in it")
+            if name in rule.constant and np.ptp(values[0]) > 0:
+                raise Refused(f"its {name} varies over the rows, and {rule.name} takes one number")
             known[name] = values[0]
         unknown = [(name, graphs[name]) for name in rule.parameters if name not in rule.known]
         return unknown, known
@@ -222,7 +224,7 @@ class Deriver:
         if factor.kind != "latent" or factor.op is None or not (counts == 1).all():
             return form
         rule = family(factor.op)
-        if rule is None or rule.known:
+        if rule is None or rule.known or rule.constant:
             return form
         try:
             unknown, _ = self._split(factor, rule)

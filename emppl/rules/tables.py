@@ -25,6 +25,8 @@ class Family(NamedTuple):
     """log p(y | theta) = <natural(theta), statistic(y)> + log_base(y); the first statistic counts observations.
 
     Shapes: y [..., *core]; statistic [..., S]; natural [..., S] as a PyTensor graph of the parameters not in `known`.
+    `statistic`, `log_base` and `inside` take what is in `known` and `constant` by name: where one of those is free or
+    depends on a latent, the distribution is no exponential family, and the plan says so.
     `maximise(statistics [cells, S], groups, fixed, pseudo)` gives {parameter: [groups, *core]}, the maximum of
     sum_c <natural(theta_c), statistics_c>; cells with the same group number share that parameter; `fixed` holds
     parameters that are known numbers, [cells, *core]; `pseudo` {parameter: [groups, S]} the pseudo-statistics of its
@@ -38,7 +40,8 @@ class Family(NamedTuple):
     log_base: Callable[..., np.ndarray]
     maximise: Callable[..., dict[str, np.ndarray] | None]
     inside: Callable[..., np.ndarray]  # which observations lie in the support
-    known: tuple[str, ...] = ()  # parameters that must be data: numbers of trials
+    known: tuple[str, ...] = ()  # parameters that must be data, row by row, and that `natural` does not take
+    constant: tuple[str, ...] = ()  # parameters that must be one known number, which `natural` takes too
     scale: str | None = None  # the parameter that a known exposure may multiply
     frame: Callable[[np.ndarray], Frame] | None = None
     into_frame: Callable[..., tuple[Any, ...]] | None = None  # graphs of the parameters in the frame
@@ -51,29 +54,57 @@ class Family(NamedTuple):
 
 
 class Conjugate(NamedTuple):
-    """A prior that acts as pseudo-observations: `statistics(*prior parameters)` [..., S] adds to the expected ones."""
+    """A prior that acts as pseudo-observations: `statistics(*prior parameters)` [..., S] adds to the expected ones.
+
+    given: parameters of the family that must be known numbers for it to do so; signed: whether its statistics may be
+    negative (elsewhere a negative one means that the mode lies on the border).
+    """
 
     prior: Any
     family: Any
     parameter: str
     link: str  # the parameter of the op is link(parameter of the prior): "identity", "sqrt", "reciprocal"
     statistics: Callable[..., np.ndarray]
+    given: tuple[str, ...] = ()
+    signed: bool = False
+
+    @property
+    def family_name(self) -> str:
+        """The family's name as users know it."""
+        return self.family if isinstance(self.family, str) else self.family.__name__
 
 
 CONJUGATES: list[Conjugate] = []
+CUSTOM: dict[str, Callable[[Any], Family]] = {}  # by class_name of a pm.CustomDist, whose op class is made on the fly
 
 
 @singledispatch
 def family(op: Any) -> Family | None:
     """The family of an op, None where none is registered. Register with `@family.register(pm.Poisson)`."""
-    return None
+    rule = CUSTOM.get(type(op).__name__)
+    return None if rule is None else rule(op)
 
 
-def conjugate(prior: Any, of: Any, parameter: str, link: str = "identity") -> Callable:
-    """Register pseudo-statistics: `@conjugate(pm.Gamma, pm.Poisson, "mu")`. Parameters as the op holds them."""
+def custom_family(class_name: str) -> Callable:
+    """Register the family of `pm.CustomDist(..., class_name=class_name)`: `@custom_family("Rayleigh")`."""
+
+    def register(rule: Callable[[Any], Family]) -> Callable[[Any], Family]:
+        CUSTOM[class_name] = rule
+        return rule
+
+    return register
+
+
+def conjugate(
+    prior: Any, of: Any, parameter: str, link: str = "identity", given: tuple[str, ...] = (), signed: bool = False
+) -> Callable:
+    """Register pseudo-statistics: `@conjugate(pm.Gamma, pm.Poisson, "mu")`. Parameters as the op holds them.
+
+    of: the family's distribution, or the name of a custom one; given, signed: as in `Conjugate`.
+    """
 
     def register(statistics: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-        CONJUGATES.append(Conjugate(prior, of, parameter, link, statistics))
+        CONJUGATES.append(Conjugate(prior, of, parameter, link, statistics, given, signed))
         return statistics
 
     return register
@@ -83,9 +114,32 @@ def conjugates_of(op: Any, family_op: Any, parameter: str) -> list[Conjugate]:
     """Registered conjugate priors of class `op` for a parameter of `family_op`."""
     found = []
     for entry in CONJUGATES:
-        if entry.parameter == parameter and isinstance(op, entry.prior) and isinstance(family_op, entry.family):
+        of_family = (
+            type(family_op).__name__ == entry.family
+            if isinstance(entry.family, str)
+            else isinstance(family_op, entry.family)
+        )
+        if entry.parameter == parameter and of_family and isinstance(op, entry.prior):
             found.append(entry)
     return found
+
+
+def columns(*parts: Any) -> np.ndarray:
+    """Statistics side by side: numbers and arrays [...] of one shape, as [..., S]."""
+    return np.stack(np.broadcast_arrays(*[np.asarray(p, dtype=float) for p in parts]), axis=-1)
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, nan where the whole is not positive: a component without members has no parameters."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def nested(inner: np.ndarray, outer: np.ndarray) -> np.ndarray | None:
+    """The outer group of each inner group, None where an inner group of cells spans several outer ones."""
+    found = np.zeros(int(inner.max()) + 1, dtype=int)
+    found[inner] = outer
+    return found if np.array_equal(found[inner], outer) else None
 
 
 def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None = None) -> np.ndarray:
@@ -109,15 +163,14 @@ def single(parameter: str, solve: Callable[[np.ndarray], np.ndarray]) -> Callabl
 def rules() -> dict[str, list[dict[str, str]]]:
     """All registered rules, for `emppl rules`: families, conjugate priors, engines and M-steps."""
     families = []
-    for op_class, function in family.registry.items():
-        if op_class is object:
-            continue
+    registered = [function for op_class, function in family.registry.items() if op_class is not object]
+    for function in (*registered, *CUSTOM.values()):
         entry = function(None)
         families.append({"family": entry.name, "parameters": ", ".join(entry.parameters), "support": entry.describe})
     priors = [
         {
             "prior": c.prior.__name__,
-            "family": c.family.__name__,
+            "family": c.family_name,
             "parameter": c.parameter if c.link == "identity" else f"{c.parameter} = {c.link}(parameter)",
         }
         for c in CONJUGATES

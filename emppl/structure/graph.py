@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.distributions.distribution import SymbolicRandomVariable
 from pymc.distributions.mixture import _BaseMixtureRV
 from pymc.distributions.truncated import TruncatedRV
 from pymc.logprob.abstract import _logprob
@@ -434,11 +435,10 @@ class Reading:
 
     def _given_component(self, components: list[Any], value: Any, z: Any, batch_ndim: int) -> tuple[Any, Any, tuple]:
         grid = [pt.arange(n).reshape((-1, *([1] * (batch_ndim - axis - 1)))) for axis, n in enumerate(z.type.shape)]
-        if len(components) == 1 and isinstance(components[0].owner.op, RandomVariable):
-            rv = components[0]
-            op, node = rv.owner.op, rv.owner
-            chosen = []
-            for param, core in zip(self._by_values(list(op.dist_params(node))), op.ndims_params):
+        op, params = _distribution_of(components[0]) if len(components) == 1 else (None, ())
+        if op is not None:
+            node, chosen = components[0].owner, []
+            for param, core in zip(self._by_values(list(params)), op.ndims_params):
                 axis = param.ndim - core - 1  # where the components lie among the parameter's batch axes
                 if axis < 0:
                     chosen.append(param)
@@ -451,7 +451,11 @@ class Reading:
                         g if not b else 0 for g, b in zip(grid[batch_ndim - axis :], param.type.broadcastable[:axis])
                     ]
                     chosen.append(param[(*lead, z)])
-            graph = _logprob(op, (value,), op.rng_param(node), pt.constant(z.type.shape), *chosen)
+            if isinstance(op, RandomVariable):
+                graph = _logprob(op, (value,), op.rng_param(node), pt.constant(z.type.shape), *chosen)
+            else:
+                given = dict(zip(params, chosen)) | {op.size_param(node): pt.constant(z.type.shape)}
+                graph = _logprob(op, (value,), *[given.get(v, v) for v in node.inputs])
             return graph, op, tuple(chosen)
         if len(components) == 1:
             expanded = pt.expand_dims(value, batch_ndim)
@@ -527,7 +531,20 @@ def _distribution_of(rv: Any) -> tuple[Any, tuple[Any, ...]]:
     node = rv.owner
     if isinstance(node.op, RandomVariable):
         return node.op, tuple(node.op.dist_params(node))
+    if isinstance(node.op, SymbolicRandomVariable) and not isinstance(node.op, _BaseMixtureRV):
+        try:  # made of other random variables inside (Weibull), but by numbers from outside
+            params = tuple(node.op.dist_params(node))
+        except ValueError:  # Truncated: PyMC has no signature for it
+            return None, ()
+        if len(params) == len(node.op.ndims_params) and not any(_is_random(p) for p in params):
+            return node.op, params
     return None, ()
+
+
+def _is_random(param: Any) -> bool:
+    """Whether a parameter is a distribution without a name of its own, as that of Censored is."""
+    is_variable = param.owner is not None and isinstance(param.owner.op, RandomVariable | SymbolicRandomVariable)
+    return is_variable and param.name is None
 
 
 def _before_final_sum(graph: Any) -> Any:

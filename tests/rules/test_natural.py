@@ -74,7 +74,9 @@ def test_refusals_have_a_reason(model, factor, reason):
 def test_the_table_of_rules():
     table = rules()
     assert [row["family"] for row in table["families"]] == [
-        "Bernoulli", "Binomial", "Categorical", "Exponential", "Multinomial", "MvNormal", "Normal", "Poisson",
+        "Bernoulli", "Beta", "Binomial", "Categorical", "Dirichlet", "Exponential", "Gamma", "Geometric", "HalfNormal",
+        "InverseGamma", "Laplace", "LogNormal", "Multinomial", "MvNormal", "NegativeBinomial", "Normal", "Pareto",
+        "Poisson", "VonMises", "Wald", "Weibull",
     ]  # fmt: skip
     assert {"prior": "Beta", "family": "Binomial", "parameter": "p"} in table["conjugate priors"]
     assert all(all(row.values()) for rows in table.values() for row in rows)
@@ -82,28 +84,27 @@ def test_the_table_of_rules():
 
 OWN_RULE = """
 import numpy as np, pymc as pm, pytensor.tensor as pt, emppl
-from emppl.rules import Family, conjugate, family
-from emppl.rules.tables import single
+from emppl.rules import Family, columns, conjugate, family, single
 
-@family.register(pm.Geometric)
-def geometric(op):
+@family.register(pm.Kumaraswamy)
+def kumaraswamy(op):
     return Family(
-        name="Geometric", parameters=("p",), describe="1, 2, ...",
-        statistic=lambda y: np.stack([np.ones(np.shape(y)), np.asarray(y) - 1.0], axis=-1),
-        natural=lambda p: pt.stack([pt.log(p), pt.log1p(-p)], axis=-1),
-        log_base=lambda y: np.zeros(np.shape(y)),
-        maximise=single("p", lambda s: s[:, 0] / s.sum(axis=1)),
-        inside=lambda y: (y >= 1) & (y == np.round(y)),
+        name="Kumaraswamy", parameters=("a", "b"), known=("a",), describe="0 < y < 1, a known",
+        statistic=lambda y, a: columns(1.0, -np.log1p(-(y**a))),
+        natural=lambda b: pt.stack([pt.log(b), -b], axis=-1),
+        log_base=lambda y, a: np.log(a) + (a - 1.0) * np.log(y) - np.log1p(-(y**a)),
+        maximise=single("b", lambda s: s[:, 0] / s[:, 1]),
+        inside=lambda y, a: (y > 0) & (y < 1),
     )
 
-@conjugate(pm.Beta, pm.Geometric, "p")
-def beta_geometric(alpha, beta):
-    return np.stack(np.broadcast_arrays(alpha - 1.0, beta - 1.0), axis=-1)
+@conjugate(pm.Gamma, pm.Kumaraswamy, "b")
+def gamma_kumaraswamy(alpha, scale):
+    return columns(alpha - 1.0, 1.0 / scale)
 
 with pm.Model() as model:
-    p = pm.Beta("p", np.float64(2.0), np.float64(3.0), shape=2)
+    b = pm.Gamma("b", np.float64(2.0), np.float64(0.5), shape=2)
     z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=8)
-    pm.Geometric("y", p[z], observed=np.array([1, 1, 2, 1, 9, 12, 8, 15]))
+    pm.Kumaraswamy("y", np.float64(1.5), b[z], observed=np.array([0.1, 0.2, 0.15, 0.1, 0.8, 0.9, 0.7, 0.95]))
 plan = emppl.plan(model)
 assert plan.estep.startswith("natural form") and plan.blocks[0].rule == "closed form", plan
 fit = emppl.fit(plan, starts=2, seed=0)
