@@ -18,11 +18,15 @@ from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
-from emppl.mstep.closed_form import closed_form
+from emppl.mstep.closed_form import ClosedForm, closed_form
+from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
+from emppl.mstep.regression import LeastSquares, least_squares
 from emppl.mstep.update import Refusal, Update
 from emppl.rules.natural import Deriver, NaturalForm, Refused
+from emppl.rules.regression import natural_form
 from emppl.rules.tables import check_name
 from emppl.structure import analyse
+from emppl.structure.plates import factored, is_decomposable
 from emppl.structure.symmetry import ComponentAxis, component_axes
 from emppl.structure.types import Factor, Structure
 
@@ -142,7 +146,7 @@ class Plan:
 
     def assignment(self, theta: Mapping[str, np.ndarray]) -> Theta:
         """The most probable joint value of the latents of each member: {latent: [*shape]}."""
-        posterior = self.e_step(theta, keep=True, hard=False)
+        posterior = self.e_step(theta, keep=True, hard=True)
         flat = np.zeros(sum(node.size for node in self.structure.latents), dtype="int64")
         for plate, r in zip(self.structure.plates, posterior.responsibilities):
             flat[plate.members] = plate.configurations[r.argmax(axis=1)]
@@ -193,16 +197,25 @@ class Plan:
         return f"{text}, {self._summed_out()}"
 
     def _summed_out(self) -> str:
-        return ", ".join(
+        words = [
             f"{plate.size:,} independent member{'s' if plate.size > 1 else ''} × {plate.n_configurations} "
             f"{'joint values' if len(plate.latents) > 1 else 'values'}"
             for plate in self.structure.plates
-        )
+            if not plate.tied
+        ]
+        for tied in self.structure.eliminations:
+            words.append(
+                f"{tied.size:,} group{'s' if tied.size > 1 else ''} of {len(tied.supports)} tied latent elements, "
+                f"summed out one after the other ({tied.cost:,} numbers each, in place of {_power(tied.supports)} "
+                "joint values)"
+            )
+        return ", ".join(words)
 
     @property
     def densities(self) -> int:
-        """Log densities evaluated in one pass: members × configurations, over all plates."""
-        return sum(plate.size * plate.n_configurations for plate in self.structure.plates)
+        """Numbers evaluated in one pass: members × configurations of all plates, and the tables of eliminations."""
+        tied = sum(e.size * e.cost for e in self.structure.eliminations)
+        return tied + sum(plate.size * plate.n_configurations for plate in self.structure.plates)
 
     def rows(self) -> list[dict[str, str]]:
         """One row a variable: name, role, dims, prior or support, how it is treated."""
@@ -232,6 +245,8 @@ class Plan:
             labels = self.value_labels(node.name)
             values = ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
             how = f"summed out: {plate.size:,} members × {plate.n_configurations} values"
+            if plate.tied:
+                how = f"summed out: {node.size:,} elements × {node.n_values} values, tied to others"
             rows.append(
                 {
                     "name": node.name, "role": "latent (implicit)" if node.implicit else "latent", "dims": _dims(node),
@@ -306,6 +321,11 @@ class Plan:
         )
 
 
+def _power(supports: tuple[int, ...]) -> str:
+    count = float(np.prod([float(s) for s in supports]))
+    return f"{count:,.0f}" if count < 1e7 else f"{count:.2g}"
+
+
 def _dims(node: Any) -> str:
     return ", ".join(f"{d} ({n})" for d, n in zip(node.dims, node.shape))
 
@@ -347,8 +367,13 @@ def plan(
             support, name = said | dict(support or {}), name or model_or_structure.name
             freeze = model_or_structure.frozen | dict(freeze or {})
         structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
-    deriver = Deriver(structure)
-    factor_plans = [_plan_factor(structure, deriver, f, estep) for f in structure.factors if f.kind != "prior"]
+    factor_plans = _plan_factors(structure, estep)
+    if estep == "auto" and any(e.form is None for e in factor_plans) and is_decomposable(structure):
+        # groups of tied latents that are enumerated whole hide natural forms which each scope on its own has
+        apart = factored(structure)
+        plans_apart = _plan_factors(apart, estep)
+        if sum(e.form is None for e in plans_apart) < sum(e.form is None for e in factor_plans):
+            structure, factor_plans = apart, plans_apart
     priors = [f for f in structure.factors if f.kind == "prior"]
     factor_plans, engine, expected = _assemble(structure, factor_plans, priors, estimate, method, obs_weights, labels)
     blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
@@ -358,19 +383,22 @@ def plan(
     )  # fmt: skip
 
 
+def _plan_factors(structure: Structure, estep: str) -> list[FactorPlan]:
+    deriver = Deriver(structure)
+    return [_plan_factor(structure, deriver, f, estep) for f in structure.factors if f.kind != "prior"]
+
+
 def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: str) -> FactorPlan:
     plate = None
     if factor.latents:
-        owners = {p for p, plate_ in enumerate(structure.plates) if len(elements_of(factor, plate_, deriver.total)[0])}
+        owners = {p for p, plate_ in enumerate(structure.plates) if len(elements_of(factor, plate_)[0])}
         plate = min(owners) if len(owners) == 1 else None
     if estep == "graph":
         return FactorPlan(factor, "graph", "", None, plate if plate is not None else (0 if factor.latents else None))
     try:
         if factor.latents and plate is None:
             raise Refused("it spans several plates")
-        form = (
-            deriver.over_plate(factor, structure.plates[plate]) if factor.latents else deriver.without_latents(factor)
-        )
+        form = natural_form(deriver, factor, structure.plates[plate] if plate is not None else None)
     except Refused as reason:
         if estep == "natural":
             raise InvalidArgumentError(
@@ -392,7 +420,6 @@ def _assemble(
     labels: Mapping[str, Any] | None,
 ) -> tuple[list[FactorPlan], IndependentEngine, ExpectedLogJoint]:
     """Put the factors' features and graphs together, plate by plate, and compile what the E-step evaluates."""
-    total = sum(node.size for node in structure.latents)
     weights = member_weights(structure, plans, obs_weights)
     masks = label_masks(structure, labels)
     etas, tables, data, placed = [], [], [], []
@@ -407,7 +434,7 @@ def _assemble(
                 base = base + entry.form.base
                 placed.append(FactorPlan(entry.factor, entry.engine, "", entry.form, p, slice(start, start + width)))
                 start += width
-            elif entry.form is None and entry.factor.latents and len(elements_of(entry.factor, plate, total)[0]):
+            elif entry.form is None and entry.factor.latents and len(elements_of(entry.factor, plate)[0]):
                 table.append(factor_table(structure, entry.factor, plate))
         if not parts:
             parts, graphs = [np.zeros((plate.size, 1))], [pt.zeros((plate.n_configurations, 1))]
@@ -418,7 +445,8 @@ def _assemble(
             else graphs[0].astype("float64")
         )
         tables.append(pt.add(*table) if len(table) > 1 else table[0] if table else None)
-        data.append(PlateData(features, base, weights[p], masks[p], bool(table)))
+        supports = tuple(structure.node(name).n_values for name in plate.latents)
+        data.append(PlateData(features, base, weights[p], masks[p], bool(table), supports, plate.tied))
     for entry in plans:
         if entry.form is not None and entry.plate is None:
             expected = pt.constant(entry.form.features)
@@ -445,7 +473,7 @@ def _assemble(
         if table is not None:
             outputs.append(table)
     terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum])
-    engine = IndependentEngine(tuple(data), terms, method == "hard")
+    engine = IndependentEngine(tuple(data), terms, method == "hard", structure.eliminations)
     expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum)
     order = {entry.factor.name: i for i, entry in enumerate(plans)}
     return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
@@ -476,6 +504,11 @@ def member_weights(structure: Structure, plans: list[FactorPlan], obs_weights: A
                 ("repeat the rows instead",),
             )  # fmt: skip
         plate = structure.plates[entry.plate]
+        if plate.tied:
+            raise InvalidArgumentError(
+                f"the members of {name} are tied to each other by their latents: none can be weighted alone", where,
+                ("repeat or leave out whole groups instead",),
+            )  # fmt: skip
         if values.shape != (plate.size,):
             raise InvalidArgumentError(
                 f"weights have shape {values.shape}, but {name} has {plate.size} members", where,
@@ -577,12 +610,21 @@ def _blocks(
                 f"parameter {members[0]!r}",
                 ("estimate='map'", f"freeze={{{members[0]!r}: value}}", "take it out of the model"),
             )
+        recognised: ClosedForm | LeastSquares | Refusal
         recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
         n_numbers = sum(structure.node(n).size for n in members)
         numeric_rule = AUTODIFF_RULE if others else NATURAL_RULE
         numeric = NumericUpdate(members, expected, weights, numeric_rule)
+        refused: list[tuple[str, str]] = []
         if isinstance(recognised, Refusal):
-            refused = [(recognised.rule, recognised.reason)]
+            refused.append((recognised.rule, recognised.reason))
+            recognised = least_squares(
+                structure, members, forms, others, own_priors,
+                lambda rest: NumericUpdate(rest, expected, weights, NATURAL_RULE),
+            )  # fmt: skip
+        if isinstance(recognised, Refusal):
+            if recognised.reason != LEAST_SQUARES_NOT_ASKED:
+                refused.append((recognised.rule, recognised.reason))
             if others:
                 refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
                 cost = f"each evaluation goes through {sum(o.size for o in others):,} densities"
@@ -591,5 +633,6 @@ def _blocks(
             blocks.append(Block(" + ".join(members), members, numeric_rule, tuple(refused), cost, numeric))
         else:
             cost = f"{n_numbers} numbers, one step"
-            blocks.append(Block(" + ".join(members), members, CLOSED_RULE, (), cost, recognised, numeric))
+            shown = tuple(refused) if recognised.rule != CLOSED_RULE else ()
+            blocks.append(Block(" + ".join(members), members, recognised.rule, shown, cost, recognised, numeric))
     return tuple(blocks)

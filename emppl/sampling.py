@@ -22,6 +22,7 @@ from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
 from emppl.compiling import compile_graph, one_blas_thread
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.estep.elimination import log_joint_graph, tied_log_likelihood
 from emppl.estep.marginal import marginal_log_likelihood, register
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
@@ -196,7 +197,11 @@ def log_likelihood_graph(plan: Plan) -> Any:
     Plates in natural form by the Op with Fisher gradient.
     """
     total = [plan.expected.direct_likelihood]
+    if plan.structure.eliminations:
+        total.append(tied_log_likelihood(plan))
     for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
+        if data.tied:
+            continue
         weights = np.ones(len(data.base)) if data.weights is None else data.weights
         if table is None and data.mask is None:
             arrays = [
@@ -204,11 +209,7 @@ def log_likelihood_graph(plan: Plan) -> Any:
             ]
             total.append(marginal_log_likelihood(eta, *arrays)[0])
             continue
-        log_joint = eta @ data.features.T
-        if table is not None:
-            log_joint = log_joint + table
-        if data.mask is not None:
-            log_joint = pt.switch(data.mask.T, log_joint, -np.inf)
+        log_joint = log_joint_graph(data, eta, table)
         total.append((weights * (pt.logsumexp(log_joint, axis=0) + data.base)).sum())
     return pt.stack([t.astype("float64") for t in total]).sum()
 
@@ -373,10 +374,13 @@ def _along_draws(
 ) -> tuple[dict[str, tuple[np.ndarray, tuple[str, ...]]], Theta, np.ndarray]:
     """Log-likelihood by observation, latent probabilities and log posterior of every draw."""
     structure = plan.structure
-    homes = [_member_dims(plan, p) for p in range(len(structure.plates))]
+    homes = {p: _member_dims(plan, p) for p, plate in enumerate(structure.plates) if not plate.tied}
+    groups = [f"group_{i}" if i else "group" for i in range(len(structure.eliminations))]
     by_member: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {
-        name: (np.empty((n, plate.size)), dims) for (name, dims), plate in zip(homes, structure.plates)
+        name: (np.empty((n, structure.plates[p].size)), dims) for p, (name, dims) in homes.items()
     }
+    for name, tied in zip(groups, structure.eliminations):
+        by_member[name] = (np.empty((n, tied.size)), (f"{name}_of_tied_latents",))
     direct, direct_names = _direct_terms(plan)
     for factor in direct_names:
         by_member[factor.name] = (np.empty((n, *factor.shape)), structure.node(factor.name).dims[: len(factor.shape)])
@@ -391,7 +395,9 @@ def _along_draws(
         theta = {name: flat[name][t] for name in structure.parameter_names}
         posterior = plan.e_step(theta, keep=True)
         log_posterior[t] = posterior.objective
-        for (name, _), values in zip(homes, posterior.by_member):
+        for p, (name, _) in homes.items():
+            by_member[name][0][t] = posterior.by_member[p]
+        for name, values in zip(groups, posterior.by_component):
             by_member[name][0][t] = values
         for factor, values in zip(direct_names, direct(theta) if direct else []):
             by_member[factor.name][0][t] = values

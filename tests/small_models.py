@@ -34,7 +34,7 @@ class ModelCase:
 
 
 NATURAL, GRAPH = "natural form", "graph"
-CLOSED, NUMERIC, AUTODIFF = "closed form", "natural form", "autodiff"
+CLOSED, SQUARES, NUMERIC, AUTODIFF = "closed form", "least squares", "natural form", "autodiff"
 BINARY = np.arange(2)
 
 
@@ -290,6 +290,8 @@ def lines(rng: np.random.Generator) -> ModelCase:
         model,
         {"z": BINARY},
         ((6, 2),),
+        {"y": NATURAL},
+        {"a": SQUARES, "b": SQUARES, "sigma": SQUARES},
     )
 
 
@@ -390,7 +392,7 @@ def crossed(rng: np.random.Generator) -> ModelCase:
         row = pm.Bernoulli("row", p=np.float64(0.3), shape=2)
         column = pm.Bernoulli("column", p=np.float64(0.4), shape=3)
         pm.Normal("y", effect[row[:, None], column[None, :]], ONE, observed=rng.normal(size=(2, 3)))
-    return ModelCase(model, {"row": BINARY, "column": BINARY}, ((1, 32),))
+    return ModelCase(model, {"row": BINARY, "column": BINARY}, ((2, 2), (3, 2), (6, 4)))  # taken apart: 2 × 2 a cell
 
 
 def members_of_groups(rng: np.random.Generator) -> ModelCase:

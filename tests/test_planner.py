@@ -42,7 +42,11 @@ def test_the_printed_plan_names_everything(name):
             assert reason in text
     for entry in plan.factors:
         assert entry.reason in text
-    assert "E-step:" in text and f"{structure.plates[0].size:,} independent member" in text
+    assert "E-step:" in text
+    for plate in structure.plates:
+        assert plate.tied or f"{plate.size:,} independent member" in text
+    for tied in structure.eliminations:
+        assert f"{tied.size:,} group{'s' if tied.size > 1 else ''} of {len(tied.supports)} tied" in text
     assert "<script" not in page
 
 

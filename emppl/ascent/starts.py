@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from emppl.estep.posterior import Posterior
-from emppl.estep.tables import elements_of
+from emppl.estep.tables import elements_of, value_places
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
+from emppl.mstep.regression import RULE as LEAST_SQUARES
 from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
@@ -23,13 +24,12 @@ def member_data(plan: Any, p: int) -> np.ndarray:
     """What was observed of each member of plate p, as columns: [C, D]. Several rows of a member are averaged."""
     structure = plan.structure
     plate = structure.plates[p]
-    total = sum(node.size for node in structure.latents)
     columns = []
     for entry in plan.factors:
         factor = entry.factor
         if factor.kind != "observed" or factor.value is None or not factor.latents:
             continue
-        elements, members = elements_of(factor, plate, total)
+        elements, members = elements_of(factor, plate)
         if not len(elements):
             continue
         y = np.asarray(factor.value.data, dtype=float)
@@ -136,6 +136,28 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
     return r
 
 
+def _element_shares(plan: Any, rng: np.random.Generator) -> np.ndarray:
+    """A random probability of each value of each latent element [elements, values]: tied plates share elements."""
+    nodes = plan.structure.latents
+    shares = np.zeros((sum(node.size for node in nodes), max(node.n_values for node in nodes)))
+    for node in nodes:
+        start = plan.structure.offsets[node.name]
+        shares[start : start + node.size, : node.n_values] = rng.dirichlet(np.full(node.n_values, 0.5), size=node.size)
+    return shares
+
+
+def _tied_responsibilities(plan: Any, p: int, shares: np.ndarray) -> np.ndarray:
+    """Responsibilities [C, J] of a plate whose members share elements: products of the elements' probabilities."""
+    plate, mask = plan.structure.plates[p], plan.engine.plates[p].mask
+    r = np.ones((plate.size, plate.n_configurations))
+    for slot, places in enumerate(value_places(plan.structure, plate).T):
+        r *= shares[plate.members[:, slot]][:, places]
+    if mask is not None:
+        r = r * mask
+    total = r.sum(axis=1, keepdims=True)
+    return r / np.where(total > 0, total, 1.0)
+
+
 def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
     """theta at which one ascent begins."""
     structure = plan.structure
@@ -144,10 +166,14 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
         return structure.coordinates.constrain(u + rng.normal(scale=0.5, size=len(u)))
     if kind == "prior":
         return initial_point(structure, draw=True, seed=int(rng.integers(2**31)))
-    guess = [responsibilities(plan, p, kind, rng) for p in range(len(structure.plates))]
+    shares = _element_shares(plan, rng)
+    guess = [
+        _tied_responsibilities(plan, p, shares) if plate.tied else responsibilities(plan, p, kind, rng)
+        for p, plate in enumerate(structure.plates)
+    ]
     posterior: Posterior = plan.engine.summarise(guess)
     theta = plan.m_step(initial_point(structure), posterior)
-    if any(block.rule != CLOSED_RULE for block in plan.blocks):
+    if any(block.rule not in (CLOSED_RULE, LEAST_SQUARES) for block in plan.blocks):
         for _ in range(2):  # a numeric M-step takes a few steps at a time, and the prior's own point is far away
             theta = plan.m_step(theta, posterior)
     return theta

@@ -21,6 +21,7 @@ class Posterior:
     counts: tuple[np.ndarray, ...] = field(repr=False)
     responsibilities: tuple[np.ndarray | None, ...] = field(repr=False)
     by_member: tuple[np.ndarray | None, ...] = field(repr=False)
+    by_component: tuple[np.ndarray, ...] = field(repr=False, default=())  # log-likelihoods of tied components
 
     @property
     def objective(self) -> float:

@@ -49,21 +49,15 @@ def mixture(
     for start in range(0, n, block):
         rows = slice(start, start + block)
         part = features[rows]
-        log_joint = part @ eta.T
-        if dead.any():
-            log_joint[((part != 0) @ dead.T.astype(float)) > 0] = LOWEST
-        if table is not None:
-            log_joint += np.maximum(table[rows], LOWEST)
-        if mask is not None:
-            log_joint[~mask[rows]] = LOWEST
-        peak = log_joint.max(axis=1)
+        joint = _joint(part, eta, dead, None if table is None else table[rows], None if mask is None else mask[rows])
+        peak = joint.max(axis=1)
         if hard:
-            best = log_joint.argmax(axis=1)
-            posterior = np.zeros_like(log_joint)
+            best = joint.argmax(axis=1)
+            posterior = np.zeros_like(joint)
             posterior[np.arange(len(best)), best] = 1.0
             value = peak
         else:
-            posterior = np.exp(log_joint - peak[:, None])
+            posterior = np.exp(joint - peak[:, None])
             scale = posterior.sum(axis=1)
             posterior /= scale[:, None]
             value = peak + np.log(scale)
@@ -77,3 +71,24 @@ def mixture(
         counts += posterior.sum(axis=0)
         statistics += posterior.T @ part
     return MixturePass(float(total), statistics, counts, kept, member)
+
+
+def log_joint(
+    features: np.ndarray, eta: np.ndarray, *, table: np.ndarray | None = None, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Log joint [C, J] of members and configurations without its base; shapes as in `mixture`. At least LOWEST."""
+    dead = np.isneginf(eta)
+    return np.maximum(_joint(features, np.where(dead, 0.0, eta), dead, table, mask), LOWEST)
+
+
+def _joint(
+    features: np.ndarray, eta: np.ndarray, dead: np.ndarray, table: np.ndarray | None, mask: np.ndarray | None
+) -> np.ndarray:
+    joint = features @ eta.T
+    if dead.any():
+        joint[((features != 0) @ dead.T.astype(float)) > 0] = LOWEST
+    if table is not None:
+        joint += np.maximum(table, LOWEST)
+    if mask is not None:
+        joint[~mask] = LOWEST
+    return joint

@@ -13,7 +13,6 @@ from emppl.compiling import compile_graph
 from emppl.errors import InvalidDataError
 from emppl.rules.tables import Family, Frame, family
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout_of
-from emppl.structure.topology import Scopes
 from emppl.structure.types import Factor, Plate, Structure
 
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
@@ -76,7 +75,7 @@ class Deriver:
     def over_plate(self, factor: Factor, plate: Plate) -> NaturalForm:
         """The natural form of a factor that touches this plate alone. Raises Refused with the reason."""
         layout = self._layout(factor, plate)
-        restriction = Restriction.over(plate, self.structure.scopes, np.zeros(1, dtype=int), self.total)
+        restriction = Restriction.over(plate, self.structure.scopes, np.zeros(1, dtype=int), layout.members[:1])
         if factor.kind != "observed":
             return self._of_latent(factor, plate, layout, restriction)
         return self._of_observed(factor, plate, layout, restriction)
@@ -97,15 +96,14 @@ class Deriver:
         if len(first) > MAX_GROUPS:
             raise Refused(f"its parameters take {len(first)} different values over the rows")
         layout = Layout(0, group.ravel(), factor.shape[1:])
-        no_scopes = Scopes((), (), {})
-        restriction = Restriction(no_scopes, first, np.zeros((len(first), 0), dtype=int), np.zeros(0, dtype=int))
+        restriction = Restriction.without_latents(first)
         return self._of_observed(factor, None, layout, restriction, groups=group.ravel(), n_groups=len(first))
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _layout(self, factor: Factor, plate: Plate) -> Layout:
         try:
-            return layout_of(factor, plate, self.total)
+            return layout_of(factor, plate)
         except CannotRestrict as reason:
             raise Refused(str(reason)) from None
 
@@ -158,7 +156,13 @@ class Deriver:
     def _trials(self, plate: Plate) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Assignments to check at: every configuration at every member while that is affordable, else random ones."""
         n = plate.n_configurations
-        if n * plate.size <= MAX_CHECKED and n <= MAX_TRIALS:
+        affordable = n * plate.size <= MAX_CHECKED and n <= MAX_TRIALS
+        if plate.tied:  # members share elements: what one takes, others must
+            for _ in range(min(4 * n, MAX_TRIALS) if affordable else 4):
+                latents = random_latents(self.structure, self.rng)
+                yield latents, configurations_at(self.structure, plate, latents)
+            return
+        if affordable:
             turns = [(np.arange(plate.size) + shift) % n for shift in range(n)]
         else:
             turns = [self.rng.integers(n, size=plate.size) for _ in range(4)]
@@ -401,6 +405,24 @@ def _features(
     statistic = rule.statistic(y, **takes)
     log_base = rule.log_base(y, **{k: v for k, v in takes.items() if k != "size"}) + log_jacobian
     return statistic.reshape(len(y), -1), np.broadcast_to(log_base, (len(y), *slots)).reshape(len(y), -1).sum(axis=1)
+
+
+def random_latents(structure: Structure, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A value for each latent element, drawn evenly from its support."""
+    return {node.name: rng.choice(node.support, size=node.shape) for node in structure.latents}
+
+
+def configurations_at(structure: Structure, plate: Plate, latents: dict[str, np.ndarray]) -> np.ndarray:
+    """The configuration [C] that each member of a plate is in, given all latent elements."""
+    flat = np.zeros(sum(node.size for node in structure.latents), dtype="int64")
+    for node in structure.latents:
+        flat[structure.offsets[node.name] :][: node.size] = np.ravel(latents[node.name])
+    values, index = flat[plate.members], np.zeros(plate.size, dtype=int)
+    for slot, name in enumerate(plate.latents):
+        support = structure.node(name).support
+        order = np.argsort(support)
+        index = index * len(support) + order[np.searchsorted(support[order], values[:, slot])]
+    return index
 
 
 def check_support(

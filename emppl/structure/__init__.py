@@ -12,7 +12,8 @@ from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.graph import Reading, distribution_text
-from emppl.structure.topology import Scopes, plates_of
+from emppl.structure.plates import plates_of
+from emppl.structure.topology import Scopes
 from emppl.structure.types import Factor, Node, Plate, Structure
 
 __all__ = ["Factor", "Node", "Plate", "Structure", "analyse"]
@@ -29,8 +30,8 @@ def analyse(
     """What is in a pm.Model: parameters, latents, observed variables, factors, plates.
 
     latents: names of free discrete variables to integrate out besides those found; support: {name: values} bounds
-    a count without an upper end; freeze: {name: value} keeps a parameter at a value. Raises UnsupportedModelError with
-    the names met and the ways out.
+    a count without an upper end; freeze: {name: value} keeps a parameter at a value.
+    Raises UnsupportedModelError with the names met and the ways out.
     """
     reading = Reading(model, latents, support, freeze)
     unknown = set(support or {}) - {node.name for node in reading.latents}
@@ -51,6 +52,7 @@ def analyse(
         scopes = Scopes(graphs, reading.latents, point)
         offsets = scopes.offsets
         factors = [replace(f, scope=scopes.scope.get(f.log_density)) if f.latents else f for f in factors]
+    plates, eliminations = plates_of(reading.latents, factors)
     return Structure(
         name=name or getattr(model, "name", "") or "model",
         model=model,
@@ -59,7 +61,8 @@ def analyse(
         observed=tuple(reading.observed),
         deterministics=tuple(reading.deterministics),
         factors=tuple(factors),
-        plates=plates_of(reading.latents, factors),
+        plates=plates,
+        eliminations=eliminations,
         coords=reading.coords,
         offsets=offsets,
         scopes=scopes,

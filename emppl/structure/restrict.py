@@ -39,17 +39,15 @@ class Layout:
     slots: tuple[int, ...]
 
 
-def layout_of(factor: Factor, plate: Plate, total: int) -> Layout:
-    """The axis of a factor that runs over the members of a plate. total: number of latent elements.
+def layout_of(factor: Factor, plate: Plate) -> Layout:
+    """The axis of a factor that runs over the members of a plate.
 
     Raises CannotRestrict where elements depend on no latent, on several plates, or lie along no single axis.
     """
-    member_of = np.full(total, -1)
-    member_of[plate.members.ravel()] = np.repeat(np.arange(plate.size), plate.members.shape[1])
     scope = factor.scope
     if scope.shape[0] == 0 or (np.diff(scope.indptr) == 0).any():
         raise CannotRestrict("some of its elements depend on no latent")
-    members = member_of[scope.indices[scope.indptr[:-1]]].reshape(factor.shape)
+    members = plate.members_of(factor).reshape(factor.shape)
     if (members < 0).any():
         raise CannotRestrict("its elements belong to several plates")
     for axis in range(members.ndim):
@@ -62,21 +60,31 @@ def layout_of(factor: Factor, plate: Plate, total: int) -> Layout:
 class Restriction:
     """Restriction of graphs along one axis to pairs p: row `rows[p]`, its member in configuration `configurations[p]`.
 
-    rows [P]: index along the axis; configurations [P, slots]; slot_of [all latent elements]: the slot of each in its
-    member.
+    rows [P]: index along the axis; members [P]: the member of each; configurations [P, slots].
+    plate: None where no latent enters.
     """
 
-    def __init__(self, scopes: Scopes, rows: np.ndarray, configurations: np.ndarray, slot_of: np.ndarray) -> None:
-        self.scopes, self.rows, self.configurations, self.slot_of = scopes, rows, configurations, slot_of
+    def __init__(
+        self, scopes: Scopes, rows: np.ndarray, members: np.ndarray, configurations: np.ndarray, plate: Plate | None
+    ) -> None:
+        self.scopes, self.rows, self.members, self.configurations = scopes, rows, members, configurations
+        self.plate = plate
         self._done: dict[tuple[Any, int], Any] = {}
 
     @classmethod
-    def over(cls, plate: Plate, scopes: Scopes, rows: np.ndarray, total: int) -> Restriction:
-        """Every configuration of the plate at every one of `rows`: pairs in the order [configuration, row]."""
-        slot_of = np.zeros(total, dtype=int)
-        slot_of[plate.members] = np.arange(plate.members.shape[1])
+    def over(cls, plate: Plate, scopes: Scopes, rows: np.ndarray, members: np.ndarray) -> Restriction:
+        """Every configuration of the plate at every one of `rows`, which belong to `members`.
+
+        Pairs come in the order [configuration, row].
+        """
         pairs = np.repeat(plate.configurations, len(rows), axis=0)
-        return cls(scopes, np.tile(rows, plate.n_configurations), pairs, slot_of)
+        n = plate.n_configurations
+        return cls(scopes, np.tile(rows, n), np.tile(members, n), pairs, plate)
+
+    @classmethod
+    def without_latents(cls, rows: np.ndarray) -> Restriction:
+        """Rows of graphs in which no latent stands."""
+        return cls(Scopes((), (), {}), rows, np.zeros(len(rows), dtype=int), np.zeros((len(rows), 0), dtype=int), None)
 
     def __call__(self, variable: Any, axis: int) -> Any:
         key = (variable, axis)
@@ -102,7 +110,11 @@ class Restriction:
         if v in self.scopes.moved:
             ids = np.take(np.moveaxis(self.scopes.moved[v], axis, 0), self.rows, axis=0)
             flat = ids.reshape(len(self.rows), -1)
-            values = self.configurations[np.arange(len(flat))[:, None], self.slot_of[flat]].reshape(ids.shape)
+            assert self.plate is not None  # a latent moved here, so there is one
+            slots = self.plate.slot_of(self.members[:, None], flat)
+            if (slots < 0).any():
+                raise CannotRestrict("a latent of another member enters")
+            values = self.configurations[np.arange(len(flat))[:, None], slots].reshape(ids.shape)
             return pt.constant(np.moveaxis(values, 0, axis).astype(v.dtype))
         if isinstance(v, Constant):
             return pt.constant(np.take(v.data, self.rows, axis=axis))

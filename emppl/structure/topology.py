@@ -23,10 +23,8 @@ from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from scipy import sparse
 
 from emppl.compiling import compile_graph
-from emppl.errors import UnsupportedModelError
-from emppl.structure.types import Factor, Node, Plate
+from emppl.structure.types import Node
 
-MAX_CONFIGURATIONS = 4096
 MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag, ViewOp)
 
 
@@ -266,54 +264,3 @@ def _rows(own: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
 def _unite(scope: sparse.csr_matrix, group: np.ndarray, n_groups: int) -> sparse.csr_matrix:
     gather = sparse.csr_matrix((np.ones(len(group), np.int32), (group, np.arange(len(group)))), (n_groups, len(group)))
     return (gather @ scope.astype(np.int32)).astype(bool).tocsr()
-
-
-def plates_of(latents: Sequence[Node], factors: Sequence[Factor]) -> tuple[Plate, ...]:
-    """Latent elements that meet in a factor belong to one member; members of the same make-up form a plate.
-
-    Raises UnsupportedModelError where a member has more joint configurations than can be enumerated.
-    """
-    if not latents:
-        return ()
-    owner = np.concatenate([np.full(node.size, i) for i, node in enumerate(latents)])
-    total = len(owner)
-    graph = sparse.csr_matrix((total, total), dtype=np.int32)
-    for factor in factors:
-        if factor.scope is not None and factor.scope.nnz:
-            several = factor.scope[np.diff(factor.scope.indptr) > 1].astype(np.int32)
-            if several.shape[0] and several.nnz:
-                # linking the first latent of each row to the others is enough for connectedness, and keeps this linear
-                first = np.repeat(several.indices[several.indptr[:-1]], np.diff(several.indptr))
-                graph = graph + sparse.csr_matrix(
-                    (np.ones(several.nnz, np.int32), (first, several.indices)), (total, total)
-                )
-    _, label = sparse.csgraph.connected_components(graph, directed=False)
-    order = np.lexsort((np.arange(total), label))
-    starts = np.flatnonzero(np.r_[True, np.diff(label[order]) > 0])
-    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for elements in np.split(order, starts[1:]):
-        groups.setdefault(tuple(int(i) for i in owner[elements]), []).append(elements)
-    plates = []
-    for make_up, members in groups.items():
-        supports = [latents[i].support for i in make_up]
-        count = float(np.prod([float(len(s)) for s in supports]))
-        if count > MAX_CONFIGURATIONS:
-            raise UnsupportedModelError(
-                f"{len(make_up)} latent elements are tied together by shared observations or by each other, "
-                f"which makes {count:.3g} joint configurations, more than the {MAX_CONFIGURATIONS} that are enumerated",
-                _names([latents[i] for i in sorted(set(make_up))]),
-                (
-                    "chains and grids of latents are not supported yet: give each member a latent of its own",
-                    "break the tie: let each observation depend on the latents of one member",
-                    "make the support smaller: support={name: range(...)}",
-                ),
-            )
-        grids = np.meshgrid(*[np.arange(len(s)) for s in supports], indexing="ij")
-        configurations = np.stack([s[g.ravel()] for s, g in zip(supports, grids)], axis=-1)
-        plates.append(Plate(tuple(latents[i].name for i in make_up), np.array(members), configurations))
-    return tuple(plates)
-
-
-def _names(nodes: Sequence[Node]) -> str:
-    words = [f"{n.name}[{', '.join(n.dims)}]" if n.dims else n.name for n in nodes]
-    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")

@@ -61,8 +61,9 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class Plate:
-    """Members that are independent given the parameters, each with the same small set of latent elements.
+    """Members with the same small set of latent elements each.
 
+    Independent of each other given the parameters, unless an `Elimination` of the structure ties plates together.
     members [C, slots]: latent element of each slot (an index into all latent elements laid end to end);
     configurations [J, slots]: every joint value of the slots. `latents` names the latent of each slot.
     """
@@ -70,6 +71,7 @@ class Plate:
     latents: tuple[str, ...]
     members: np.ndarray = field(repr=False)
     configurations: np.ndarray = field(repr=False)
+    tied: bool = False  # its members meet others in an Elimination
 
     @property
     def size(self) -> int:
@@ -78,6 +80,72 @@ class Plate:
     @property
     def n_configurations(self) -> int:
         return len(self.configurations)
+
+    def slot_of(self, member: np.ndarray, element: np.ndarray) -> np.ndarray:
+        """The slot of each latent element in its member, −1 where the member does not hold it. Shapes broadcast."""
+        found = self.members[member] == np.asarray(element)[..., None]
+        return np.where(found.any(axis=-1), found.argmax(axis=-1), -1)
+
+    def members_of(self, factor: Factor) -> np.ndarray:
+        """The member that holds exactly the scope of each element of a factor [elements], −1 where none does.
+
+        For plates of independent members: that holds any of it.
+        """
+        scope = factor.scope
+        if scope is None:
+            return np.full(factor.size, -1)
+        if not self.tied:
+            member_of = np.full(scope.shape[1], -1)
+            member_of[self.members.ravel()] = np.repeat(np.arange(self.size), self.members.shape[1])
+            answer = np.full(scope.shape[0], -1)
+            nonempty = np.flatnonzero(np.diff(scope.indptr) > 0)
+            answer[nonempty] = member_of[scope.indices[scope.indptr[nonempty]]]
+            return answer
+        width = self.members.shape[1]
+        answer = np.full(scope.shape[0], -1)
+        rows = np.flatnonzero(np.diff(scope.indptr) == width)
+        if len(rows):
+            held = np.sort(scope.indices[scope.indptr[rows][:, None] + np.arange(width)], axis=1)
+            index = {tuple(m): i for i, m in enumerate(self.members.tolist())}
+            answer[rows] = [index.get(tuple(h), -1) for h in held.tolist()]
+        return answer
+
+
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """Latent elements tied together, component by component of one make-up, and the order in which they are summed out.
+
+    tables: (plate, members [B]) of each local table, B components; scopes: the variables of each table, numbered
+    within a component; supports: how many values each variable has. steps: (variable, tables that hold it); the table
+    that a step leaves is numbered on from `tables`. The last table left has no variable: the log-likelihood [B].
+    """
+
+    tables: tuple[tuple[int, np.ndarray], ...] = field(repr=False)
+    scopes: tuple[tuple[int, ...], ...]
+    supports: tuple[int, ...]
+    steps: tuple[tuple[int, tuple[int, ...]], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return len(self.tables[0][1])
+
+    def left(self) -> list[tuple[int, ...]]:
+        """Variables of every table, those that the steps leave included."""
+        scopes = list(self.scopes)
+        for variable, used in self.steps:
+            joined = sorted({v for t in used for v in scopes[t]} - {variable})
+            scopes.append(tuple(joined))
+        return scopes
+
+    @property
+    def cost(self) -> int:
+        """Numbers in the tables that are summed over, in one component."""
+        scopes, total = self.left(), 0
+        for variable, used in self.steps:
+            joined = {v for t in used for v in scopes[t]} | {variable}
+            total += int(np.prod([float(self.supports[v]) for v in joined]))
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +160,7 @@ class Structure:
     deterministics: tuple[Node, ...]
     factors: tuple[Factor, ...]
     plates: tuple[Plate, ...]
+    eliminations: tuple[Elimination, ...]  # plates that share latent elements; all others are independent
     coords: dict[str, np.ndarray] = field(repr=False)
     offsets: dict[str, int] = field(repr=False)  # where each latent's elements begin among all latent elements
     scopes: Any = field(repr=False, default=None)  # topology.Scopes, None without latents

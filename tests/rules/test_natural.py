@@ -60,7 +60,7 @@ def test_parameters_that_differ_are_seen(bad):
     "model, factor, reason",
     [
         ("heavy_tails", "y", "StudentT is not registered"),
-        ("lines", "y", "mu varies over the rows"),
+        ("gated", "z", "its density varies over the rows"),
         ("one_table_over_two_plates", "y", "several plates"),
         ("bounded_poisson", "seen", "n depends on a latent"),
         ("zero_inflated", "y", "not that of one plain distribution"),

@@ -1,0 +1,133 @@
+"""Tied latents summed out one after the other: log-likelihoods of the components and marginals of every local table.
+
+Variable elimination forwards (Koller & Friedman 2009, algorithm 9.1); backwards the derivative of the log-likelihood
+with respect to each table entry, which is the posterior probability of that entry. Cost: that of the elimination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from emppl.kernels.mixture import LOWEST
+from emppl.structure.types import Elimination
+
+
+def eliminate(
+    plan: Elimination, tables: Sequence[np.ndarray], *, hard: bool = False
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(log-likelihood [B], posterior probabilities, one array of the shape of each table).
+
+    tables: log potentials [B, values of each variable of its scope], in the order of `plan.tables`; all finite
+    (LOWEST stands for minus infinity). hard: the best joint assignment in place of the sum, as in Viterbi's algorithm.
+    """
+    scopes = plan.left()
+    held: list[np.ndarray] = list(tables)
+    sums: list[np.ndarray] = []
+    for variable, used in plan.steps:
+        joined = _joined(scopes, used, variable)
+        total = sum(_spread(held[t], scopes[t], joined) for t in used)
+        axis = 1 + joined.index(variable)
+        peak = np.asarray(total).max(axis=axis)
+        if not hard:
+            peak = peak + np.log(np.exp(total - np.expand_dims(peak, axis)).sum(axis=axis))
+        sums.append(np.asarray(total))
+        held.append(peak)
+    log_likelihood = sum(held[t] for t in _last(plan, scopes))
+    weights: list[np.ndarray] = [np.empty(0)] * len(held)
+    for t in _last(plan, scopes):
+        weights[t] = np.ones(plan.size)
+    for number in range(len(plan.steps) - 1, -1, -1):
+        variable, used = plan.steps[number]
+        out = len(plan.scopes) + number
+        joined = _joined(scopes, used, variable)
+        axis = 1 + joined.index(variable)
+        if hard:
+            best = sums[number].argmax(axis=axis)
+            share = (np.expand_dims(best, axis) == _along(axis, sums[number])).astype(float)
+        else:
+            share = np.exp(sums[number] - np.expand_dims(held[out], axis))
+        share = share * np.expand_dims(weights[out], axis)
+        for t in used:
+            gone = tuple(1 + i for i, v in enumerate(joined) if v not in scopes[t])
+            place = sorted(scopes[t])
+            weights[t] = share.sum(axis=gone).transpose(0, *(1 + place.index(v) for v in scopes[t]))
+    log_likelihood = np.where(np.asarray(log_likelihood) <= 0.5 * LOWEST, -np.inf, log_likelihood)
+    return log_likelihood, weights[: len(plan.tables)]
+
+
+def log_likelihood_graph(plan: Elimination, tables: Sequence[Any]) -> Any:
+    """The same log-likelihood [B] as a PyTensor graph of the tables; its gradient is that of the model."""
+    scopes, held = plan.left(), [pt.maximum(t, LOWEST) for t in tables]  # no differences of infinities
+    for variable, used in plan.steps:
+        joined = _joined(scopes, used, variable)
+        alike: dict[tuple[int, ...], list[Any]] = {}  # a sum of an axis: interpreted sums take 32 operands at most
+        for t in used:
+            alike.setdefault(tuple(sorted(scopes[t])), []).append(_spread(held[t], scopes[t], joined))
+        total = sum(pt.stack(terms).sum(axis=0) if len(terms) > 1 else terms[0] for terms in alike.values())
+        held.append(pt.logsumexp(total, axis=1 + joined.index(variable)))
+    return pt.stack([held[t] for t in _last(plan, scopes)]).sum(axis=0)
+
+
+def tied_log_likelihood(plan: Any) -> Any:
+    """Log-likelihood of all tied components as a graph of the parameters' values. plan: a Plan."""
+    joints = {}
+    for p, (data, eta, table) in enumerate(zip(plan.engine.plates, plan.expected.etas, plan.expected.tables)):
+        if data.tied:
+            joints[p] = log_joint_graph(data, eta, table)
+    parts = []
+    for elimination in plan.structure.eliminations:
+        tables: list[Any] = [None] * len(elimination.tables)
+        for p, joint in joints.items():
+            held = [t for t, (plate, _) in enumerate(elimination.tables) if plate == p]
+            if not held:
+                continue
+            rows = np.concatenate([elimination.tables[t][1] for t in held])
+            shape = (elimination.size, *plan.engine.plates[p].supports)
+            pieces = pt.split(joint.T[rows], [elimination.size] * len(held), n_splits=len(held), axis=0)
+            for t, piece in zip(held, pieces if isinstance(pieces, list) else [pieces]):
+                tables[t] = piece.reshape(shape)
+        parts.append(log_likelihood_graph(elimination, tables).sum())
+    bases = sum(float(data.base.sum()) for data in plan.engine.plates if data.tied)
+    return pt.stack(parts).sum() + bases
+
+
+def log_joint_graph(data: Any, eta: Any, table: Any | None) -> Any:
+    """Log joint [J, C] of a plate without its base, as a graph; impossible configurations are minus infinity.
+
+    eta is kept off the zeros among the features, since a log of zero may meet a count of zero.
+    """
+    dead = pt.isinf(eta) & (eta < 0)
+    joint = pt.switch(dead, 0.0, eta) @ data.features.T
+    barred = pt.switch(dead, 1.0, 0.0) @ (data.features != 0).T.astype(float)
+    joint = pt.switch(barred > 0, -np.inf, joint)
+    if table is not None:
+        joint = joint + table
+    return joint if data.mask is None else pt.switch(data.mask.T, joint, -np.inf)
+
+
+def _joined(scopes: Sequence[tuple[int, ...]], used: Sequence[int], variable: int) -> tuple[int, ...]:
+    return tuple(sorted({v for t in used for v in scopes[t]} | {variable}))
+
+
+def _last(plan: Elimination, scopes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Tables that no step uses: one, unless a component falls apart."""
+    used = {t for _, tables in plan.steps for t in tables}
+    return [t for t in range(len(scopes)) if t not in used]
+
+
+def _spread(table: Any, scope: tuple[int, ...], joined: tuple[int, ...]) -> Any:
+    """A table [B, scope] with an axis of length one for every variable that it does not have."""
+    order = sorted(range(len(scope)), key=lambda i: scope[i])
+    if isinstance(table, np.ndarray):
+        table = table.transpose(0, *(1 + i for i in order))
+        return table[(slice(None), *(slice(None) if v in scope else None for v in joined))]
+    axes = iter(1 + i for i in order)
+    return table.dimshuffle(0, *(next(axes) if v in scope else "x" for v in joined))
+
+
+def _along(axis: int, array: np.ndarray) -> np.ndarray:
+    return np.arange(array.shape[axis]).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
