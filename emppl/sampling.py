@@ -244,7 +244,8 @@ def _widths(plan: Plan, u: np.ndarray) -> np.ndarray:
     """
     information = observed_information(plan, u)
     widths = np.ones(len(u))
-    widths[information.interior] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(information.information)), 1e-12))
+    along = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(information.information)), 1e-12))
+    widths[information.interior] = (np.abs(information.basis) @ along)[information.interior]
     return np.where(np.isfinite(widths), widths, 1.0)
 
 

@@ -13,7 +13,7 @@ import pytensor.tensor as pt
 from emppl.compiling import compile_graph, substitute
 from emppl.estep.elimination import tied_log_likelihood
 from emppl.estep.tables import elements_of, sampled_table
-from emppl.inference.information import FLAT_CURVATURE, Information
+from emppl.inference.information import BORDER, FLAT_CURVATURE, Information
 from emppl.kernels.mixture import mixture
 from emppl.planner import Plan, label_masks
 from emppl.structure import analyse
@@ -25,6 +25,7 @@ Theta = dict[str, np.ndarray]
 SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it members are drawn at random
 IMPOSSIBLE = -1e100  # a log density below this stands for minus infinity
 LONG = 40  # steps of elimination beyond which their graph takes longer to build than to check by differences
+STILL = 1e-4  # relative change of theta a unit of u below which a direction leads along a border only
 INSIDE = 8.0  # |logit| or |log| at which the checks evaluate a parameter that lies on its border
 
 
@@ -237,15 +238,15 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     border = border_names(plan, information)
     where = f"; on the border: {', '.join(border)}" if border else ""
     if not information.is_maximum:
-        direction = direction_in_words(plan, information.spectrum[1][:, 0], information)
+        direction = direction_in_words(plan, information.basis @ information.spectrum[1][:, 0])
         return Point(
             "maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts"
         )
     if left > max(tol, 1e-6):
         return Point("maximum", False, left, tol, f"{left:.2g} nats are still to be gained: raise max_iter{where}")
-    flat = information.flat_directions
-    if len(flat):
-        words = [direction_in_words(plan, d[information.interior], information) for d in flat]
+    flat = [d for d in information.flat_directions if moves(plan, information.u, d)]
+    if flat:
+        words = [direction_in_words(plan, d) for d in flat]
         directions = " and ".join(list(dict.fromkeys(words))[:3])
         text = f"a maximum, but not a single one: the data do not tell apart {directions}{where}"
         return Point("maximum", False, curvature, FLAT_CURVATURE, text)
@@ -257,15 +258,26 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
 def border_names(plan: Plan, information: Information) -> list[str]:
     """Parameters with an element on the border of its domain (a weight of 0, a probability of 1)."""
     coordinates = plan.structure.coordinates
-    return [n.name for n in coordinates.parameters if not information.interior[coordinates.slices[n.name]].all()]
+    return list(dict.fromkeys(name for name, _ in coordinates.outward(information.u, BORDER)))
 
 
-def direction_in_words(plan: Plan, direction: np.ndarray, information: Information) -> str:
-    """A direction over the interior coordinates, by the parameters that it moves most."""
+def moves(plan: Plan, u: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether theta changes along a direction [P]; close to a border the log of a small weight moves nothing else."""
     coordinates = plan.structure.coordinates
-    full = np.zeros(coordinates.size)
-    full[information.interior] = direction
-    share = {n.name: float(np.linalg.norm(full[coordinates.slices[n.name]])) for n in coordinates.parameters}
+    point, h = coordinates.inside(u, 2 * BORDER), 1e-3
+    up, down = (coordinates.constrain(point + s * h * direction) for s in (1.0, -1.0))
+    for node in coordinates.parameters:
+        change = np.abs(up[node.name] - down[node.name]).max(initial=0.0) / (2 * h)
+        if change > STILL * np.abs(up[node.name]).max(initial=0.0):
+            return True
+    return False
+
+
+def direction_in_words(plan: Plan, direction: np.ndarray) -> str:
+    """A direction [P] over the coordinates, by the parameters that it moves most."""
+    coordinates = plan.structure.coordinates
+    direction = direction / max(float(np.linalg.norm(direction)), 1e-300)
+    share = {n.name: float(np.linalg.norm(direction[coordinates.slices[n.name]])) for n in coordinates.parameters}
     moved = sorted((name for name, size in share.items() if size > 0.1), key=lambda name: -share[name])
     return " with ".join(moved) or "no parameter"
 

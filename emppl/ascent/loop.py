@@ -197,7 +197,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
     information = observed_information(plan, u)
-    spent = 2 * int(information.interior.sum()) + 1
+    spent = 2 * information.basis.shape[1] + 1
     for _ in range(15):
         if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
             break
@@ -217,7 +217,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
         if not moved:
             break
         information = observed_information(plan, u)
-        spent += 2 * int(information.interior.sum()) + 1
+        spent += 2 * information.basis.shape[1] + 1
     return information, spent
 
 

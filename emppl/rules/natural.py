@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from emppl.rules.tables import Family, Frame, family
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout_of
 from emppl.structure.types import Factor, Plate, Structure
 
+MAX_ROW_GROUPS = 64  # groups of rows with parameters of their own, each with its own statistics
+MAX_FEATURES = 5e7  # numbers in the features of one factor
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
 AGREES = 1e-9
 MAX_TRIALS = 64  # configurations that are all checked by values
@@ -53,7 +55,8 @@ class NaturalForm:
     def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
         """Expected statistics [J, F] as those of each cell, [J × slots, S]."""
         if self.value_statistics is not None:
-            return (statistics[:, :1, None] * self.value_statistics).reshape(-1, self.value_statistics.shape[-1])
+            counts = statistics.reshape(-1, 1, 1)  # of each configuration and group of rows
+            return (counts * self.value_statistics).reshape(-1, self.value_statistics.shape[-1])
         cells = next(iter(self.params.values())).type.shape[0]
         return statistics.reshape(cells, -1)
 
@@ -75,10 +78,52 @@ class Deriver:
     def over_plate(self, factor: Factor, plate: Plate) -> NaturalForm:
         """The natural form of a factor that touches this plate alone. Raises Refused with the reason."""
         layout = self._layout(factor, plate)
-        restriction = Restriction.over(plate, self.structure.scopes, np.zeros(1, dtype=int), layout.members[:1])
-        if factor.kind != "observed":
-            return self._of_latent(factor, plate, layout, restriction)
-        return self._of_observed(factor, plate, layout, restriction)
+        form = self._of_observed if factor.kind == "observed" else self._of_latent
+        try:
+            return form(factor, plate, layout, self._rows_at(plate, layout, np.zeros(1, dtype=int)))
+        except Refused as reason:
+            groups = self._row_groups(factor, plate, layout)
+            if groups is None:
+                raise reason
+        group, first = groups
+        grouped = replace(layout, groups=group)
+        return form(factor, plate, grouped, self._rows_at(plate, layout, first))
+
+    def _rows_at(self, plate: Plate, layout: Layout, rows: np.ndarray) -> Restriction:
+        return Restriction.over(plate, self.structure.scopes, rows, layout.members[rows])
+
+    def _row_groups(self, factor: Factor, plate: Plate, layout: Layout) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows with the same parameters in every configuration: group of each row, first row of each group.
+
+        None where they are too many, or could not be looked at in every configuration. So the raters of Dawid and
+        Skene's long table are groups, each with statistics of its own.
+        """
+        graphs, cores = [factor.log_density], [0]
+        if factor.kind == "observed":
+            rule = self._family(factor)
+            unknown, _ = self._split(factor, rule)
+            graphs, cores = [graph for _, graph in unknown], self._cores(factor, rule, unknown)
+        n, n_rows = plate.n_configurations, len(layout.members)
+        if n > MAX_TRIALS or n * plate.size > MAX_CHECKED / 10:
+            return None
+        evaluate = self._evaluator(graphs)
+        keys: np.ndarray | None = None
+        for latents, configuration in self._trials(plate):
+            draws = evaluate(latents)
+            values = [_rows_first(v, factor.shape, c, layout.axis) for draw in draws for v, c in zip(draw, cores)]
+            flat = np.concatenate([v.reshape(n_rows, -1) for v in values], axis=1)
+            keys = np.full((n_rows, n, flat.shape[1]), np.nan) if keys is None else keys
+            keys[np.arange(n_rows), configuration[layout.members]] = flat
+            if n_rows * flat.shape[1] * n > MAX_CHECKED:
+                return None
+        if keys is None or np.isnan(keys).all(axis=2).any():
+            return None
+        rounded = np.nan_to_num(keys.reshape(n_rows, -1), nan=-1.0, neginf=-1e300, posinf=1e300)
+        scale = np.abs(rounded).max(axis=0)
+        _, first, group = np.unique(
+            np.round(rounded / np.where(scale > 0, scale, 1.0), 11), axis=0, return_index=True, return_inverse=True
+        )
+        return (group.ravel(), first) if 1 < len(first) <= min(MAX_ROW_GROUPS, n_rows // 2) else None
 
     def without_latents(self, factor: Factor) -> NaturalForm:
         """Observations that depend on no latent: rows with equal parameters are one group, and N is gone at once."""
@@ -212,20 +257,19 @@ class Deriver:
             raise Refused(str(reason)) from None
         small = log_density.dimshuffle(layout.axis, *[a for a in range(len(factor.shape)) if a != layout.axis])
         small = (
-            pt.broadcast_to(small, (plate.n_configurations, *layout.slots))
+            pt.broadcast_to(small, (len(restriction.rows), *layout.slots))
             if not restriction.carries(factor.log_density, layout.axis)
             else small
         )
         evaluate = self._evaluator([factor.log_density, small])
         for latents, configuration in self._trials(plate):
             for full, mini in evaluate(latents):
-                _agree(np.moveaxis(full, layout.axis, 0), mini[configuration[layout.members]], "its density")
-        counts = np.bincount(layout.members, minlength=plate.size).astype(float)
-        eta = small.reshape((plate.n_configurations, -1)).sum(axis=1)[:, None]
-        form = NaturalForm(
-            factor, plate, counts[:, None], np.zeros(plate.size), eta, members=layout.members, axis=layout.axis
-        )
-        if factor.kind != "latent" or factor.op is None or not (counts == 1).all():
+                _agree(np.moveaxis(full, layout.axis, 0), mini[layout.pairs(configuration)], "its density")
+        counts = np.zeros((plate.size, layout.n_groups))
+        np.add.at(counts, (layout.members, layout.groups), 1.0)
+        eta = small.reshape((plate.n_configurations, layout.n_groups, -1)).sum(axis=2)
+        form = NaturalForm(factor, plate, counts, np.zeros(plate.size), eta, members=layout.members, axis=layout.axis)
+        if factor.kind != "latent" or factor.op is None or not (counts.sum(axis=1) == 1).all():
             return form
         rule = family(factor.op)
         if rule is None or rule.known or rule.constant:
@@ -236,7 +280,7 @@ class Deriver:
         except Refused:
             return form
         values = np.asarray(restriction(factor.value, layout.axis).data)
-        values = np.moveaxis(values, layout.axis, 0).reshape(plate.n_configurations, -1)
+        values = np.moveaxis(values, layout.axis, 0).reshape(len(restriction.rows), -1)
         sizes = (
             {"size": int(params["p"].type.shape[-1])}
             if rule.name == "Categorical" and params["p"].type.shape[-1]
@@ -248,7 +292,7 @@ class Deriver:
         return NaturalForm(
             factor,
             plate,
-            counts[:, None],
+            counts,
             np.zeros(plate.size),
             eta,
             rule,
@@ -257,6 +301,7 @@ class Deriver:
             statistics,
             layout.members,
             layout.axis,
+            (layout.n_groups, *layout.slots),
         )
 
     def _small_params(
@@ -279,7 +324,7 @@ class Deriver:
         trials = [({}, None)] if plate is None else self._trials(plate)
         exposure = None
         for latents, configuration in trials:
-            pair_of_row = layout.members if configuration is None else configuration[layout.members]
+            pair_of_row = layout.members if configuration is None else layout.pairs(configuration)
             for draw in evaluate(latents):
                 for i, ((name, _), core) in enumerate(zip(unknown, cores)):
                     full = _rows_first(draw[i], factor.shape, core, layout.axis)
@@ -344,15 +389,18 @@ class Deriver:
             return _features(rule, frame, core, layout.slots, rows, takes)
 
         rows, base = featurise(y, **extras)
-        eta = rule.natural(*framed).reshape((len(restriction.rows), rows.shape[1]))
         size = plate.size if plate is not None else n_groups
-        if plate is not None and size == len(y) and np.array_equal(layout.members, np.arange(size)):
+        width = layout.n_groups * rows.shape[1]
+        if size * width > MAX_FEATURES:
+            raise Refused(f"it would need {size * width:.2g} statistics")
+        eta = rule.natural(*framed).reshape((len(restriction.rows) // layout.n_groups, width))
+        if layout.n_groups == 1 and size == len(y) and np.array_equal(layout.members, np.arange(size)):
             features = rows
         else:
-            features, total = np.zeros((size, rows.shape[1])), np.zeros(size)
-            np.add.at(features, layout.members, rows)
+            features, total = np.zeros((size, layout.n_groups, rows.shape[1])), np.zeros(size)
+            np.add.at(features, (layout.members, layout.groups), rows)
             np.add.at(total, layout.members, base)
-            base = total
+            features, base = features.reshape(size, width), total
         return NaturalForm(
             factor,
             plate,
@@ -365,9 +413,9 @@ class Deriver:
             None,
             layout.members,
             layout.axis,
-            layout.slots,
+            layout.slots if layout.n_groups == 1 else (layout.n_groups, *layout.slots),
             extras,
-            featurise,
+            featurise if layout.n_groups == 1 else None,
         )
 
     def _frame(self, rule: Family, y: np.ndarray, params: dict[str, Any], n_slots: int, core: int) -> Frame:

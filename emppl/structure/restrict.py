@@ -7,7 +7,7 @@ comes out costs nothing in N. Where an operation is not known it refuses, and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,23 @@ class CannotRestrict(Exception):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a factor's elements lie over a plate: member of each row along `axis`; the other axes are slots."""
+    """How a factor's elements lie over a plate: member of each row along `axis`; the other axes are slots.
+
+    groups: of rows that have parameters of their own; one group where nothing but the latents tells rows apart.
+    """
 
     axis: int
     members: np.ndarray
     slots: tuple[int, ...]
+    groups: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=int))
+
+    @property
+    def n_groups(self) -> int:
+        return int(self.groups.max()) + 1
+
+    def pairs(self, configuration: np.ndarray) -> np.ndarray:
+        """The pair [configuration, group] of each row, for the configuration of each member."""
+        return configuration[self.members] * self.n_groups + self.groups
 
 
 def layout_of(factor: Factor, plate: Plate) -> Layout:

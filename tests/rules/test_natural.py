@@ -116,3 +116,30 @@ def test_a_rule_of_the_users_own():
     """It has the same standing as ours. In a process of its own, since registering cannot be undone."""
     done = subprocess.run([sys.executable, "-c", OWN_RULE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_of_a_long_table_have_statistics_by_group():
+    """Dawid and Skene's table: rating after rating, each by one of three raters, of one of five items."""
+    rng = np.random.default_rng(5)
+    item, rater = np.repeat(np.arange(5), 4), rng.integers(0, 3, 20)
+    with pm.Model() as model:
+        weights = pm.Dirichlet("weights", np.full(2, np.float64(2.0)))
+        confusion = pm.Dirichlet("confusion", np.full(3, np.float64(2.0)), shape=(3, 2, 3))
+        truth = pm.Categorical("truth", p=weights, shape=5)
+        pm.Categorical("rating", p=confusion[rater, truth[item]], observed=rng.integers(0, 3, 20))
+    plan, graph = emppl.plan(model), emppl.plan(model, estep="graph")
+    assert {block.name: block.rule for block in plan.blocks} == {"weights": "closed form", "confusion": "closed form"}
+    coordinates = plan.structure.coordinates
+    for seed in range(3):
+        u = np.random.default_rng(seed).normal(size=coordinates.size)
+        (value, slope, _), (value_2, slope_2, _) = plan.gradient(u), graph.gradient(u)
+        assert value == pytest.approx(value_2, rel=1e-12)
+        np.testing.assert_allclose(slope, slope_2, atol=1e-10)
+    theta = coordinates.constrain(np.zeros(coordinates.size))
+    r = plan.responsibilities(theta)["truth"]
+    counts = np.zeros((3, 2, 3)) + 1.0  # alpha - 1
+    for i, j, y in zip(item, rater, np.asarray(plan.structure.node("rating").value.data)):
+        counts[j, :, y] += r[i]
+    np.testing.assert_allclose(
+        plan.m_step(theta, plan.e_step(theta))["confusion"], counts / counts.sum(-1, keepdims=True), rtol=1e-10
+    )

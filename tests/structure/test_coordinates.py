@@ -63,7 +63,27 @@ def test_a_simplex_with_a_zero_is_on_the_border_not_beyond(weights):
     """A weight of 0 is where EM may well end."""
     coordinates = small_models.plan("coins").structure.coordinates
     u = coordinates.unconstrain({"bias": np.array([0.4, 0.5]), "weights": np.array(weights)})
-    assert not np.isnan(u).any() and np.isinf(u).any()
+    assert np.isfinite(u).all() and [name for name, _ in coordinates.outward(u, 18.0)] == ["weights"]
+    np.testing.assert_allclose(coordinates.constrain(u)["weights"], weights, atol=1e-15)
+
+
+def test_the_face_of_a_simplex():
+    """With one weight of three at zero the other two still move against each other, and nothing else does."""
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(3))
+        z = pm.Categorical("z", p=w, shape=4)
+        pm.Normal("y", z, 1.0, observed=np.zeros(4))
+    coordinates = emppl.analyse(model).coordinates
+    u = coordinates.unconstrain({"w": np.array([0.3, 0.0, 0.7])})
+    face = coordinates.face(u, 18.0)
+    assert face.shape == (2, 1)
+    moved = coordinates.constrain(u + 0.1 * face[:, 0])["w"]
+    assert abs(moved[0] - 0.3) > 0.01 and moved[1] < 1e-15
+    ((name, outward),) = coordinates.outward(u, 18.0)
+    further = coordinates.constrain(u + outward)["w"]
+    assert name == "w" and further[1] < coordinates.constrain(u)["w"][1]
+    np.testing.assert_allclose(further[[0, 2]], [0.3, 0.7], rtol=1e-12)
+    np.testing.assert_allclose(coordinates.face(np.zeros(2), 18.0), np.eye(2))
 
 
 @pytest.mark.parametrize("name", small_models.MODELS)
