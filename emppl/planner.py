@@ -19,6 +19,7 @@ from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
+from emppl.mstep.glm import glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
 from emppl.mstep.update import Refusal, Update
@@ -627,6 +628,18 @@ def _blocks(
                 refused.append((recognised.rule, recognised.reason))
             if others:
                 refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
+                newton = glm(
+                    structure, members, touching, own_priors, weights,
+                    {p for p, plate in enumerate(engine.plates) if plate.has_table},
+                    lambda rest: NumericUpdate(rest, expected, weights, AUTODIFF_RULE),
+                )  # fmt: skip
+                if not isinstance(newton, Refusal):
+                    cost = f"Newton steps through {sum(o.size for o in others):,} densities"
+                    blocks.append(
+                        Block(" + ".join(members), members, newton.rule, tuple(refused), cost, newton, numeric)
+                    )
+                    continue
+                refused.append((newton.rule, newton.reason))
                 cost = f"each evaluation goes through {sum(o.size for o in others):,} densities"
             else:
                 cost = f"quasi-Newton on {n_numbers} number{'s' if n_numbers > 1 else ''}, free of N"
