@@ -19,9 +19,11 @@ from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
+from emppl.mstep.glm import glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
 from emppl.mstep.update import Refusal, Update
+from emppl.rules.distinct import distinct_form
 from emppl.rules.natural import Deriver, NaturalForm, Refused
 from emppl.rules.regression import natural_form
 from emppl.rules.tables import check_name
@@ -51,7 +53,10 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class FactorPlan:
-    """How one factor is evaluated: "natural form" or "graph", on which plate, and why a form was refused."""
+    """How one factor is evaluated: "natural form" or "graph", on which plate, and why a form was refused.
+
+    A natural form with a reason is one over distinct rows: the reason is why its family gives none.
+    """
 
     factor: Factor
     engine: str
@@ -290,7 +295,12 @@ class Plan:
         """E-step, refusals and symmetry, a line each."""
         lines = [f"E-step: {self.estep}"]
         for plan in self.factors:
-            if plan.reason:
+            if plan.reason and plan.form is not None:
+                lines.append(
+                    f"{plan.factor.name}: natural form of a family refused: {plan.reason} "
+                    f"→ natural form over its {plan.form.features.shape[1]} distinct rows"
+                )
+            elif plan.reason:
                 lines.append(f"{plan.factor.name}: natural form refused: {plan.reason} → {plan.engine}")
         for block in self.blocks:
             for rule, reason in block.refused:
@@ -400,6 +410,12 @@ def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: 
             raise Refused("it spans several plates")
         form = natural_form(deriver, factor, structure.plates[plate] if plate is not None else None)
     except Refused as reason:
+        if factor.kind == "observed" and (plate is not None or not factor.latents):
+            try:
+                form = distinct_form(deriver, factor, structure.plates[plate] if plate is not None else None)
+                return FactorPlan(factor, "natural form", str(reason), form, plate)
+            except Refused:
+                pass  # the family's reason is the one to tell
         if estep == "natural":
             raise InvalidArgumentError(
                 f"{factor.name} has no natural form: {reason}", "estep='natural'", ("estep='auto'",)
@@ -432,7 +448,8 @@ def _assemble(
                 parts.append(entry.form.features)
                 graphs.append(entry.form.eta)
                 base = base + entry.form.base
-                placed.append(FactorPlan(entry.factor, entry.engine, "", entry.form, p, slice(start, start + width)))
+                columns = slice(start, start + width)
+                placed.append(FactorPlan(entry.factor, entry.engine, entry.reason, entry.form, p, columns))
                 start += width
             elif entry.form is None and entry.factor.latents and len(elements_of(entry.factor, plate)[0]):
                 table.append(factor_table(structure, entry.factor, plate))
@@ -627,6 +644,18 @@ def _blocks(
                 refused.append((recognised.rule, recognised.reason))
             if others:
                 refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
+                newton = glm(
+                    structure, members, touching, own_priors, weights,
+                    {p for p, plate in enumerate(engine.plates) if plate.has_table},
+                    lambda rest: NumericUpdate(rest, expected, weights, AUTODIFF_RULE),
+                )  # fmt: skip
+                if not isinstance(newton, Refusal):
+                    cost = f"Newton steps through {sum(o.size for o in others):,} densities"
+                    blocks.append(
+                        Block(" + ".join(members), members, newton.rule, tuple(refused), cost, newton, numeric)
+                    )
+                    continue
+                refused.append((newton.rule, newton.reason))
                 cost = f"each evaluation goes through {sum(o.size for o in others):,} densities"
             else:
                 cost = f"quasi-Newton on {n_numbers} number{'s' if n_numbers > 1 else ''}, free of N"

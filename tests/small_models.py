@@ -34,7 +34,7 @@ class ModelCase:
 
 
 NATURAL, GRAPH = "natural form", "graph"
-CLOSED, SQUARES, NUMERIC, AUTODIFF = "closed form", "least squares", "natural form", "autodiff"
+CLOSED, SQUARES, NUMERIC, NEWTON, AUTODIFF = "closed form", "least squares", "natural form", "GLM", "autodiff"
 BINARY = np.arange(2)
 
 
@@ -151,7 +151,7 @@ def unlike_components(rng: np.random.Generator) -> ModelCase:
         mu = pm.Normal("mu", ZERO, FIVE)
         components = [pm.Normal.dist(mu, ONE), pm.StudentT.dist(nu=np.float64(3.0), mu=mu, sigma=FIVE)]
         pm.Mixture("y", w, components, observed=rng.normal(size=7))
-    return ModelCase(model, {}, ((7, 2),), {"y": GRAPH}, {"w": CLOSED, "mu": AUTODIFF})
+    return ModelCase(model, {}, ((7, 2),), {"y": GRAPH}, {"w": CLOSED, "mu": NEWTON})
 
 
 def zero_inflated(rng: np.random.Generator) -> ModelCase:
@@ -224,7 +224,7 @@ def potential_on_latent(rng: np.random.Generator) -> ModelCase:
         pm.Potential("field", (strength * pull * z).sum())
         pm.Normal("y", mu[z], ONE, observed=rng.normal(size=5))
     return ModelCase(
-        model, {"z": BINARY}, ((5, 2),), {"y": NATURAL, "field": GRAPH}, {"mu": CLOSED, "strength": AUTODIFF}
+        model, {"z": BINARY}, ((5, 2),), {"y": NATURAL, "field": GRAPH}, {"mu": CLOSED, "strength": NEWTON}
     )
 
 
@@ -304,7 +304,7 @@ def gated(rng: np.random.Generator) -> ModelCase:
         z = pm.Categorical("z", logit_p=x @ slope)
         pm.Normal("y", mu[z], ONE, observed=rng.normal(size=5))
     return ModelCase(
-        model, {"z": np.arange(3)}, ((5, 3),), {"y": NATURAL, "z": GRAPH}, {"mu": CLOSED, "slope": AUTODIFF}
+        model, {"z": np.arange(3)}, ((5, 3),), {"y": NATURAL, "z": GRAPH}, {"mu": CLOSED, "slope": NEWTON}
     )
 
 
@@ -331,7 +331,7 @@ def heavy_tails(rng: np.random.Generator) -> ModelCase:
         mu = pm.Normal("mu", ZERO, FIVE, shape=2)
         z = pm.Categorical("z", p=np.array([0.4, 0.6]), shape=6)
         pm.StudentT("y", nu=np.float64(4.0), mu=mu[z], sigma=ONE, observed=rng.normal(size=6))
-    return ModelCase(model, {"z": BINARY}, ((6, 2),), {"y": GRAPH}, {"mu": AUTODIFF})
+    return ModelCase(model, {"z": BINARY}, ((6, 2),), {"y": GRAPH}, {"mu": NEWTON})
 
 
 def hierarchical(rng: np.random.Generator) -> ModelCase:

@@ -10,7 +10,7 @@ from pytensor.graph.traversal import explicit_graph_inputs
 from emppl.compiling import compile_graph
 from emppl.errors import DegenerateDataError, InvalidDataError
 from emppl.estep.posterior import Posterior
-from emppl.inference.information import BORDER
+from emppl.inference.information import BORDER, Information
 from emppl.rules.tables import family
 from emppl.structure.initial import initial_point
 
@@ -162,7 +162,7 @@ def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:
     return f"{name} of {entry.factor.name} was collapsing (spread {np.sqrt(variance):.2g} of the data's)"
 
 
-def runs_off(plan: Any, theta: dict[str, np.ndarray]) -> str | None:
+def runs_off(plan: Any, theta: dict[str, np.ndarray], information: Information | None = None) -> str | None:
     """A parameter towards whose border (zero, one, infinity) the objective still rises: it has no maximum there."""
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(theta)
@@ -180,7 +180,53 @@ def runs_off(plan: Any, theta: dict[str, np.ndarray]) -> str | None:
         for name, direction in outward:
             if slope @ direction > STILL_RISING:
                 return f"{name} runs to the border of its domain, and the objective still rises on the way"
+    return separated(plan, theta, information)
+
+
+def separated(plan: Any, theta: dict[str, np.ndarray], information: Information | None = None) -> str | None:
+    """A coefficient without a finite best value, in words: fitted values that lie at their border hold it no more.
+
+    Tried along the directions in which the curvature says nothing, and along each coefficient that is large: twice as
+    far the objective is no lower, and nearer to zero it falls.
+    """
+    coordinates = plan.structure.coordinates
+    u = coordinates.unconstrain(theta)
+    if not np.isfinite(u).all():
+        return None
+    directions = [] if information is None else list(information.flat_directions)
+    for node in coordinates.parameters:
+        part = np.zeros(len(u))
+        part[coordinates.slices[node.name]] = u[coordinates.slices[node.name]]
+        if node.transform is None and np.abs(part).max(initial=0.0) > BORDER / 2:
+            directions += [part, *(np.where(np.arange(len(u)) == i, u, 0.0) for i in np.flatnonzero(part))]
+    here = None
+    for direction in directions:
+        direction = np.where(coordinates.transformed, 0.0, direction)
+        length = float(np.linalg.norm(direction))
+        if length < 0.1:  # it moves logs and logits alone
+            continue
+        way = direction / length * float(direction @ u) / length  # as far as u itself goes this way
+        here = plan.gradient(u)[0] if here is None else here
+        slack = ROUNDING * max(1.0, abs(here))
+        if plan.gradient(u + way)[0] < here - slack:
+            continue
+        if any(plan.gradient(u - share * way)[0] < here - max(1e-3, slack) for share in (0.5, 0.75, 0.9, 1.0)):
+            name = _element_name(plan, int(np.argmax(np.abs(way))))
+            return (
+                f"{name} runs to infinity: the data are separated along it, so that fitted values lie at their border, "
+                "and a prior on it is the cure"
+            )
     return None
+
+
+def _element_name(plan: Any, place: int) -> str:
+    """The user's name of one unconstrained coordinate: slope[age]."""
+    coordinates = plan.structure.coordinates
+    node = next(n for n in coordinates.parameters if place in range(*coordinates.slices[n.name].indices(10**9)))
+    if not node.shape:
+        return node.name
+    index = np.unravel_index(place - coordinates.slices[node.name].start, node.shape)
+    return f"{node.name}[{', '.join(str(plan.structure.coords[d][i]) for d, i in zip(node.dims, index))}]"
 
 
 def collapsed_on_ties(plan: Any, theta: dict[str, np.ndarray]) -> int:

@@ -12,6 +12,7 @@ from emppl.ascent.accelerate import GENERATORS
 from emppl.ascent.degeneracy import collapse, is_vanishing, narrowest
 from emppl.inference.information import Information, observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
+from emppl.mstep.glm import RULE as GLM
 from emppl.mstep.regression import RULE as LEAST_SQUARES
 from emppl.mstep.search import climb
 
@@ -102,7 +103,7 @@ def ascend(
     `accelerate=None` gives the textbook iterates and no finish. KeyboardInterrupt ends it with INTERRUPTED.
     """
     watch = _Watch(record)
-    numeric = any(block.rule not in (CLOSED_RULE, LEAST_SQUARES) for block in plan.blocks)
+    numeric = any(block.rule not in (CLOSED_RULE, LEAST_SQUARES, GLM) for block in plan.blocks)
     smooth = (
         finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
     )

@@ -163,7 +163,8 @@ class Fit:
             )  # fmt: skip
         plan = self.plan
         entries = [e for e in plan.factors if e.plate is not None]
-        if len(plan.structure.plates) != 1 or any(e.form is None for e in entries):
+        unready = [e for e in entries if e.form is None or (e.factor.kind == "observed" and e.form.featurise is None)]
+        if len(plan.structure.plates) != 1 or unready:
             raise UnsupportedModelError(
                 "prediction for new members needs one plate whose observations all have a natural form",
                 "fit.predict / fit.score",

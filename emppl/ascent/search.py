@@ -30,7 +30,8 @@ Theta = dict[str, np.ndarray]
 USABLE = (Status.CONVERGED, Status.MAX_ITER, Status.INTERRUPTED)
 SHORT_RUN = 24  # E-steps of a short run
 CHEAP = 4e7  # densities × features of all starts' short runs up to which every start goes to the end
-CANDIDATES = 5  # first guesses for each start, of which the best goes on
+CANDIDATES = 5  # first guesses for each start, of which the best goes on; one for three parameters where that is more
+MOST_CANDIDATES = 20
 CANDIDATE_RUN = 12  # E-steps that each of them gets
 CHEAP_PASS = 3e6  # numbers in the products of one pass up to which several guesses are worth trying
 CARRIED_ON = 4  # starts that go to the end where that is not cheap
@@ -190,7 +191,8 @@ def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_ite
     dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
     if dear or kind in ("prior", "ties") or max_iter < CANDIDATE_RUN or not plan.structure.plates:
         return start_point(plan, kind, rng)
-    candidates = [start_point(plan, kind, rng) for _ in range(CANDIDATES)]
+    several = min(max(CANDIDATES, plan.structure.coordinates.size // 3), MOST_CANDIDATES)  # the more, the more modes
+    candidates = [start_point(plan, kind, rng) for _ in range(several)]
     best: tuple[tuple[bool, float], Theta] | None = None
     for candidate in candidates:
         run = ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False)
@@ -370,7 +372,7 @@ def _judged(plan: Plan, result: Ascent) -> Ascent:
     """A converged ascent looked at once more: is the mode spurious, or a saddle?"""
     if result.status not in (Status.CONVERGED, Status.MAX_ITER) or not result.theta:
         return result
-    off = runs_off(plan, result.theta) if plan.method == "em" else None
+    off = runs_off(plan, result.theta, result.information) if plan.method == "em" else None
     if off:
         return replace(result, status=Status.DEGENERATE, reason=off)
     if result.status is Status.MAX_ITER:
@@ -454,10 +456,10 @@ def _certificate(
         u = plan.structure.coordinates.unconstrain(winner.theta)
         points.append(evidence.gradient_agrees(plan, u))
     points.append(evidence.monotone(winner.largest_fall, winner.n_iter, winner.status is Status.DEGENERATE))
-    if information is not None:
-        points.append(evidence.is_maximum(plan, information, tol))
-    elif winner.status is Status.DEGENERATE:
+    if winner.status is Status.DEGENERATE:
         points.append(evidence.Point("maximum", False, winner.objective, 0.0, winner.reason))
+    elif information is not None:
+        points.append(evidence.is_maximum(plan, information, tol))
     here = modes.get(best)
     reached = sum(1 for m in modes.values() if m == here) if here is not None else 1
     others = len({m for i, m in modes.items() if results[i].status is Status.CONVERGED} - {here})

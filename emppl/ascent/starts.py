@@ -9,6 +9,7 @@ import numpy as np
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, value_places
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
+from emppl.mstep.glm import RULE as GLM
 from emppl.mstep.regression import RULE as LEAST_SQUARES
 from emppl.structure.initial import initial_point
 
@@ -173,7 +174,7 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
     ]
     posterior: Posterior = plan.engine.summarise(guess)
     theta = plan.m_step(initial_point(structure), posterior)
-    if any(block.rule not in (CLOSED_RULE, LEAST_SQUARES) for block in plan.blocks):
+    if any(block.rule not in (CLOSED_RULE, LEAST_SQUARES, GLM) for block in plan.blocks):
         for _ in range(2):  # a numeric M-step takes a few steps at a time, and the prior's own point is far away
             theta = plan.m_step(theta, posterior)
     return theta

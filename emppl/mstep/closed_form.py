@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from emppl.compiling import compile_graph
 from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
-from emppl.rules.tables import conjugates_of
+from emppl.rules.tables import Conjugate, conjugates_of
 from emppl.structure.types import Factor, Structure
 
 RULE = "closed form"
@@ -83,6 +84,7 @@ class _Role:
     groups: np.ndarray  # [cells]
     invert: Callable[[np.ndarray], np.ndarray]
     link: str
+    of_two: bool = False  # the parameter is the probability of the second of two categories
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +199,8 @@ def closed_form(
             fixed[name] = pair[0]
             continue
         role = _covariance_role(pair, flats) if name == "cov" else _element_role(pair, flats)
+        if role is None and name == "p":
+            role = _two_category_role(pair, flats)
         if role is None:
             return Refusal(RULE, f"{name} of {form.factor.name} is not a parameter itself but a function of several")
         roles[name] = role
@@ -221,9 +225,8 @@ def closed_form(
             return found
         pseudo = found
     why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
-    return ClosedForm(
-        form, plate, columns, names, layout, roles, framed_fixed, pseudo, _inside_check(structure, names), RULE, why
-    )
+    inside = _inside_check(structure, names, roles)
+    return ClosedForm(form, plate, columns, names, layout, roles, framed_fixed, pseudo, inside, RULE, why)
 
 
 def _first_cells(groups: np.ndarray) -> np.ndarray:
@@ -306,6 +309,16 @@ def _element_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role | No
     return None
 
 
+def _two_category_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role | None:
+    """Probabilities (1 - q, q) of two categories, q a parameter or its complement: a Bernoulli of the second."""
+    if pair[0].ndim != 2 or pair[0].shape[1] != 2 or not np.allclose(pair[0].sum(axis=1), 1.0, rtol=1e-9):
+        return None
+    role = _element_role([p[:, 1:] for p in pair], flats)
+    if role is None:
+        return None
+    return _Role(role.index, role.factor, role.groups, lambda value: role.invert(value[:, 1:]), role.link, True)
+
+
 def _undo(factor: np.ndarray, back: Callable) -> Callable[[np.ndarray], np.ndarray]:
     return lambda value: back(np.asarray(value).reshape(factor.shape) / factor)
 
@@ -325,12 +338,17 @@ def _covariance_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role |
     return None
 
 
-def _inside_check(structure: Structure, names: tuple[str, ...]) -> Callable[[dict[str, np.ndarray]], bool]:
+def _inside_check(
+    structure: Structure, names: tuple[str, ...], roles: Mapping[str, _Role] = MappingProxyType({})
+) -> Callable[[dict[str, np.ndarray]], bool]:
     """Whether new values lie in the parameters' domain.
 
-    The families' own maxima need a check only under other transforms.
+    The families' own maxima need a check only under other transforms, and where known numbers multiply a parameter
+    (half a probability may not exceed one half).
     """
     safe = {None, "log", "logodds", "simplex", "cholesky-cov-packed"}
+    if any("known numbers" in role.link for role in roles.values()):
+        safe = {None, "log"}
     unusual = [n for n in structure.parameters if n.name in names and getattr(n.transform, "name", None) not in safe]
     if not unusual:
         return lambda new: True
@@ -369,6 +387,8 @@ def _pseudo_statistics(
             if factor.op is not None and isinstance(factor.op, _classes(FLAT)):
                 continue
             found = [] if factor.op is None else conjugates_of(factor.op, form.factor.op, role_name)
+            if role.of_two and factor.op is not None and role.link in ("identity", "one_minus"):
+                found = _of_two(conjugates_of(factor.op, pm.Bernoulli.rv_op, "p"), role.link)
             found = [c for c in found if c.link == role.link]  # a known factor makes another link, and no conjugate
             missing = sorted({name for c in found for name in c.given if name not in fixed})
             if not found or missing:
@@ -394,6 +414,17 @@ def _pseudo_statistics(
                 total = form.family.pseudo_into_frame(role_name, total, centre, whiten)
             pseudo[role_name] = total
     return pseudo
+
+
+def _of_two(found: list[Conjugate], link: str) -> list[Conjugate]:
+    """Conjugate priors of a Bernoulli for two categories; of the first, the pseudo-statistics change places."""
+    if link == "identity":
+        return [c for c in found if c.link == link]
+
+    def turned(c: Conjugate) -> Conjugate:
+        return c._replace(link=link, statistics=lambda *arguments: np.asarray(c.statistics(*arguments))[..., ::-1])
+
+    return [turned(c) for c in found if c.link == "identity"]
 
 
 def _said(parameters: list[str]) -> str:

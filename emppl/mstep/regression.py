@@ -18,7 +18,7 @@ import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
-from emppl.mstep.closed_form import FLAT, ThetaLayout, _element_role, _inside_check, _Role
+from emppl.mstep.closed_form import FLAT, ThetaLayout, _element_role, _Role
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.update import Refusal, Update
 from emppl.rules.natural import NaturalForm
@@ -249,7 +249,7 @@ class _Recogniser:
         rule = f"{RULE} + numeric" if rest else CLOSED_RULE if _one_step(parts, ridge is not None) else RULE
         return LeastSquares(
             tuple(parts), tuple(coefficients), index, tuple(sorted(taken)), layout, coordinates, ridge,
-            _inside_check(self.structure, handled), numeric(rest) if rest else None, rule,
+            _inside(self.structure, handled), numeric(rest) if rest else None, rule,
         )  # fmt: skip
 
     def _enters(self, name: str, graph: Any) -> bool:
@@ -369,6 +369,21 @@ def _one_step(parts: Sequence[_Part], ridge: bool) -> bool:
         if len(groups) > 1:
             return False
     return True
+
+
+def _inside(structure: Structure, names: tuple[str, ...]) -> Callable[[Theta], bool]:
+    """Whether new values lie in the parameters' domains: least squares know nothing of a positive slope."""
+    bounded = [node.name for node in structure.parameters if node.name in names and node.transform is not None]
+    coordinates = structure.coordinates
+    filler = coordinates.constrain(np.zeros(coordinates.size))
+
+    def inside(new: Theta) -> bool:
+        if not bounded:
+            return True
+        u = coordinates.unconstrain(filler | new)
+        return not any(np.isnan(u[coordinates.slices[name]]).any() for name in bounded)
+
+    return inside
 
 
 def _spread_out(graph: Any, shape: tuple[int, ...]) -> Any:

@@ -165,11 +165,11 @@ class Deriver:
         graphs = dict(zip(rule.parameters, factor.params))
         for name in (*rule.known, *rule.constant):
             graph = graphs[name]
-            if self.structure.scopes is not None and graph in self.structure.scopes.scope:
-                raise Refused(f"its {name} depends on a latent")
             values = [np.asarray(v[0]) for v in self._numbers([graph], {})]
             if not np.array_equal(values[0], values[1]):
                 raise Refused(f"its {name} is free: {rule.name} is no exponential family in it")
+            if self.structure.scopes is not None and graph in self.structure.scopes.scope:
+                raise Refused(f"its {name} depends on a latent")
             if name in rule.constant and np.ptp(values[0]) > 0:
                 raise Refused(f"its {name} varies over the rows, and {rule.name} takes one number")
             known[name] = values[0]

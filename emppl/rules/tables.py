@@ -184,7 +184,9 @@ def rules() -> dict[str, list[dict[str, str]]]:
     ]
     msteps = [
         {"rule": "closed form", "for": "statistics plus the pseudo-statistics of a conjugate or flat prior"},
+        {"rule": "least squares", "for": "Normal regressions: coefficients, then spreads, each exact given the other"},
         {"rule": "natural form", "for": "numeric maximum of <eta(theta), statistics> + log prior, free of N"},
+        {"rule": "GLM", "for": "Newton's method in the linear predictors of any density, by autodiff of each row"},
         {"rule": "autodiff", "for": "numeric maximum of the expected log joint from the graph; never refuses"},
     ]
     return {

@@ -462,7 +462,10 @@ class Reading:
             (table,) = self._by_values([log_density_of(components[0], expanded)])
         else:
             parts = self._by_values([log_density_of(component, value) for component in components])
-            table = pt.stack([pt.broadcast_to(part, z.type.shape) for part in parts], axis=-1)
+            graph = pt.broadcast_to(parts[-1], z.type.shape)
+            for k in reversed(range(len(parts) - 1)):  # element by element, so that rows stay apart
+                graph = pt.switch(pt.eq(z, k), parts[k], graph)
+            return graph, None, ()
         return table[(*grid, z)], None, ()
 
     def _read_deterministics(self) -> None:

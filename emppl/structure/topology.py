@@ -19,7 +19,7 @@ from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.special import LogSoftmax, LogSumExp, Softmax
-from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
 from scipy import sparse
 
 from emppl.compiling import compile_graph
@@ -110,6 +110,8 @@ class Scopes:
             return self._move
         if isinstance(op, AdvancedSubtensor):
             return self._index
+        if isinstance(op, IncSubtensor | AdvancedIncSubtensor):
+            return self._set
         if isinstance(op, CAReduce | LogSumExp | Softmax | LogSoftmax):
             return self._reduce
         if isinstance(op, Join | MakeVector):
@@ -175,6 +177,22 @@ class Scopes:
                 )
                 total = total + self.scope[v][rows.ravel()]
         return total.astype(bool)
+
+    def _set(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+        """Known and unknown entries put together: an element is what was put there, or what was there before."""
+        before, put, *indices = node.inputs
+        if any(v in self.scope for v in indices):
+            return None
+        size, n_put = int(np.prod(shape, dtype=int)), int(np.prod(self.shape(put), dtype=int))
+        numbers = size + np.arange(n_put).reshape(self.shape(put))
+        storage = [[None]]
+        op = node.op if node.op.set_instead_of_inc else type(node.op)(node.op.idx_list, set_instead_of_inc=True)
+        own = np.arange(size).reshape(shape)
+        op.perform(node, [own, numbers, *[self._number_of(v) for v in indices]], storage)
+        place = np.asarray(storage[0][0]).ravel()
+        scopes = [self.scope.get(before, self._empty(size)), self.scope.get(put, self._empty(n_put))]
+        total = sparse.vstack(scopes, format="csr")[place]
+        return total if node.op.set_instead_of_inc else (total + scopes[0]).astype(bool)
 
     def _reduce(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
         (source,) = node.inputs

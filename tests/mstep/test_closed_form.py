@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
 import small_models
 
@@ -254,3 +255,27 @@ def test_one_parameter_in_two_places():
     assert "stands for several parameters of y" in refusals(
         model_with(lambda: pm.HalfNormal("s", 5.0, shape=2), both), "s", estimate="ml"
     )
+
+
+@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize("prior", [pm.Beta, pm.Uniform])
+def test_two_categories_are_a_bernoulli(order, prior):
+    """`stack([1 - q, q])`, as one writes the weights of two components, has the closed form of q."""
+    with pm.Model() as model:
+        q = prior("q", *[np.float64(v) for v in ((2.0, 3.5) if prior is pm.Beta else (0.0, 1.0))])
+        p = pt.stack([1.0 - q, q] if order == "second" else [q, 1.0 - q])
+        z = pm.Categorical("z", p=p, shape=9)
+        pm.Normal("y", np.float64(3.0) * z, np.float64(1.0), observed=Y)
+    plan = emppl.plan(model)
+    assert [block.rule for block in plan.blocks] == ["closed form"]
+    is_the_maximum(plan, emppl.plan(model, estep="graph"))
+
+
+def test_half_a_probability_is_no_more_than_one_half():
+    """Where the data ask for more, the maximum lies on the border: the ratio of the sums would be no probability."""
+    with pm.Model() as model:
+        q = pm.Uniform("q", np.float64(0.0), np.float64(1.0), shape=2)
+        z = pm.Bernoulli("z", np.float64(0.5), shape=40)
+        pm.Binomial("y", n=5, p=np.float64(0.5) * q[z], observed=np.repeat([4, 1], 20))
+    fit = emppl.fit(model, seed=0, starts=2)
+    assert fit.theta["q"].values.max() == pytest.approx(1.0, abs=1e-6) and (fit.theta["q"].values <= 1.0).all()

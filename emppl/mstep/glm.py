@@ -1,0 +1,458 @@
+"""M-step of generalised linear models: Newton's method on the expected log joint, by rows of linear predictors.
+
+Q(beta) = sum over rows n and configurations j of r_nj f(h_nj) + log prior, with predictors h = offset + X beta. The
+slopes and curvatures of f come from the density's own graph, so that every family and link is the same case; for
+canonical links this is iteratively reweighted least squares (McCullagh & Nelder 1989, section 2.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.replace import vectorize_graph
+
+from emppl.compiling import compile_graph, depends_on, substitute
+from emppl.estep.posterior import Posterior
+from emppl.mstep.closed_form import ThetaLayout
+from emppl.mstep.regression import solved
+from emppl.mstep.update import Refusal, Update
+from emppl.structure.predictor_graph import predictors
+from emppl.structure.types import Factor, Plate, Structure
+
+RULE = "GLM"
+STEPS = 6  # Newton steps in one M-step
+ENOUGH = 1e-9  # nats that a Newton step promises, below which none is made
+MAX_COEFFICIENTS = 300
+MAX_WIDTH = 64  # of a softmax
+MAX_NUMBERS = 5e7  # in the design matrices
+APART = 1e-9
+FARTHEST = 12.0  # no predictor moves further in one step, in its own units: a logit or a log
+APART_ALL, LAST_AXIS, ANY = "one element a density", "the last axis a density", "any"
+Theta = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """One linear predictor of a factor: an array [J, *shape], or [*shape] where no latent enters it (J = 1 here).
+
+    designs: for each j the columns [B_j] that enter it, and X [size, B_j].
+    """
+
+    designs: tuple[tuple[np.ndarray, np.ndarray], ...] = field(repr=False)
+    shape: tuple[int, ...]
+
+    def times(self, step: np.ndarray) -> np.ndarray:
+        """X step, in the shape of the predictor."""
+        return np.stack([x @ step[columns] for columns, x in self.designs]).reshape(self.shape)
+
+    def add_transposed(self, rows: np.ndarray, total: np.ndarray) -> None:
+        """total [B] += X' rows."""
+        for (columns, x), row in zip(self.designs, rows.reshape(len(self.designs), -1)):
+            total[columns] += x.T @ row
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One factor: its density by configuration and element as a function of its predictors."""
+
+    factor: Factor
+    plate: int | None
+    members: np.ndarray = field(repr=False)  # member of each element, −1 where it depends on no latent
+    n_configurations: int
+    predictors: tuple[Predictor, ...] = field(repr=False)
+    at: Any = field(repr=False)  # theta → values of the predictors
+    inner: tuple[Any, ...] = field(repr=False)  # variables that stand for the predictors in `table`
+    table: Any = field(repr=False)  # log density [J, elements]
+    coordinates: Any = field(repr=False)
+
+    @cached_property
+    def _expected(self) -> tuple[Any, Any, list[Any]]:
+        rows = pt.dmatrix("rows")
+        total = pt.switch(pt.eq(rows, 0), 0.0, self.table * rows).sum()
+        return rows, total, pytensor.grad(total, list(self.inner), disconnected_inputs="ignore")
+
+    @cached_property
+    def slopes(self) -> Any:
+        """(predictors, R [J, elements], theta) → Q, dQ / dh of each predictor."""
+        rows, total, slopes = self._expected
+        return compile_graph([*self.inner, rows, *self.coordinates.values], [total, *slopes])
+
+    @cached_property
+    def curvature(self) -> Any:
+        """(predictors, a direction of each, R, theta) → the Hessian in the predictors times the direction."""
+        rows, _, slopes = self._expected
+        directions = [v.type() for v in self.inner]
+        along = pt.stack([(s * d).sum() for s, d in zip(slopes, directions)]).sum()
+        bends = pytensor.grad(along, list(self.inner), disconnected_inputs="ignore")
+        return compile_graph([*self.inner, *directions, rows, *self.coordinates.values], bends)
+
+    @cached_property
+    def meet(self) -> str:
+        """Which elements of the predictors meet in one density, tried by values."""
+        return _meeting(self)
+
+    def weights(self, posterior: Posterior, weights: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """R [J, elements]: the responsibility of each element's member for each configuration."""
+        answer = np.zeros((self.n_configurations, len(self.members)))
+        free = self.members < 0
+        answer[0, free] = 1.0
+        if self.plate is None:
+            return answer
+        r = posterior.responsibilities[self.plate]
+        if r is None:
+            return None
+        w = weights[self.plate]
+        r = r if w is None else r * w[:, None]
+        answer[:, ~free] = r[self.members[~free]].T
+        return answer
+
+
+@dataclass(frozen=True, eq=False)
+class GLM:
+    """Newton's method in the coefficients, with step halving; then `rest` for what is no coefficient."""
+
+    structure: Structure = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
+    names: tuple[str, ...]
+    index: np.ndarray = field(repr=False)
+    prior: Any = field(repr=False)  # theta → log prior, gradient [B], and Hessian [B, B]; None: flat
+    weights: tuple[np.ndarray | None, ...] = field(repr=False)
+    rest: Update | None = field(repr=False, default=None)
+    rule: str = RULE
+
+    @cached_property
+    def layout(self) -> ThetaLayout:
+        return ThetaLayout.of(self.structure)
+
+    def __call__(self, theta: Theta, posterior: Posterior) -> Theta | None:
+        with np.errstate(all="ignore"):
+            found = self._newton(theta, posterior)
+        if found is None:
+            return None
+        if self.rest is not None:
+            found |= self.rest(theta | found, posterior) or {}
+        return found
+
+    def _newton(self, theta: Theta, posterior: Posterior) -> Theta | None:
+        rows = [part.weights(posterior, self.weights) for part in self.parts]
+        if any(r is None for r in rows):
+            return None
+        arguments = self.structure.coordinates.arguments(theta)
+        where = [part.at(*arguments) for part in self.parts]
+        flat = self.layout.ravel(theta)
+        beta = flat[self.index].copy()
+        value, slope = self._slope(where, rows, arguments, beta)
+        for _ in range(STEPS):
+            if not np.isfinite(value) or not np.isfinite(slope).all():
+                return None
+            step = ascent_step(self._hessian(where, rows, arguments, beta), slope)
+            if step is None or not 0.5 * float(slope @ step) > ENOUGH:
+                break
+            along = [[p.times(step) for p in part.predictors] for part in self.parts]
+            longest = max(float(np.abs(a).max(initial=0.0)) for part in along for a in part)
+            size = min(1.0, FARTHEST / max(longest, 1e-300))
+            for _ in range(30):
+                trial = [[h + size * a for h, a in zip(hs, moves)] for hs, moves in zip(where, along)]
+                new, new_slope = self._slope(trial, rows, arguments, beta + size * step)
+                if new >= value:
+                    break
+                size *= 0.5
+            else:
+                break
+            where, beta, value, slope = trial, beta + size * step, new, new_slope
+        flat[self.index] = beta
+        new_theta = self.layout.unravel(flat, self.names)
+        return new_theta if all(np.isfinite(v).all() for v in new_theta.values()) else None
+
+    def _slope(self, where: Any, rows: Any, arguments: Any, beta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Q and its gradient [B]."""
+        total, slope = 0.0, np.zeros(len(self.index))
+        for part, hs, r in zip(self.parts, where, rows):
+            value, *slopes = part.slopes(*hs, r, *arguments)
+            total += float(value)
+            for p, s in zip(part.predictors, slopes):
+                p.add_transposed(np.asarray(s), slope)
+        if self.prior is not None:
+            value, gradient = self.prior.slopes(beta, *arguments)
+            total, slope = total + float(value), slope + gradient
+        return (total if np.isfinite(total) else -np.inf), slope
+
+    def _hessian(self, where: Any, rows: Any, arguments: Any, beta: np.ndarray) -> np.ndarray:
+        """Minus the Hessian of Q, [B, B]."""
+        hessian = np.zeros((len(self.index), len(self.index)))
+        for part, hs, r in zip(self.parts, where, rows):
+
+            def bends(*directions: np.ndarray, part: Part = part, hs: Any = hs, r: Any = r) -> list[np.ndarray]:
+                return [np.asarray(v) for v in part.curvature(*hs, *directions, r, *arguments)]
+
+            MEETINGS[part.meet](part.predictors, bends, hessian)
+        if self.prior is not None:
+            hessian -= self.prior.hessian(beta, arguments)
+        return 0.5 * (hessian + hessian.T)
+
+
+def _apart(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
+    """hessian −= X' diag(f'') X: each density holds one element of the one predictor."""
+    (p,) = predictors
+    (curvature,) = bends(np.ones(p.shape))
+    for (columns, x), row in zip(p.designs, curvature.reshape(len(p.designs), -1)):
+        hessian[np.ix_(columns, columns)] -= x.T @ (row[:, None] * x)
+
+
+def _by_last_axis(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
+    """The same where a density holds all elements along the last axis, as a softmax does."""
+    (p,) = predictors
+    width = p.shape[-1]
+    for k in range(width):
+        direction = np.zeros(p.shape)
+        direction[..., k] = 1.0
+        (curvature,) = bends(direction)
+        for (columns, x), row in zip(p.designs, curvature.reshape(len(p.designs), -1, width)):
+            by_row = x.reshape(-1, width, x.shape[1])
+            hessian[np.ix_(columns, columns)] -= np.einsum("nl,nlb->nb", row, by_row).T @ by_row[:, k]
+
+
+def _any(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
+    """Whatever meets: one product with the Hessian for each coefficient."""
+    unit = np.zeros(len(hessian))
+    for b in range(len(hessian)):
+        unit[b] = 1.0
+        directions = [p.times(unit) for p in predictors]
+        if any(d.any() for d in directions):
+            column = np.zeros(len(hessian))
+            for p, curvature in zip(predictors, bends(*directions)):
+                p.add_transposed(curvature, column)
+            hessian[:, b] -= column
+        unit[b] = 0.0
+
+
+MEETINGS = {APART_ALL: _apart, LAST_AXIS: _by_last_axis, ANY: _any}
+
+
+def ascent_step(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
+    """The Newton step; where the curvature has the wrong sign it is turned round, so that the step points uphill."""
+    if not np.isfinite(hessian).all():
+        return None
+    try:
+        np.linalg.cholesky(hessian)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(hessian)
+        floor = 1e-10 * max(float(np.abs(values).max(initial=0.0)), 1e-300)
+        hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
+    return solved(hessian, slope)
+
+
+def glm(
+    structure: Structure,
+    names: tuple[str, ...],
+    entries: Sequence[Any],
+    priors: Sequence[Factor],
+    weights: tuple[np.ndarray | None, ...],
+    tables: set[int],
+    numeric: Callable[[tuple[str, ...]], Update],
+) -> GLM | Refusal:
+    """Newton's method for the coefficients among the parameters `names`, or why there is none.
+
+    entries: plans of the factors that the block enters; priors: those that count; weights: of the members, by plate;
+    tables: plates whose responsibilities are kept; numeric(names): the update of what is no coefficient.
+    """
+    free = [node.name for node in structure.parameters if node.name in names and node.transform is None]
+    if not free:
+        return Refusal(RULE, f"{' and '.join(names)} have a domain: none is a coefficient")
+    for entry in entries:
+        if any(plate.tied for plate in structure.plates):
+            return Refusal(RULE, f"the members of {entry.factor.name} are tied to each other by their latents")
+        if entry.plate is not None and entry.plate not in tables:
+            return Refusal(RULE, f"{entry.factor.name} has a natural form")
+    try:
+        parts = _parts(structure, free, entries)
+    except _NoDesign as reason:
+        return Refusal(RULE, str(reason))
+    layout = ThetaLayout.of(structure)
+    index = np.concatenate([layout.part(name) for name in free])
+    rest = tuple(n for n in names if n not in free)
+    prior = _Prior.of(structure, free, priors)
+    rule = f"{RULE} + numeric" if rest else RULE
+    return GLM(structure, tuple(parts), tuple(free), index, prior, weights, numeric(rest) if rest else None, rule)
+
+
+class _NoDesign(Exception):
+    """Why parameters form no linear predictor."""
+
+
+def _parts(structure: Structure, free: list[str], entries: Sequence[Any]) -> list[Part]:
+    """The factors that the coefficients enter, as functions of their predictors."""
+    size = sum(structure.node(name).size for name in free)
+    if size > MAX_COEFFICIENTS:
+        raise _NoDesign(f"{size} coefficients are more than the {MAX_COEFFICIENTS} of a dense Hessian")
+    return [_part(structure, entry, free) for entry in entries if set(free) & set(entry.factor.parameters)]
+
+
+def _part(structure: Structure, entry: Any, names: Sequence[str]) -> Part:
+    factor, coordinates = entry.factor, structure.coordinates
+    own = {node.value for node in structure.parameters if node.name in names}
+    found = predictors(structure, factor, names)
+    plate: Plate | None = structure.plates[entry.plate] if entry.plate is not None else None
+    n_configurations = plate.n_configurations if plate is not None else 1
+    members = plate.members_of(factor) if plate is not None else np.full(factor.size, -1)
+    if plate is not None and (members[np.diff(factor.scope.indptr) > 0] < 0).any():
+        raise _NoDesign(f"{factor.name} spans several plates")
+    latents = _enumerated(structure, factor, plate)
+    batched = [bool(latents) and depends_on(v, set(latents)) for v in found]
+    values = [vectorize_graph(v, replace=latents) if many else v for v, many in zip(found, batched)]
+    at = compile_graph(coordinates.values, [v.astype("float64") for v in values])
+    designs = _designs(structure, names, at, batched)
+    if sum(x.size for p in designs for _, x in p.designs) > MAX_NUMBERS:
+        raise _NoDesign(f"the design matrix of {factor.name} is too large to keep")
+    # the density as a function of its predictors
+    inner = [v.type() for v in found]
+    (density,) = substitute([factor.log_density], dict(zip(found, inner)))
+    if any(depends_on(density, {v}) for v in own):
+        raise _NoDesign(f"{factor.name} depends on {' and '.join(names)} beside any linear predictor")
+    outer = [pt.tensor(f"predictor_{i}", dtype="float64", shape=p.shape) for i, p in enumerate(designs)]
+    replace = dict(latents)
+    plain: dict[Any, Any] = {}
+    for v, o, many in zip(inner, outer, batched):
+        (replace if many else plain)[v] = o.astype(v.dtype)
+    table = vectorize_graph(density, replace=replace) if replace else density
+    if plain:
+        (table,) = substitute([table], plain)
+    if table.type.ndim == len(factor.shape):  # the same in every configuration
+        table = pt.broadcast_to(table, (n_configurations, *factor.shape))
+    table = table.reshape((n_configurations, factor.size)).astype("float64")
+    return Part(
+        factor, entry.plate, members, n_configurations, tuple(designs), at, tuple(outer), table, coordinates
+    )  # fmt: skip
+
+
+def _enumerated(structure: Structure, factor: Factor, plate: Plate | None) -> dict[Any, Any]:
+    """The factor's latents with every member in configuration j, [J, *shape]."""
+    if plate is None:
+        return {}
+    n = plate.n_configurations
+    flat = np.zeros((n, sum(node.size for node in structure.latents)), dtype="int64")
+    for node in structure.latents:
+        start = structure.offsets[node.name]
+        assert node.support is not None  # every latent has one
+        flat[:, start : start + node.size] = node.support[0]
+    flat[:, plate.members] = plate.configurations[:, None, :]
+    answer = {}
+    for name in factor.latents:
+        node, start = structure.node(name), structure.offsets[name]
+        array = flat[:, start : start + node.size].reshape(n, *node.shape)
+        answer[node.value] = pt.constant(array.astype(node.value.dtype))
+    return answer
+
+
+def _designs(structure: Structure, names: Sequence[str], at: Any, batched: Sequence[bool]) -> list[Predictor]:
+    """X of each predictor by exact differences: one evaluation a coefficient."""
+    coordinates = structure.coordinates
+    rng = np.random.default_rng(19)
+    theta = coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size))
+    zero = theta | {name: np.zeros_like(theta[name]) for name in names}
+    with np.errstate(all="ignore"):
+        here = at(*coordinates.arguments(zero))
+        columns: list[list[np.ndarray]] = [[] for _ in here]
+        for name in names:
+            for i in range(structure.node(name).size):
+                moved = np.zeros_like(theta[name], dtype=float)
+                moved.flat[i] = 1.0
+                there = at(*coordinates.arguments(zero | {name: moved}))
+                for c, a, b in zip(columns, here, there):
+                    c.append(np.asarray(b - a, dtype=float))
+    answer = []
+    for c, h, many in zip(columns, here, batched):
+        shape = np.shape(h)
+        x = np.stack(c, axis=-1).reshape(shape[0] if many else 1, -1, len(c))
+        if not np.isfinite(x).all():
+            raise _NoDesign("a linear predictor is no number")
+        entering = [np.flatnonzero(part.any(axis=0)) for part in x]
+        designs = tuple((e, np.ascontiguousarray(part[:, e])) for part, e in zip(x, entering))
+        answer.append(Predictor(designs, shape))
+    return answer
+
+
+def _meeting(part: Part) -> str:
+    """Which elements of the predictors meet in one density, tried by values."""
+    if len(part.predictors) > 1:
+        return ANY
+    (p,) = part.predictors
+    coordinates, rng = part.coordinates, np.random.default_rng(23)
+    arguments = coordinates.arguments(coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)))
+    rows = rng.uniform(0.5, 1.0, size=(part.n_configurations, len(part.members)))
+    h = rng.normal(scale=0.5, size=p.shape)
+
+    def product(direction: np.ndarray) -> np.ndarray:
+        return np.asarray(part.curvature(h, direction, rows, *arguments)[0])
+
+    with np.errstate(all="ignore"):
+        direction = rng.normal(size=p.shape)
+        exact = product(direction)
+        if not np.isfinite(exact).all():
+            return ANY
+        limit = APART * max(float(np.abs(exact).max(initial=0.0)), 1e-300)
+        if np.allclose(product(np.ones(p.shape)) * direction, exact, rtol=0, atol=limit):
+            return APART_ALL
+        if p.shape and p.shape[-1] <= MAX_WIDTH:
+            total = np.zeros(p.shape)
+            for k in range(p.shape[-1]):
+                unit = np.zeros(p.shape)
+                unit[..., k] = 1.0
+                total += product(unit) * direction[..., k : k + 1]
+            if np.allclose(total, exact, rtol=0, atol=limit):
+                return LAST_AXIS
+    return ANY
+
+
+@dataclass(frozen=True, eq=False)
+class _Prior:
+    """Log prior of the coefficients, with its first two derivatives; any density, since the block is small."""
+
+    beta: Any = field(repr=False)
+    total: Any = field(repr=False)
+    values: list[Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, structure: Structure, names: Sequence[str], priors: Sequence[Factor]) -> _Prior | None:
+        own = {node.value: node for node in structure.parameters if node.name in names}
+        touching = [f for f in priors if set(f.parameters) & set(names)]
+        if not touching:
+            return None
+        beta, graphs, start = pt.dvector("coefficients"), {}, 0
+        for name in names:
+            node = structure.node(name)
+            graphs[node.value] = beta[start : start + node.size].reshape(node.shape).astype(node.value.dtype)
+            start += node.size
+        total = pt.stack([f.log_density.sum().astype("float64") for f in touching]).sum()
+        (total,) = substitute([total], {v: graphs[v] for v in own})
+        return cls(beta, total, structure.coordinates.values)
+
+    @cached_property
+    def _gradient(self) -> Any:
+        return pytensor.grad(self.total, self.beta, disconnected_inputs="ignore")
+
+    @cached_property
+    def slopes(self) -> Any:
+        """(coefficients, theta) → log prior and its gradient [B]."""
+        return compile_graph([self.beta, *self.values], [self.total, self._gradient])
+
+    @cached_property
+    def _product(self) -> Any:
+        direction = pt.dvector("direction")
+        product = pytensor.grad((self._gradient * direction).sum(), self.beta, disconnected_inputs="ignore")
+        return compile_graph([self.beta, direction, *self.values], product)
+
+    def hessian(self, beta: np.ndarray, arguments: Sequence[np.ndarray]) -> np.ndarray:
+        """Of the log prior, [B, B]; a diagonal one costs two products."""
+        size = len(beta)
+        probe = np.cos(np.arange(size) + 1.0)  # any direction that is not special
+        diagonal, along = (self._product(beta, v, *arguments) for v in (np.ones(size), probe))
+        if np.allclose(diagonal * probe, along, rtol=1e-10, atol=1e-12 * float(np.abs(along).max(initial=0.0))):
+            return np.diag(diagonal)
+        return np.stack([self._product(beta, row, *arguments) for row in np.eye(size)])
