@@ -311,6 +311,12 @@ class Plan:
             lines.append(
                 "no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out"
             )
+        for node in self.structure.latents:
+            if node.window:
+                lines.append(
+                    f"{node.name} has no upper end: summed up to {int(node.support[-1])} at first; what lies beyond is "
+                    "measured at the mode, and more is summed where that matters"
+                )
         for axis in self.axes:
             lines.append(axis.sentence())
         lines.append(f"cost of one iteration: {self.densities:,} densities → numpy, no compiler")

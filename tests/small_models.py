@@ -303,9 +303,7 @@ def gated(rng: np.random.Generator) -> ModelCase:
         mu = pm.Normal("mu", ZERO, FIVE, shape=3)
         z = pm.Categorical("z", logit_p=x @ slope)
         pm.Normal("y", mu[z], ONE, observed=rng.normal(size=5))
-    return ModelCase(
-        model, {"z": np.arange(3)}, ((5, 3),), {"y": NATURAL, "z": GRAPH}, {"mu": CLOSED, "slope": NEWTON}
-    )
+    return ModelCase(model, {"z": np.arange(3)}, ((5, 3),), {"y": NATURAL, "z": GRAPH}, {"mu": CLOSED, "slope": NEWTON})
 
 
 def two_plates(rng: np.random.Generator) -> ModelCase:

@@ -18,6 +18,7 @@ from emppl.ascent.degeneracy import check_data, check_possible, collapsed_on_tie
 from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_point
+from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
 from emppl.compiling import one_blas_thread
 from emppl.errors import InvalidArgumentError, NoStartError, as_numbers
 from emppl.inference.information import observed_information
@@ -91,12 +92,35 @@ def fit(
             options = earlier | {k: v for k, v in options.items() if v is not None}
         plan = make_plan(model_or_plan, **options)
     check_data(plan)
-    jobs = _jobs(plan, start, starts, seed)
     options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
-    record = accelerate is None or len(jobs) == 1
     with one_blas_thread():
-        results = _run(plan, jobs, options, workers, progress, record)
-        return _conclude(plan, jobs, results, options, seed, began)
+        found = _from_starts(plan, start, starts, seed, options, workers, progress, began)
+        return _with_tails(found, starts, seed, options, workers, progress, began) if windows(plan) else found
+
+
+def _from_starts(
+    plan: Plan, start: Any, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any,
+    began: float,
+) -> Fit:  # fmt: skip
+    jobs = _jobs(plan, start, starts, seed)
+    record = options["accelerate"] is None or len(jobs) == 1
+    results = _run(plan, jobs, options, workers, progress, record)
+    return _conclude(plan, jobs, results, options, seed, began)
+
+
+def _with_tails(
+    found: Fit, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any, began: float
+) -> Fit:
+    """The fit with what its windows neglect measured; fitted again over longer windows until that is nothing."""
+    masses = tail_mass(found.plan, found.point)
+    while max(masses.values()) > TAIL and found.status is not Status.INTERRUPTED:
+        wide = widened(found.plan)
+        if wide is None:
+            break
+        found = _from_starts(wide, found.point, starts, seed, options, workers, progress, began)
+        masses = tail_mass(found.plan, found.point)
+    certificate = replace(found.certificate, points=(*found.certificate.points, tail_point(found.plan, masses)))
+    return replace(found, certificate=certificate)
 
 
 def _jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[_Job]:

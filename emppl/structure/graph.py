@@ -34,6 +34,8 @@ from emppl.compiling import compile_graph, substitute
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
 from emppl.structure.types import Factor, Node
 
+WINDOW_TIMES, WINDOW_MORE = 2, 30  # an unbounded count is first summed below twice the largest count seen, and more
+
 
 class Reading:
     """What was read from one model, before its latents are sorted into plates."""
@@ -65,6 +67,7 @@ class Reading:
         self.factors: list[Factor] = []
         self.dropped: tuple[str, ...] = ()
         self._values: dict[Any, Any] = {}  # rv -> value variable
+        self._largest: dict[Any, int] = {}  # latent rv -> largest value of its support
         self._read(set(latents or ()))
 
     # -- steps, in order -----------------------------------------------------------------------------------------
@@ -246,14 +249,31 @@ class Reading:
         return tuple(dims)
 
     def _latent_node(self, rv: Any) -> Node:
-        values = self._support(rv)
+        values, window = self._support(rv), False
+        if values is None:
+            values, window = self._window(rv), True
+        above = ancestors([rv], blockers=[v for v in self._largest if v is not rv])
+        window = window or any(node.window and node.rv in above for node in self.latents)  # trials that are one
+        self._largest[rv] = int(values.max())
         dims = self._dims(rv.name, self._shape_of[rv])
         return Node(
             name=rv.name, role="latent", dims=dims, shape=self._shape_of[rv], distribution=distribution_text(rv),
             value=self._values[rv], rv=rv, support=values, labels=tuple(str(v) for v in values),
+            window=window,
         )  # fmt: skip
 
-    def _support(self, rv: Any) -> np.ndarray:
+    def _window(self, rv: Any) -> np.ndarray:
+        """The first values of an unbounded count: well beyond the largest count seen. Fits check what lies beyond."""
+        lowest = 1 if type(_base_op(rv)).__name__ == "GeometricRV" else 0
+        counts = [
+            np.max(np.asarray(_constant_data(self.model.rvs_to_values[seen])))
+            for seen in self.model.observed_RVs
+            if seen.dtype.startswith(("int", "uint"))
+        ]
+        return np.arange(lowest, WINDOW_TIMES * int(max(counts, default=0)) + WINDOW_MORE)
+
+    def _support(self, rv: Any) -> np.ndarray | None:
+        """The values of a latent, None where they are infinitely many counts."""
         if rv.name in self.support_given:
             values = self.support_given[rv.name]
             if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iub":
@@ -278,10 +298,9 @@ class Reading:
         found = self._natural_support(rv)
         if found is not None:
             return found
-        base = rv
-        while isinstance(base.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
-            base = base.owner.inputs[0]
-        op = base.owner.op
+        op = _base_op(rv)
+        if isinstance(op, ptr.PoissonRV | ptr.GeometricRV | ptr.NegBinomialRV):
+            return None
         if "MarkovChain" in type(op).__name__:
             raise UnsupportedModelError(
                 f"{rv.name} is a Markov chain, and chains are not supported yet",
@@ -322,7 +341,12 @@ class Reading:
         return None
 
     def _number_or_refuse(self, rv: Any, graph: Any, what: str) -> np.ndarray:
-        if any(isinstance(v.owner and v.owner.op, RandomVariable) for v in ancestors([graph]) if v.owner):
+        latents = list(self._largest)
+        above = {v for v in ancestors([graph], blockers=latents) if v.owner and isinstance(v.owner.op, RandomVariable)}
+        if above and above <= set(self._largest):  # trials that are a count themselves: at most its largest value
+            known = {v: pt.full(self._shape_of[v], self._largest[v]).astype(v.dtype) for v in above}
+            return self._numbers(substitute([graph], known))[0]
+        if above:
             raise UnsupportedModelError(
                 f"the {what} of {rv.name} is itself unknown, so its support is not fixed",
                 f"{rv.name} ~ {distribution_text(rv)}",
@@ -575,3 +599,10 @@ def _parameter_text(param: Any) -> str:
             return f"{data.flat[0]:.4g}"
         return "[" + ", ".join(f"{v:.4g}" for v in data.flat[:4]) + (", …]" if data.size > 4 else "]")
     return param.name or "·"
+
+
+def _base_op(rv: Any) -> Any:
+    """The op of a random variable, below what indexing and reshaping do to it (parts of masked data)."""
+    while isinstance(rv.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
+        rv = rv.owner.inputs[0]
+    return rv.owner.op

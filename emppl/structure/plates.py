@@ -16,6 +16,7 @@ from emppl.errors import UnsupportedModelError
 from emppl.structure.types import Elimination, Factor, Node, Plate, Structure
 
 MAX_CONFIGURATIONS = 4096  # joint values of one scope, or of one group that is enumerated whole
+FEW_MEMBERS = 1 << 18  # members × joint values up to which more than that are enumerated
 SMALL_GROUP = 128  # joint values up to which a group is enumerated whole without asking what else could be done
 MAX_TABLE = 1 << 20  # numbers in the largest table of an elimination, in one component
 MAX_WORK = 5e8  # numbers in all tables of an elimination
@@ -101,7 +102,7 @@ def _widest_scope(factors: Sequence[Factor], label: np.ndarray) -> np.ndarray:
 def _plate(nodes: Sequence[Node], members: np.ndarray, tied: bool = False) -> Plate:
     supports = [node.support for node in nodes]
     count = float(np.prod([float(len(s)) for s in supports]))
-    if count > MAX_CONFIGURATIONS:
+    if count > MAX_CONFIGURATIONS and (tied or count * len(members) > FEW_MEMBERS):
         raise UnsupportedModelError(
             f"{len(nodes)} latent elements meet in one observation or in each other, which makes {count:.3g} joint "
             f"configurations, more than the {MAX_CONFIGURATIONS} that are enumerated",

@@ -24,6 +24,7 @@ class Node:
     support: np.ndarray | None = None  # latents: the values they can take, [K]
     implicit: bool = False  # the component of a pm.Mixture: not a variable of the user's model
     labels: tuple[str, ...] = ()  # latents: the name of each value
+    window: bool = False  # latents: an unbounded count, of which `support` is a part that was found from the data
 
     @property
     def size(self) -> int:
