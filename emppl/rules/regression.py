@@ -35,6 +35,24 @@ class RegressionForm(NaturalForm):
     basis: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, int))
     coefficients: Any = field(repr=False, default=None)
 
+    def residuals(self, weights: np.ndarray) -> np.ndarray:
+        """Squared residuals of each member [C, K] from K regressions, each on members with its own weights [C, K]."""
+        p = len(self.basis)
+        n_pairs, n_slots = p * (p + 1) // 2, int(np.prod(self.slots, dtype=int))
+        i, j = np.triu_indices(p)
+        answer = np.empty((len(self.features), weights.shape[1]))
+        for k, sums in enumerate(weights.T @ self.features):
+            square = np.zeros((p, p))
+            square[i, j] = square[j, i] = sums[1 : 1 + n_pairs]
+            cross = sums[1 + n_pairs + n_slots :].reshape(p, n_slots)
+            beta = np.linalg.lstsq(square, cross, rcond=1e-9)[0]
+            twice = np.where(i == j, 1.0, 2.0)
+            eta = np.concatenate(
+                [[0.0], twice * (beta[i] * beta[j]).sum(axis=1), np.ones(n_slots), -2.0 * beta.ravel()]
+            )
+            answer[:, k] = self.features @ eta
+        return answer
+
     def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
         """Of each cell its count, [J × slots, 1]."""
         return np.repeat(statistics[:, :1], int(np.prod(self.slots, dtype=int)), axis=0)
