@@ -88,10 +88,6 @@ def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(latent.support, size=latent.shape).astype(latent.value.dtype)
 
 
-def _inside(u: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * INSIDE)
-
-
 def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
     """Our log joint at assigned latents: the E-step's own arrays, with all other configurations masked out."""
     structure = plan.structure
@@ -186,7 +182,7 @@ def _gradient_by_differences(plan: Plan, u: np.ndarray, seed: int) -> Point:
     """The same for models whose log-sum-exp has no usable derivative: along random directions, by differences."""
     rng = np.random.default_rng(seed)
     coordinates, worst = plan.structure.coordinates, 0.0
-    point = _inside(u) + 0.05 * rng.normal(size=len(u))
+    point = coordinates.off_the_border(u, INSIDE) + 0.05 * rng.normal(size=len(u))
     _, gradient, _ = plan.gradient(point)
     for _ in range(3):
         direction = rng.normal(size=len(u))
@@ -276,7 +272,7 @@ def _check_points(plan: Plan, coordinates: Coordinates, u: np.ndarray) -> list[n
     A slope that runs off makes probabilities of exactly zero, in which any two formulas agree or none.
     """
     near = coordinates.unconstrain(initial_point(plan.structure) | dict(plan.frozen))
-    inside = _inside(u)
+    inside = coordinates.off_the_border(u, INSIDE)
     return [inside + t * (near - inside) for t in (0.0, 0.5, 0.9, 0.99, 1.0)]
 
 

@@ -174,10 +174,11 @@ def runs_off(plan: Any, theta: dict[str, np.ndarray], information: Information |
             here, beyond = (plan.gradient(v)[0] for v in (u, np.where(part & far, 2 * u, u)))
             if beyond - here > STILL_RISING + ROUNDING * abs(here):
                 return f"{node.name} runs to infinity, and the objective still rises on the way"
-    far = coordinates.transformed & (np.abs(u) > BORDER)
+    far = coordinates.transformed & ~coordinates.interior(u, BORDER)
     if not far.any():
         return separated(plan, theta, information)
-    at = np.where(far, np.clip(u, -2 * BORDER, 2 * BORDER), u)
+    at = coordinates.off_the_border(u, 2 * BORDER)
+    at = np.where(far, np.clip(at, -2 * BORDER, 2 * BORDER), at)
     slope = plan.gradient(at)[1]
     still = far & (slope * np.sign(u) > STILL_RISING)
     for node in coordinates.parameters:

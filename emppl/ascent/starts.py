@@ -24,7 +24,11 @@ SOFTENING = 0.05  # share of each member that is spread over all configurations,
 
 
 def member_data(plan: Any, p: int) -> np.ndarray:
-    """What was observed of each member of plate p, as columns: [C, D]. Several rows of a member are averaged."""
+    """What was observed of each member of plate p, as columns: [C, D].
+
+    Codes of categories are no numbers, nor do ratings by several raters have an average: there the columns are counts,
+    those that the natural form holds. Elsewhere several rows of a member are averaged.
+    """
     structure = plan.structure
     plate = structure.plates[p]
     columns = []
@@ -34,6 +38,9 @@ def member_data(plan: Any, p: int) -> np.ndarray:
             continue
         elements, members = elements_of(factor, plate)
         if not len(elements):
+            continue
+        if entry.form is not None and entry.form.family is not None and entry.form.family.name == "Categorical":
+            columns.append(entry.form.features)
             continue
         y = np.asarray(factor.value.data, dtype=float)
         core = y.reshape(factor.size, -1)[elements]  # vector observations: their coordinates

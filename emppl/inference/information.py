@@ -97,10 +97,9 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
         def gradient_of(v: np.ndarray) -> np.ndarray:
             return plan.gradient(v)[1]
 
-    interior = np.isfinite(u) & (np.abs(u) < BORDER) | ~plan.structure.coordinates.transformed
-    interior &= np.isfinite(u)
+    interior = plan.structure.coordinates.interior(u, BORDER)
     inside = np.flatnonzero(interior)
-    point = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * 2 * BORDER)
+    point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
     centre = gradient_of(point)[inside]
     hessian = np.zeros((len(inside), len(inside)))
     for row, i in enumerate(inside):

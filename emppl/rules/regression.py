@@ -14,6 +14,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph
+from emppl.rules.grouped import grouped_form
 from emppl.rules.natural import MAX_TRIALS, Deriver, NaturalForm, Refused, _rows_first
 from emppl.rules.tables import Family, Frame
 from emppl.structure.predictor import AGREES, NotLinear, linear_rows
@@ -63,8 +64,12 @@ def natural_form(deriver: Deriver, factor: Factor, plate: Plate | None) -> Natur
     try:
         return deriver.without_latents(factor) if plate is None else deriver.over_plate(factor, plate)
     except Refused:
-        if factor.kind != "observed" or not isinstance(factor.op, pm.Normal | pm.LogNormal) or not factor.shape:
+        if factor.kind != "observed" or not factor.shape:
             raise
+        if not isinstance(factor.op, pm.Normal | pm.LogNormal):
+            if plate is None:
+                raise
+            return grouped_form(deriver, factor, plate)
     if plate is None:
         layout = Layout(0, np.zeros(factor.shape[0], dtype=int), factor.shape[1:])
     else:

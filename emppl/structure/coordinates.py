@@ -109,11 +109,57 @@ class Coordinates:
             mask[self.slices[node.name]] = node.transform is not None
         return mask
 
+    def interior(self, u: np.ndarray, border: float) -> np.ndarray:
+        """Which coordinates [P] move theta along its domain: not those beyond ±border, a logit or log on the border.
+
+        Of K weights with zeros among them as many coordinates as span their face of the simplex.
+        """
+        mask = np.isfinite(u) & ((np.abs(u) < border) | ~self.transformed)
+        for part, shape in self.simplexes:
+            logs = self.log_weights(u[part].reshape(shape))
+            zero = logs < -border
+            free = ~zero[..., :-1]
+            # where the last weight is zero, one of the others follows from the rest
+            largest = np.arange(free.shape[-1]) == logs[..., :-1].argmax(-1)[..., None]
+            free &= ~(largest & zero[..., -1:])
+            mask[part] = np.where(zero.any(-1)[..., None], free, True).ravel()
+        return mask
+
+    def off_the_border(self, u: np.ndarray, limit: float) -> np.ndarray:
+        """u with infinite coordinates at ±limit, and no weight of a simplex smaller than exp(-limit) of the largest."""
+        moved = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * limit)
+        for part, shape in self.simplexes:
+            logs = np.maximum(self.log_weights(u[part].reshape(shape)), -limit)
+            moved[part] = (logs - logs.mean(-1, keepdims=True))[..., :-1].ravel()
+        return moved
+
+    @cached_property
+    def simplexes(self) -> list[tuple[slice, tuple[int, ...]]]:
+        """Coordinates and their shape [..., K - 1] of parameters whose rows are weights."""
+        shapes = zip(self.parameters, self._shapes)
+        return [(self.slices[n.name], s) for n, s in shapes if _is_simplex(n) and s and s[-1] > 0]
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """Which coordinates [P] are logits of probabilities."""
+        mask = np.zeros(self.size, dtype=bool)
+        for node in self.parameters:
+            mask[self.slices[node.name]] = getattr(node.transform, "name", None) == "logodds"
+        return mask
+
+    @staticmethod
+    def log_weights(u: np.ndarray) -> np.ndarray:
+        """Logs of K weights, the largest as 0, from the K - 1 coordinates that PyMC gives them; nan counts as 0."""
+        u = np.nan_to_num(u, nan=0.0, posinf=1e3, neginf=-1e3)
+        logs = np.concatenate([u, -u.sum(-1, keepdims=True)], axis=-1)
+        return logs - logs.max(-1, keepdims=True)
+
     def inside(self, u: np.ndarray, limit: float) -> np.ndarray:
         """u with nan as zero and transformed coordinates kept within ±limit.
 
         A point that every density can be asked at.
         """
+        u = self.off_the_border(np.asarray(u, float), limit)
         bounded = np.clip(np.nan_to_num(u, nan=0.0, posinf=limit, neginf=-limit), -limit, limit)
         return np.where(self.transformed, bounded, np.nan_to_num(u, nan=0.0, posinf=0.0, neginf=0.0))
 
@@ -122,18 +168,17 @@ class Coordinates:
         return {n.name: u[self.slices[n.name]].reshape(s) for n, s in zip(self.parameters, self._shapes)}
 
     def unconstrain(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
-        """u of theta; infinite where theta lies on the border of its domain, nan where it lies outside."""
+        """u of theta; infinite where theta lies on the border of its domain, nan where it lies outside.
+
+        Weights of zero are a hair inside: logs of their ratios to each other would be no numbers.
+        """
         if self._forward is None:
             return np.zeros(0)
         with np.errstate(all="ignore"):
             parts = [np.ravel(v) for v in self._forward(*self.arguments(theta))]
-            if any(np.isnan(part).any() for part in parts):
+            if any(not np.isfinite(part).all() for part in parts):
                 inside = {n.name: _off_the_zeros(n, np.asarray(theta[n.name], float)) for n in self.parameters}
-                again = [np.ravel(v) for v in self._forward(*self.arguments(inside))]
-                parts = [a if not np.isnan(a).any() else b for a, b in zip(parts, again)]
-                parts = [
-                    np.where(np.abs(p) > 100.0, np.sign(p) * np.inf, p) if p is b else p for p, b in zip(parts, again)
-                ]
+                parts = [np.ravel(v) for v in self._forward(*self.arguments(inside))]
             return np.concatenate(parts)
 
     def jacobian(self, u: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,9 +194,13 @@ class Coordinates:
 
 
 def _off_the_zeros(node: Node, value: np.ndarray) -> np.ndarray:
-    """Weights with zeros a hair inside their simplex, since logs of their ratios are no numbers; all else as it is."""
-    on_simplex = (value >= 0).all() and getattr(node.transform, "name", None) == "simplex"
+    """Weights with zeros a hair inside their simplex; all else as it is."""
+    on_simplex = _is_simplex(node) and (value >= 0).all()
     return np.maximum(value, 1e-300) if on_simplex and np.allclose(value.sum(axis=-1), 1.0) else value
+
+
+def _is_simplex(node: Node) -> bool:
+    return getattr(node.transform, "name", None) == "simplex"
 
 
 def _replace(graph: Any, replaced: dict[Any, Any]) -> Any:
