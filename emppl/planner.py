@@ -23,6 +23,7 @@ from emppl.mstep.glm import glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
 from emppl.mstep.update import Refusal, Update
+from emppl.rules.bends import bend
 from emppl.rules.distinct import distinct_form
 from emppl.rules.natural import Deriver, NaturalForm, Refused
 from emppl.rules.regression import natural_form
@@ -414,6 +415,9 @@ def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: 
     try:
         if factor.latents and plate is None:
             raise Refused("it spans several plates")
+        bent = bend(structure, factor)
+        if bent is not None:
+            raise Refused(bent)
         form = natural_form(deriver, factor, structure.plates[plate] if plate is not None else None)
     except Refused as reason:
         if factor.kind == "observed" and (plate is not None or not factor.latents):

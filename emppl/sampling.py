@@ -244,8 +244,7 @@ def _widths(plan: Plan, u: np.ndarray) -> np.ndarray:
     """
     information = observed_information(plan, u)
     widths = np.ones(len(u))
-    along = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(information.information)), 1e-12))
-    widths[information.interior] = (np.abs(information.basis) @ along)[information.interior]
+    widths[information.interior] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(information.information)), 1e-12))
     return np.where(np.isfinite(widths), widths, 1.0)
 
 

@@ -89,10 +89,6 @@ def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(latent.support, size=latent.shape).astype(latent.value.dtype)
 
 
-def _inside(u: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * INSIDE)
-
-
 def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
     """Our log joint at assigned latents: the E-step's own arrays, with all other configurations masked out."""
     structure = plan.structure
@@ -187,7 +183,7 @@ def _gradient_by_differences(plan: Plan, u: np.ndarray, seed: int) -> Point:
     """The same for models whose log-sum-exp has no usable derivative: along random directions, by differences."""
     rng = np.random.default_rng(seed)
     coordinates, worst = plan.structure.coordinates, 0.0
-    point = _inside(u) + 0.05 * rng.normal(size=len(u))
+    point = coordinates.off_the_border(u, INSIDE) + 0.05 * rng.normal(size=len(u))
     _, gradient, _ = plan.gradient(point)
     for _ in range(3):
         direction = rng.normal(size=len(u))
@@ -238,7 +234,7 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     border = border_names(plan, information)
     where = f"; on the border: {', '.join(border)}" if border else ""
     if not information.is_maximum:
-        direction = direction_in_words(plan, information.basis @ information.spectrum[1][:, 0])
+        direction = direction_in_words(plan, _whole(information, information.spectrum[1][:, 0]))
         return Point(
             "maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts"
         )
@@ -258,7 +254,14 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
 def border_names(plan: Plan, information: Information) -> list[str]:
     """Parameters with an element on the border of its domain (a weight of 0, a probability of 1)."""
     coordinates = plan.structure.coordinates
-    return list(dict.fromkeys(name for name, _ in coordinates.outward(information.u, BORDER)))
+    return [n.name for n in coordinates.parameters if not information.interior[coordinates.slices[n.name]].all()]
+
+
+def _whole(information: Information, part: np.ndarray) -> np.ndarray:
+    """A direction over the interior coordinates as one over all [P]."""
+    direction = np.zeros(len(information.u))
+    direction[information.interior] = part
+    return direction
 
 
 def moves(plan: Plan, u: np.ndarray, direction: np.ndarray) -> bool:
@@ -288,7 +291,7 @@ def _check_points(plan: Plan, coordinates: Coordinates, u: np.ndarray) -> list[n
     A slope that runs off makes probabilities of exactly zero, in which any two formulas agree or none.
     """
     near = coordinates.unconstrain(initial_point(plan.structure) | dict(plan.frozen))
-    inside = _inside(u)
+    inside = coordinates.off_the_border(u, INSIDE)
     return [inside + t * (near - inside) for t in (0.0, 0.5, 0.9, 0.99, 1.0)]
 
 

@@ -174,12 +174,16 @@ def runs_off(plan: Any, theta: dict[str, np.ndarray], information: Information |
             here, beyond = (plan.gradient(v)[0] for v in (u, np.where(part & far, 2 * u, u)))
             if beyond - here > STILL_RISING + ROUNDING * abs(here):
                 return f"{node.name} runs to infinity, and the objective still rises on the way"
-    outward = coordinates.outward(u, BORDER)
-    if outward:
-        slope = plan.gradient(coordinates.inside(u, 2 * BORDER))[1]
-        for name, direction in outward:
-            if slope @ direction > STILL_RISING:
-                return f"{name} runs to the border of its domain, and the objective still rises on the way"
+    far = coordinates.transformed & ~coordinates.interior(u, BORDER)
+    if not far.any():
+        return separated(plan, theta, information)
+    at = coordinates.off_the_border(u, 2 * BORDER)
+    at = np.where(far, np.clip(at, -2 * BORDER, 2 * BORDER), at)
+    slope = plan.gradient(at)[1]
+    still = far & (slope * np.sign(u) > STILL_RISING)
+    for node in coordinates.parameters:
+        if still[coordinates.slices[node.name]].any():
+            return f"{node.name} runs to the border of its domain, and the objective still rises on the way"
     return separated(plan, theta, information)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from emppl.ascent.accelerate import GENERATORS
+from emppl.ascent.border import NEAR_ENOUGH, put_on_border
 from emppl.ascent.degeneracy import collapse, is_vanishing, narrowest
 from emppl.inference.information import Information, observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
@@ -198,7 +199,14 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
     information = observed_information(plan, u)
-    spent = 2 * information.basis.shape[1] + 1
+    spent = 2 * int(information.interior.sum()) + 1
+    if information.is_maximum and information.decrement < NEAR_ENOUGH:
+        u, value, more = put_on_border(plan, u, watch.objective)
+        spent += more
+        if value > watch.objective:
+            watch.see(coordinates.constrain(u), value)
+            information = observed_information(plan, u)
+            spent += 2 * int(information.interior.sum()) + 1
     for _ in range(15):
         if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
             break
@@ -218,7 +226,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
         if not moved:
             break
         information = observed_information(plan, u)
-        spent += 2 * information.basis.shape[1] + 1
+        spent += 2 * int(information.interior.sum()) + 1
     return information, spent
 
 

@@ -112,14 +112,17 @@ def _with_tails(
     found: Fit, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any, began: float
 ) -> Fit:
     """The fit with what its windows neglect measured; fitted again over longer windows until that is nothing."""
-    masses = tail_mass(found.plan, found.point)
+    plan = found.plan
+    assert isinstance(plan, Plan)  # just made
+    masses = tail_mass(plan, found.point)
     while max(masses.values()) > TAIL and found.status is not Status.INTERRUPTED:
-        wide = widened(found.plan)
+        wide = widened(plan)
         if wide is None:
             break
-        found = _from_starts(wide, found.point, starts, seed, options, workers, progress, began)
-        masses = tail_mass(found.plan, found.point)
-    certificate = replace(found.certificate, points=(*found.certificate.points, tail_point(found.plan, masses)))
+        found, plan = _from_starts(wide, found.point, starts, seed, options, workers, progress, began), wide
+        masses = tail_mass(plan, found.point)
+    points = (*found.certificate.points, tail_point(plan, masses))
+    certificate = replace(found.certificate, points=points)
     return replace(found, certificate=certificate)
 
 

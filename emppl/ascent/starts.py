@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from emppl.estep.tables import elements_of, value_places
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.glm import RULE as GLM
 from emppl.mstep.regression import RULE as LEAST_SQUARES
+from emppl.rules.regression import RegressionForm
 from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
@@ -22,7 +24,11 @@ SOFTENING = 0.05  # share of each member that is spread over all configurations,
 
 
 def member_data(plan: Any, p: int) -> np.ndarray:
-    """What was observed of each member of plate p, as columns: [C, D]. Several rows of a member are averaged."""
+    """What was observed of each member of plate p, as columns: [C, D].
+
+    Codes of categories are no numbers, nor do ratings by several raters have an average: there the columns are counts,
+    those that the natural form holds. Elsewhere several rows of a member are averaged.
+    """
     structure = plan.structure
     plate = structure.plates[p]
     columns = []
@@ -32,6 +38,9 @@ def member_data(plan: Any, p: int) -> np.ndarray:
             continue
         elements, members = elements_of(factor, plate)
         if not len(elements):
+            continue
+        if entry.form is not None and entry.form.family is not None and entry.form.family.name == "Categorical":
+            columns.append(entry.form.features)
             continue
         y = np.asarray(factor.value.data, dtype=float)
         core = y.reshape(factor.size, -1)[elements]  # vector observations: their coordinates
@@ -111,15 +120,31 @@ def lloyd(data: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:
     return _nearest(data, centres)
 
 
+def through_members(regressions: Sequence[RegressionForm], k: int, rng: np.random.Generator) -> np.ndarray:
+    """Each member to the nearest of k regressions, first through a few random members each, then through their own."""
+    n = len(regressions[0].features)
+    few = min(n, max(len(form.basis) for form in regressions) + 1)
+    weights = np.zeros((n, k))
+    for component in range(k):
+        weights[rng.choice(n, few, replace=False), component] = 1.0
+    for _ in range(int(rng.integers(1, 4))):
+        label = np.sum([form.residuals(weights) for form in regressions], axis=0).argmin(axis=1)
+        weights = (label[:, None] == np.arange(k)).astype(float)
+    return label
+
+
 def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> np.ndarray:
     """A first guess of the responsibilities [C, J] of plate p."""
     plate, engine = plan.structure.plates[p], plan.engine.plates[p]
     j = plate.n_configurations
     data = scaled(member_data(plan, p), whiten=bool(rng.integers(2)))
+    regressions = [e.form for e in plan.factors if e.plate == p and isinstance(e.form, RegressionForm)]
     tie = heaviest_tie(plan) if kind == "ties" else None
     if tie is not None and tie[0] == p:
         label = 1 + lloyd(data, centres_plus_plus(data, j - 1, rng), rounds=3)
         label[tie[1]] = 0
+    elif kind == "random" and regressions:
+        label = through_members(regressions, j, rng)
     elif kind in ("k-means++", "ties"):
         label = lloyd(data, centres_plus_plus(data, j, rng), rounds=int(rng.integers(0, 6)))
     else:

@@ -9,6 +9,7 @@ from emppl.errors import UnsupportedModelError
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
 from emppl.structure.plates import MAX_CONFIGURATIONS
+from emppl.structure.types import Node
 
 TAIL = 1e-10  # posterior probability beyond the window that is neglected, by element
 
@@ -48,7 +49,7 @@ def widened(plan: Plan) -> Plan | None:
     support = {node.name: node.support for node in plan.structure.latents if not node.implicit and not node.window}
     for node in plan.structure.latents:
         if node.window:
-            support[node.name] = np.arange(node.support[0], 2 * int(node.support[-1]) + 2)
+            support[node.name] = np.arange(node.support[0], 2 * _last(node) + 2)
             if len(support[node.name]) > MAX_CONFIGURATIONS:
                 return None
     given = {**plan.options, "support": support}
@@ -62,10 +63,15 @@ def widened(plan: Plan) -> Plan | None:
     return wide
 
 
+def _last(node: Node) -> int:
+    assert node.support is not None  # latents have one
+    return int(node.support[-1])
+
+
 def tail_point(plan: Plan, masses: dict[str, float]) -> Point:
     """(6) What is neglected of unbounded counts."""
     worst = max(masses.values())
-    names = ", ".join(f"{n} ≤ {int(plan.structure.node(n).support[-1])}" for n in masses)
+    names = ", ".join(f"{node.name} ≤ {_last(node)}" for node in plan.structure.latents if node.window)
     text = f"counts summed over {names}: the posterior probability beyond is at most {worst:.1e} for any element"
     if worst > TAIL:
         text += "; the data may not bound the count from above: a prior does"

@@ -61,7 +61,7 @@ def eliminate(
 
 def log_likelihood_graph(plan: Elimination, tables: Sequence[Any]) -> Any:
     """The same log-likelihood [B] as a PyTensor graph of the tables; its gradient is that of the model."""
-    scopes, held = plan.left(), [pt.maximum(t, LOWEST) for t in tables]  # no differences of infinities
+    scopes, held = plan.left(), [pt.maximum(t, np.float64(LOWEST)) for t in tables]  # no differences of infinities
     for variable, used in plan.steps:
         joined = _joined(scopes, used, variable)
         alike: dict[tuple[int, ...], list[Any]] = {}  # a sum of an axis: interpreted sums take 32 operands at most

@@ -16,19 +16,13 @@ BORDER = 18.0  # a logit or log beyond this is on the border for all that double
 class Information:
     """Curvature of the objective at unconstrained coordinates u [P].
 
-    basis [P, P']: the directions that stay on the borders where theta lies; gradient [P'] and information [P', P'] are
-    along these alone.
+    `interior` [P]: coordinates that are not on the border; gradient and information are over these alone.
     """
 
     u: np.ndarray = field(repr=False)
-    basis: np.ndarray = field(repr=False)
+    interior: np.ndarray = field(repr=False)
     gradient: np.ndarray = field(repr=False)
     information: np.ndarray = field(repr=False)  # minus the Hessian, symmetrised
-
-    @property
-    def interior(self) -> np.ndarray:
-        """Which coordinates [P] any of the directions moves."""
-        return np.any(self.basis != 0, axis=1)
 
     @cached_property
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
@@ -53,15 +47,18 @@ class Information:
         """Unit vectors [n, P] along which the objective does not bend."""
         values, vectors = self.spectrum
         flat = np.abs(values) <= FLAT_CURVATURE * (np.abs(values).max() if len(values) else 1.0)
-        return (self.basis @ vectors[:, flat]).T
+        full = np.zeros((int(flat.sum()), len(self.u)))
+        full[:, self.interior] = vectors[:, flat].T
+        return full
 
     def step(self) -> np.ndarray:
         """The Newton step [P], with curvature of the wrong sign turned round, so that it always points uphill."""
         values, vectors = self.spectrum
-        if not len(values):
-            return np.zeros(len(self.u))
-        floor = 1e-9 * np.abs(values).max() + 1e-300
-        return self.basis @ (vectors @ ((vectors.T @ self.gradient) / np.maximum(np.abs(values), floor)))
+        full = np.zeros(len(self.u))
+        if len(values):
+            floor = 1e-9 * np.abs(values).max() + 1e-300
+            full[self.interior] = vectors @ ((vectors.T @ self.gradient) / np.maximum(np.abs(values), floor))
+        return full
 
     @property
     def decrement(self) -> float:
@@ -82,10 +79,11 @@ class Information:
         if not len(values):
             return full
         good = values > FLAT_CURVATURE * np.abs(values).max()
-        known = self.basis @ vectors[:, good]
-        inverse = (known / values[good]) @ known.T
-        touched = np.any(np.abs(self.basis @ vectors[:, ~good]) > 1e-6, axis=1) | ~self.interior
-        full[np.ix_(~touched, ~touched)] = inverse[np.ix_(~touched, ~touched)]
+        inverse = (vectors[:, good] / values[good]) @ vectors[:, good].T
+        touched = np.any(np.abs(vectors[:, ~good]) > 1e-6, axis=1)
+        inverse[touched] = np.nan
+        inverse[:, touched] = np.nan
+        full[np.ix_(self.interior, self.interior)] = inverse
         return full
 
 
@@ -99,36 +97,38 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
         def gradient_of(v: np.ndarray) -> np.ndarray:
             return plan.gradient(v)[1]
 
-    coordinates = plan.structure.coordinates
-    basis = coordinates.face(u, BORDER)
-    point = coordinates.inside(u, 2 * BORDER)
-    centre = basis.T @ gradient_of(point)
-    hessian = np.zeros((basis.shape[1], basis.shape[1]))
-    for row, direction in enumerate(basis.T):
-        hessian[row] = _row(gradient_of, point, direction, basis, row)
+    interior = plan.structure.coordinates.interior(u, BORDER)
+    inside = np.flatnonzero(interior)
+    point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
+    centre = gradient_of(point)[inside]
+    hessian = np.zeros((len(inside), len(inside)))
+    for row, i in enumerate(inside):
+        hessian[row] = _row(gradient_of, point, int(i), inside)
     hessian = 0.5 * (hessian + hessian.T)
-    good = np.isfinite(hessian).all(axis=1)
-    if not good.all():
-        basis, hessian, centre = basis[:, good], hessian[np.ix_(good, good)], centre[good]
-    return Information(np.asarray(u, float), basis, centre, -hessian)
+    bad = ~np.isfinite(hessian).all(axis=1)
+    if bad.any():
+        keep = inside[~bad]
+        interior = np.zeros_like(interior)
+        interior[keep] = True
+        hessian, centre = hessian[np.ix_(~bad, ~bad)], centre[~bad]
+    return Information(np.asarray(u, float), interior, centre, -hessian)
 
 
-def _row(gradient_of: Any, point: np.ndarray, direction: np.ndarray, basis: np.ndarray, row: int) -> np.ndarray:
+def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.ndarray:
     """One row of the Hessian, with a step that is small beside the width of the objective.
 
     A mean of 1e8 may have a width of 1.
     """
-    alone = np.count_nonzero(direction) == 1
-    size = float(np.abs(point[np.argmax(np.abs(direction))])) if alone else 1.0
-    h = 1e-5 * max(1.0, size)
+    h = 1e-5 * max(1.0, abs(point[i]))
     for _ in range(6):
-        up, down = point + h * direction, point - h * direction
-        length = float((up - down)[np.argmax(np.abs(direction))] / direction[np.argmax(np.abs(direction))])
-        change = basis.T @ (gradient_of(up) - gradient_of(down)) / length
-        bend = abs(change[row])
+        up, down = point.copy(), point.copy()
+        up[i] += h
+        down[i] -= h
+        row = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
+        bend = abs(row[int(np.flatnonzero(inside == i)[0])])
         wanted = 1e-4 / np.sqrt(bend) if np.isfinite(bend) and bend > 0 else 1e-3 * h
-        wanted = max(wanted, 4e-12 * size, 1e-12)
-        if np.isfinite(change).all() and h <= 30 * wanted:
+        wanted = max(wanted, 4e-12 * abs(point[i]), 1e-12)
+        if np.isfinite(row).all() and h <= 30 * wanted:
             break
         h = wanted
-    return change
+    return row

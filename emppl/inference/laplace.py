@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.inference.information import BORDER, Information, observed_information
+from emppl.inference.information import Information, observed_information
 
 Theta = dict[str, np.ndarray]
 
@@ -20,7 +20,10 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
     coordinates = structure.coordinates
     u, covariance = information.u, information.covariance
     bad = ~np.isfinite(np.diag(covariance))
-    point = coordinates.inside(u, 2 * BORDER)
+    unknown = bad.copy()
+    for part, _ in coordinates.simplexes:  # weights of zero stay there: the others vary among themselves
+        unknown[part] &= information.interior[part]
+    point = coordinates.off_the_border(u, 36.0)
     jacobians: dict[str, list[np.ndarray]] = {node.name: [] for node in everything}
     for i in range(coordinates.size):
         width = np.sqrt(covariance[i, i]) if covariance[i, i] > 0 else max(1.0, abs(point[i]))
@@ -39,12 +42,9 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
         j = np.stack(jacobians[node.name], axis=-1) if jacobians[node.name] else np.zeros((*node.shape, 0))
         variance = np.einsum("...i,ij,...j->...", j, filled, j)
         scale = np.abs(j).max(axis=-1, keepdims=True) if j.shape[-1] else 0.0
-        touched = (np.abs(j) > 1e-8 * scale)[..., bad].any(axis=-1) if bad.any() else np.zeros(node.shape, bool)
+        touched = (np.abs(j) > 1e-8 * scale)[..., unknown].any(axis=-1) if bad.any() else np.zeros(node.shape, bool)
         if node.name in coordinates.slices and bad[coordinates.slices[node.name]].any() and j.shape[-1]:
-            touched = touched | (np.abs(j).max(axis=-1) == 0)  # exactly on the border, where nothing moves it
-        if getattr(getattr(node, "transform", None), "name", None) == "simplex":  # a weight of zero has no spread
-            value = plan.structure.coordinates.constrain(point)[node.name]
-            touched = touched | (value <= np.exp(-BORDER) * value.max(axis=-1, keepdims=True))
+            touched = touched | (np.abs(j).max(axis=-1) < 1e-12)  # on the border, where nothing moves it
         errors[node.name] = np.where(touched, np.nan, np.sqrt(np.maximum(variance, 0.0)))
     return errors
 
@@ -57,7 +57,7 @@ def laplace_draws(plan: Any, theta: Theta, information: Information | None, draw
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(theta)
-    u = coordinates.inside(u, 2 * BORDER)
+    u = coordinates.off_the_border(u, 36.0)
     if plan.estimate == "map" and plan.method == "em":
 
         def gradient(v: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout
 from emppl.structure.types import Factor, Plate, Structure
 
 MAX_ROW_GROUPS = 64  # groups of rows with parameters of their own, each with its own statistics
+SPARSEST = 16  # members × groups for each row; beyond it nearly all statistics would be zero
+MAX_VALUES = 1e7  # parameters evaluated while looking for groups
 MAX_FEATURES = 5e7  # numbers in the features of one factor
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
 AGREES = 1e-9
@@ -77,35 +79,35 @@ class Deriver:
 
     def over_plate(self, factor: Factor, plate: Plate) -> NaturalForm:
         """The natural form of a factor that touches this plate alone. Raises Refused with the reason."""
-        layout = self._layout(factor, plate)
-        form = self._of_observed if factor.kind == "observed" else self._of_latent
-        try:
-            return form(factor, plate, layout, self._rows_at(plate, layout, np.zeros(1, dtype=int)))
-        except Refused as reason:
-            groups = self._row_groups(factor, plate, layout)
-            if groups is None:
-                raise reason
-        group, first = groups
-        grouped = replace(layout, groups=group)
-        return form(factor, plate, grouped, self._rows_at(plate, layout, first))
+        return self._of_rows(factor, plate, self._layout(factor, plate), np.zeros(1, dtype=int))
 
-    def _rows_at(self, plate: Plate, layout: Layout, rows: np.ndarray) -> Restriction:
-        return Restriction.over(plate, self.structure.scopes, rows, layout.members[rows])
+    def over_groups(self, factor: Factor, plate: Plate) -> NaturalForm:
+        """The same where rows have known, differing parameters: `error_rates[rater, class[item]]`.
 
-    def _row_groups(self, factor: Factor, plate: Plate, layout: Layout) -> tuple[np.ndarray, np.ndarray] | None:
-        """Rows with the same parameters in every configuration: group of each row, first row of each group.
-
-        None where they are too many, or could not be looked at in every configuration. So the raters of Dawid and
-        Skene's long table are groups, each with statistics of its own.
+        Rows with equal parameters are a group, and each group is one more axis of cells, with statistics of its own. So
+        ratings in long form cost what a table of counts would, and have its closed-form M-step.
         """
+        layout = self._layout(factor, plate)
+        group, first = self._row_groups(factor, plate, layout)
+        return self._of_rows(factor, plate, replace(layout, groups=group), first)
+
+    def _of_rows(self, factor: Factor, plate: Plate, layout: Layout, first: np.ndarray) -> NaturalForm:
+        restriction = Restriction.over(plate, self.structure.scopes, first, layout.members[first])
+        form = self._of_observed if factor.kind == "observed" else self._of_latent
+        return form(factor, plate, layout, restriction)
+
+    def _row_groups(self, factor: Factor, plate: Plate, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """Rows with the same parameters in every configuration: group of each row, first row of each group."""
         graphs, cores = [factor.log_density], [0]
         if factor.kind == "observed":
             rule = self._family(factor)
             unknown, _ = self._split(factor, rule)
             graphs, cores = [graph for _, graph in unknown], self._cores(factor, rule, unknown)
         n, n_rows = plate.n_configurations, len(layout.members)
-        if n > MAX_TRIALS or n * plate.size > MAX_CHECKED / 10:
-            return None
+        most = min(MAX_ROW_GROUPS, n_rows // 2, SPARSEST * n_rows // plate.size)
+        many = Refused(f"it takes more than {most} different values over the rows for the same latents")
+        if n > MAX_TRIALS or n * factor.size > MAX_VALUES:
+            raise Refused("the rows are too many to look for groups among them")
         evaluate = self._evaluator(graphs)
         keys: np.ndarray | None = None
         for latents, configuration in self._trials(plate):
@@ -114,16 +116,18 @@ class Deriver:
             flat = np.concatenate([v.reshape(n_rows, -1) for v in values], axis=1)
             keys = np.full((n_rows, n, flat.shape[1]), np.nan) if keys is None else keys
             keys[np.arange(n_rows), configuration[layout.members]] = flat
-            if n_rows * flat.shape[1] * n > MAX_CHECKED:
-                return None
+            if len(np.unique(flat[: 2 * n * most + 1], axis=0)) > n * most:
+                raise many
         if keys is None or np.isnan(keys).all(axis=2).any():
-            return None
+            raise Refused("not all values of its latents could be tried at each row")
         rounded = np.nan_to_num(keys.reshape(n_rows, -1), nan=-1.0, neginf=-1e300, posinf=1e300)
         scale = np.abs(rounded).max(axis=0)
         _, first, group = np.unique(
             np.round(rounded / np.where(scale > 0, scale, 1.0), 11), axis=0, return_index=True, return_inverse=True
         )
-        return (group.ravel(), first) if 1 < len(first) <= min(MAX_ROW_GROUPS, n_rows // 2) else None
+        if len(first) > most:
+            raise many
+        return group.ravel(), first
 
     def without_latents(self, factor: Factor) -> NaturalForm:
         """Observations that depend on no latent: rows with equal parameters are one group, and N is gone at once."""

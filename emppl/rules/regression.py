@@ -35,6 +35,24 @@ class RegressionForm(NaturalForm):
     basis: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, int))
     coefficients: Any = field(repr=False, default=None)
 
+    def residuals(self, weights: np.ndarray) -> np.ndarray:
+        """Squared residuals of each member [C, K] from K regressions, each on members with its own weights [C, K]."""
+        p = len(self.basis)
+        n_pairs, n_slots = p * (p + 1) // 2, int(np.prod(self.slots, dtype=int))
+        i, j = np.triu_indices(p)
+        answer = np.empty((len(self.features), weights.shape[1]))
+        for k, sums in enumerate(weights.T @ self.features):
+            square = np.zeros((p, p))
+            square[i, j] = square[j, i] = sums[1 : 1 + n_pairs]
+            cross = sums[1 + n_pairs + n_slots :].reshape(p, n_slots)
+            beta = np.linalg.lstsq(square, cross, rcond=1e-9)[0]
+            twice = np.where(i == j, 1.0, 2.0)
+            eta = np.concatenate(
+                [[0.0], twice * (beta[i] * beta[j]).sum(axis=1), np.ones(n_slots), -2.0 * beta.ravel()]
+            )
+            answer[:, k] = self.features @ eta
+        return answer
+
     def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
         """Of each cell its count, [J × slots, 1]."""
         return np.repeat(statistics[:, :1], int(np.prod(self.slots, dtype=int)), axis=0)
@@ -44,14 +62,22 @@ def natural_form(deriver: Deriver, factor: Factor, plate: Plate | None) -> Natur
     """The natural form of a factor, over its plate (None: it depends on no latent). Raises Refused with the reason."""
     try:
         return deriver.without_latents(factor) if plate is None else deriver.over_plate(factor, plate)
-    except Refused:
-        if factor.kind != "observed" or not isinstance(factor.op, pm.Normal | pm.LogNormal) or not factor.shape:
+    except Refused as reason:
+        if not factor.shape or (plate is None and factor.kind != "observed"):
             raise
+        refusal = reason
+    if factor.kind == "observed" and isinstance(factor.op, pm.Normal | pm.LogNormal):
+        whole = Layout(0, np.zeros(factor.shape[0], dtype=int), factor.shape[1:])
+        try:
+            return regression_form(deriver, factor, plate, whole if plate is None else deriver._layout(factor, plate))
+        except Refused as reason:
+            refusal = reason
     if plate is None:
-        layout = Layout(0, np.zeros(factor.shape[0], dtype=int), factor.shape[1:])
-    else:
-        layout = deriver._layout(factor, plate)
-    return regression_form(deriver, factor, plate, layout)
+        raise refusal
+    try:
+        return deriver.over_groups(factor, plate)
+    except Refused as reason:
+        raise (Refused(f"{refusal}, and {reason}") if "varies over the rows" in str(refusal) else refusal) from None
 
 
 def regression_form(deriver: Deriver, factor: Factor, plate: Plate | None, layout: Layout) -> RegressionForm:

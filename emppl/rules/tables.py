@@ -178,7 +178,8 @@ def rules() -> dict[str, list[dict[str, str]]]:
     esteps = [
         {
             "engine": "natural form",
-            "for": "independent members, exponential families: one matrix product, free of N afterwards",
+            "for": "independent members: exponential families, and any density over few distinct rows; "
+            "one matrix product, free of N afterwards",
         },
         {"engine": "graph enumeration", "for": "independent members, any density that PyMC can evaluate"},
     ]

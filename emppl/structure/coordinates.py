@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,6 @@ from emppl.structure.graph import freeze_data
 from emppl.structure.types import Node
 
 Point = dict[str, np.ndarray]
-SMALLEST_WEIGHT = 1e-16  # stands for a weight of zero where its log is needed
 
 
 class Coordinates:
@@ -110,89 +109,76 @@ class Coordinates:
             mask[self.slices[node.name]] = node.transform is not None
         return mask
 
+    def interior(self, u: np.ndarray, border: float) -> np.ndarray:
+        """Which coordinates [P] move theta along its domain: not those beyond ±border, a logit or log on the border.
+
+        Of K weights with zeros among them as many coordinates as span their face of the simplex.
+        """
+        mask = np.isfinite(u) & ((np.abs(u) < border) | ~self.transformed)
+        for part, shape in self.simplexes:
+            logs = self.log_weights(u[part].reshape(shape))
+            zero = logs < -border
+            free = ~zero[..., :-1]
+            # where the last weight is zero, one of the others follows from the rest
+            largest = np.arange(free.shape[-1]) == logs[..., :-1].argmax(-1)[..., None]
+            free &= ~(largest & zero[..., -1:])
+            mask[part] = np.where(zero.any(-1)[..., None], free, True).ravel()
+        return mask
+
+    def off_the_border(self, u: np.ndarray, limit: float) -> np.ndarray:
+        """u with infinite coordinates at ±limit, and no weight of a simplex smaller than exp(-limit) of the largest."""
+        moved = np.where(np.isfinite(u), u, np.sign(np.nan_to_num(u)) * limit)
+        for part, shape in self.simplexes:
+            logs = np.maximum(self.log_weights(u[part].reshape(shape)), -limit)
+            moved[part] = (logs - logs.mean(-1, keepdims=True))[..., :-1].ravel()
+        return moved
+
+    @cached_property
+    def simplexes(self) -> list[tuple[slice, tuple[int, ...]]]:
+        """Coordinates and their shape [..., K - 1] of parameters whose rows are weights."""
+        shapes = zip(self.parameters, self._shapes)
+        return [(self.slices[n.name], s) for n, s in shapes if _is_simplex(n) and s and s[-1] > 0]
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """Which coordinates [P] are logits of probabilities."""
+        mask = np.zeros(self.size, dtype=bool)
+        for node in self.parameters:
+            mask[self.slices[node.name]] = getattr(node.transform, "name", None) == "logodds"
+        return mask
+
+    @staticmethod
+    def log_weights(u: np.ndarray) -> np.ndarray:
+        """Logs of K weights, the largest as 0, from the K - 1 coordinates that PyMC gives them; nan counts as 0."""
+        u = np.nan_to_num(u, nan=0.0, posinf=1e3, neginf=-1e3)
+        logs = np.concatenate([u, -u.sum(-1, keepdims=True)], axis=-1)
+        return logs - logs.max(-1, keepdims=True)
+
     def inside(self, u: np.ndarray, limit: float) -> np.ndarray:
-        """u with nan as zero, logs and logits kept within ±limit, and no weight below exp(-limit) of the largest.
+        """u with nan as zero and transformed coordinates kept within ±limit.
 
         A point that every density can be asked at.
         """
+        u = self.off_the_border(np.asarray(u, float), limit)
         bounded = np.clip(np.nan_to_num(u, nan=0.0, posinf=limit, neginf=-limit), -limit, limit)
-        answer = np.where(self.transformed, bounded, np.nan_to_num(u, nan=0.0, posinf=0.0, neginf=0.0))
-        for _, part, logs in self._weights(np.where(np.isfinite(u), u, answer)):
-            kept = np.maximum(logs, logs.max(axis=1, keepdims=True) - limit)
-            answer[part] = (kept - kept.mean(axis=1, keepdims=True))[:, :-1].ravel()
-        return answer
-
-    def _weights(self, u: np.ndarray) -> Iterator[tuple[Node, slice, np.ndarray]]:
-        """Parameters on a simplex: node, coordinates, and the logs of their weights [simplices, K] up to a constant."""
-        for node, shape in zip(self.parameters, self._shapes):
-            if getattr(node.transform, "name", None) == "simplex":
-                part = self.slices[node.name]
-                free = u[part].reshape(-1, shape[-1])
-                yield node, part, np.concatenate([free, -free.sum(axis=1, keepdims=True)], axis=1)
-
-    def face(self, u: np.ndarray, border: float) -> np.ndarray:
-        """Directions [P, P'] that move theta without leaving the borders on which it lies.
-
-        A log or logit beyond ±border is left out; of weights on a simplex those below exp(-border) of the largest are,
-        and the others move against each other.
-        """
-        with np.errstate(invalid="ignore"):
-            free = np.isfinite(u) & ((np.abs(u) < border) | ~self.transformed)
-        columns = {int(i): np.eye(self.size)[:, i] for i in np.flatnonzero(free)}
-        for _, part, logs in self._weights(np.nan_to_num(u)):
-            k, start = logs.shape[1], part.start
-            for row, values in enumerate(logs):
-                first = start + row * (k - 1)
-                held = np.flatnonzero(values > values.max() - border)
-                for i in range(first, first + k - 1):
-                    columns.pop(i, None)
-                if len(held) == k:
-                    columns |= {i: np.eye(self.size)[:, i] for i in range(first, first + k - 1)}
-                    continue
-                top = int(values.argmax())
-                for i, w in enumerate(int(h) for h in held if h != top):
-                    column = np.zeros(self.size)
-                    column[first : first + k - 1] = _weight_direction(w, k) - _weight_direction(top, k)
-                    columns[first + i] = column
-        return np.stack([columns[i] for i in sorted(columns)], axis=1) if columns else np.zeros((self.size, 0))
-
-    def outward(self, u: np.ndarray, border: float) -> list[tuple[str, np.ndarray]]:
-        """Parameters with an element on a border of its domain, and the direction [P] that leads further there."""
-        answer = []
-        simplices = np.zeros(self.size, dtype=bool)
-        for node, part, logs in self._weights(np.nan_to_num(u)):
-            simplices[part] = True
-            k = logs.shape[1]
-            for row, w in np.argwhere(logs <= logs.max(axis=1, keepdims=True) - border):
-                direction = np.zeros(self.size)
-                first = part.start + row * (k - 1)
-                direction[first : first + k - 1] = -_weight_direction(int(w), k)
-                answer.append((node.name, direction))
-        with np.errstate(invalid="ignore"):
-            far = self.transformed & ~simplices & (np.abs(u) > border)
-        for node in self.parameters:
-            for i in range(self.slices[node.name].start, self.slices[node.name].stop):
-                if far[i]:
-                    answer.append((node.name, np.sign(u[i]) * np.eye(self.size)[:, i]))
-        return answer
+        return np.where(self.transformed, bounded, np.nan_to_num(u, nan=0.0, posinf=0.0, neginf=0.0))
 
     def split(self, u: np.ndarray) -> dict[str, np.ndarray]:
         """u cut into each parameter's own unconstrained array, as PyMC's value variables hold it."""
         return {n.name: u[self.slices[n.name]].reshape(s) for n, s in zip(self.parameters, self._shapes)}
 
     def unconstrain(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
-        """u of theta; infinite where theta lies on the border of its domain, nan where it lies outside."""
+        """u of theta; infinite where theta lies on the border of its domain, nan where it lies outside.
+
+        Weights of zero are a hair inside: logs of their ratios to each other would be no numbers.
+        """
         if self._forward is None:
             return np.zeros(0)
         with np.errstate(all="ignore"):
             parts = [np.ravel(v) for v in self._forward(*self.arguments(theta))]
-            if not all(np.isfinite(part).all() for part in parts):
+            if any(not np.isfinite(part).all() for part in parts):
                 inside = {n.name: _off_the_zeros(n, np.asarray(theta[n.name], float)) for n in self.parameters}
-                again = [np.ravel(v) for v in self._forward(*self.arguments(inside))]
-                parts = [
-                    b if getattr(n.transform, "name", None) == "simplex" and not np.isfinite(a).all() else a
-                    for n, a, b in zip(self.parameters, parts, again)
-                ]
+                parts = [np.ravel(v) for v in self._forward(*self.arguments(inside))]
             return np.concatenate(parts)
 
     def jacobian(self, u: np.ndarray) -> dict[str, np.ndarray]:
@@ -208,17 +194,16 @@ class Coordinates:
 
 
 def _off_the_zeros(node: Node, value: np.ndarray) -> np.ndarray:
-    """Weights of zero a hair inside their simplex, since logs of their ratios are no numbers; all else as it is."""
-    on_simplex = (value >= 0).all() and getattr(node.transform, "name", None) == "simplex"
-    return np.maximum(value, SMALLEST_WEIGHT) if on_simplex and np.allclose(value.sum(axis=-1), 1.0) else value
+    """Weights with zeros a hair inside their simplex; all else as it is."""
+    on_simplex = _is_simplex(node) and (value >= 0).all()
+    return np.maximum(value, 1e-300) if on_simplex and np.allclose(value.sum(axis=-1), 1.0) else value
+
+
+def _is_simplex(node: Node) -> bool:
+    return getattr(node.transform, "name", None) == "simplex"
 
 
 def _replace(graph: Any, replaced: dict[Any, Any]) -> Any:
     if not replaced or isinstance(graph.type, RandomType):
         return graph
     return pytensor.graph.replace.graph_replace([graph], replaced, strict=False)[0]
-
-
-def _weight_direction(w: int, k: int) -> np.ndarray:
-    """d u [K - 1] as the log of weight w of K rises: PyMC's coordinates are the logs less their mean, but the last."""
-    return (np.arange(k - 1) == w) - 1.0 / k

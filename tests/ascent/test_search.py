@@ -35,7 +35,7 @@ def same(one: emppl.Fit, two: emppl.Fit) -> None:
 
 def test_seeds_are_reproducible(plan):
     same(emppl.fit(plan, starts=4, seed=7), emppl.fit(plan, starts=4, seed=7))
-    one, two = (emppl.fit(plan, starts=4, seed=seed).starts[["log_posterior", "n_passes"]] for seed in (7, 8))
+    one, two = (emppl.fit(plan, starts=4, seed=seed).starts for seed in (7, 8))
     assert not one.equals(two)
 
 

@@ -98,7 +98,7 @@ def test_a_probability_on_the_border_has_no_standard_error():
 def info(matrix, gradient=None) -> Information:
     matrix = np.asarray(matrix, float)
     n = len(matrix)
-    return Information(np.zeros(n), np.eye(n), np.zeros(n) if gradient is None else np.array(gradient), matrix)
+    return Information(np.zeros(n), np.ones(n, bool), np.zeros(n) if gradient is None else np.array(gradient), matrix)
 
 
 def test_a_maximum_a_saddle_and_a_flat_direction():

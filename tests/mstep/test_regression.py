@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, gammaln, log_ndtr
 
 import emppl
+from emppl.ascent.starts import through_members
 from emppl.compiling import compile_graph
 from emppl.estep.tables import factor_table
 from emppl.mstep.regression import highest_spread
@@ -505,3 +506,29 @@ def test_coefficients_that_are_not_told_apart_are_not_called_separated():
     fit = emppl.fit(model, estimate="ml", seed=0, starts=2)
     assert fit.status is emppl.Status.CONVERGED
     assert "do not tell apart g" in str(fit.certificate)
+
+
+def test_starts_run_through_a_few_members():
+    """Two crossing lines: regressions through random members find them, which no clusters of y do."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(-1.0, 1.0, 60)
+    first = np.arange(60) % 2 == 0
+    with pm.Model() as model:
+        b = pm.Normal("b", ZERO, FIVE, shape=(2, 2))
+        z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=60)
+        pm.Normal("y", b[z, 0] + b[z, 1] * x, ONE, observed=np.where(first, x, -x) + rng.normal(scale=0.01, size=60))
+    plan = emppl.plan(model)
+    form = next(e.form for e in plan.factors if e.factor.name == "y")
+    y, design = np.asarray(plan.structure.node("y").value.data), np.column_stack([np.ones(60), x])
+    chosen = np.array([3, 10, 41])
+    exact = (y - design @ np.linalg.lstsq(design[chosen], y[chosen], rcond=None)[0]) ** 2
+    scale = form.frame.whiten[0] ** 2
+    np.testing.assert_allclose(
+        scale * form.residuals(np.eye(60)[:, chosen].sum(axis=1)[:, None])[:, 0], exact, atol=1e-9
+    )
+    found = []
+    for seed in range(10):
+        label = through_members([form], 2, np.random.default_rng(seed))
+        wide = np.abs(x) > 0.1
+        found.append(max((label[wide] == first[wide]).mean(), (label[wide] != first[wide]).mean()) == 1.0)
+    assert sum(found) >= 3

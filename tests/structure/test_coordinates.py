@@ -63,27 +63,32 @@ def test_a_simplex_with_a_zero_is_on_the_border_not_beyond(weights):
     """A weight of 0 is where EM may well end."""
     coordinates = small_models.plan("coins").structure.coordinates
     u = coordinates.unconstrain({"bias": np.array([0.4, 0.5]), "weights": np.array(weights)})
-    assert np.isfinite(u).all() and [name for name, _ in coordinates.outward(u, 18.0)] == ["weights"]
     np.testing.assert_allclose(coordinates.constrain(u)["weights"], weights, atol=1e-15)
+    assert list(coordinates.interior(u, 18.0)) == [True, True, False]
 
 
-def test_the_face_of_a_simplex():
-    """With one weight of three at zero the other two still move against each other, and nothing else does."""
+@pytest.mark.parametrize("zeros", [(), (0,), (1,), (3,), (0, 3), (1, 2), (0, 1, 2), (1, 2, 3)])
+def test_the_interior_of_a_face_of_the_simplex(zeros):
+    """As many free coordinates as the face has dimensions; they move every weight on it, and the others stay zero."""
     with pm.Model() as model:
-        w = pm.Dirichlet("w", np.ones(3))
-        z = pm.Categorical("z", p=w, shape=4)
-        pm.Normal("y", z, 1.0, observed=np.zeros(4))
+        weights = pm.Dirichlet("weights", np.ones(4), shape=(2, 4))
+        pm.Categorical("y", p=weights[0], observed=np.arange(4))
     coordinates = emppl.analyse(model).coordinates
-    u = coordinates.unconstrain({"w": np.array([0.3, 0.0, 0.7])})
-    face = coordinates.face(u, 18.0)
-    assert face.shape == (2, 1)
-    moved = coordinates.constrain(u + 0.1 * face[:, 0])["w"]
-    assert abs(moved[0] - 0.3) > 0.01 and moved[1] < 1e-15
-    ((name, outward),) = coordinates.outward(u, 18.0)
-    further = coordinates.constrain(u + outward)["w"]
-    assert name == "w" and further[1] < coordinates.constrain(u)["w"][1]
-    np.testing.assert_allclose(further[[0, 2]], [0.3, 0.7], rtol=1e-12)
-    np.testing.assert_allclose(coordinates.face(np.zeros(2), 18.0), np.eye(2))
+    on_face = np.array([0.1, 0.2, 0.3, 0.4])
+    on_face[list(zeros)] = 0.0
+    theta = {"weights": np.stack([on_face / on_face.sum(), np.full(4, 0.25)])}
+    u = coordinates.unconstrain(theta)
+    back = coordinates.constrain(coordinates.off_the_border(u, 36.0))["weights"]
+    np.testing.assert_allclose(back, theta["weights"], atol=1e-15)
+    interior = coordinates.interior(u, 18.0)
+    assert interior[:3].sum() == 3 - len(zeros) and interior[3:].all()
+    change = np.zeros((4, 3))
+    for i in np.flatnonzero(interior[:3]):
+        step = np.where(np.arange(6) == i, 1e-6, 0.0)
+        up, down = (coordinates.constrain(coordinates.off_the_border(u, 36.0) + s * step) for s in (1.0, -1.0))
+        change[:, i] = (up["weights"][0] - down["weights"][0]) / 2e-6
+    assert np.linalg.matrix_rank(change, tol=1e-6) == interior[:3].sum()
+    np.testing.assert_allclose(change[list(zeros)], 0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", small_models.MODELS)
