@@ -205,11 +205,12 @@ def test_what_is_no_model(thing):
     says(InvalidArgumentError, lambda: emppl.fit(thing), "pm.Model is needed", type(thing).__name__)
 
 
-def test_an_unbounded_latent():
-    with pm.Model() as build:
-        animals = pm.Poisson("animals", 3.0, shape=2)
-        pm.Binomial("seen", n=animals, p=0.5, observed=[1, 2])
-    says(UnsupportedModelError, lambda: emppl.fit(build), "animals", "infinitely many", "support={'animals'")
+def test_a_latent_whose_support_is_unknown():
+    with pm.Model() as model:
+        share = pm.Beta("share", 2.0, 2.0)
+        n = pm.Binomial("animals", n=pt.floor(20 * share).astype("int64"), p=0.5, shape=3)
+        pm.Normal("y", n, 1.0, observed=np.array([1.0, 2.0, 3.0]))
+    says(UnsupportedModelError, lambda: emppl.fit(model), "animals", "number of trials", "support={'animals'")
 
 
 def test_latents_tied_together():

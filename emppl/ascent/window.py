@@ -49,9 +49,11 @@ def widened(plan: Plan) -> Plan | None:
     support = {node.name: node.support for node in plan.structure.latents if not node.implicit and not node.window}
     for node in plan.structure.latents:
         if node.window:
-            support[node.name] = np.arange(node.support[0], 2 * _last(node) + 2)
-            if len(support[node.name]) > MAX_CONFIGURATIONS:
+            assert node.support is not None  # latents have one
+            longer = np.arange(node.support[0], 2 * _last(node) + 2)
+            if len(longer) > MAX_CONFIGURATIONS:
                 return None
+            support[node.name] = longer
     given = {**plan.options, "support": support}
     model, name = plan.structure.model, plan.structure.name
     try:

@@ -185,7 +185,7 @@ class Scopes:
             return None
         size, n_put = int(np.prod(shape, dtype=int)), int(np.prod(self.shape(put), dtype=int))
         numbers = size + np.arange(n_put).reshape(self.shape(put))
-        storage = [[None]]
+        storage: list[list[Any]] = [[None]]
         op = node.op if node.op.set_instead_of_inc else type(node.op)(node.op.idx_list, set_instead_of_inc=True)
         own = np.arange(size).reshape(shape)
         op.perform(node, [own, numbers, *[self._number_of(v) for v in indices]], storage)
