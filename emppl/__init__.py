@@ -1,13 +1,17 @@
 """EM, MAP and the full posterior from one PyMC model: fitted, sampled and compared."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emppl.ascent.loop import Status
 from emppl.ascent.result import Fit, load
 from emppl.ascent.search import fit
 from emppl.planner import Plan, plan
-from emppl.rules import rules
 from emppl.structure import Structure, analyse
+
+if TYPE_CHECKING:
+    from emppl.rules import rules
+else:
+    from emppl import rules  # the package, so that `import emppl.rules as r` gives it; called, it lists its tables
 
 __version__ = "0.1.0"
 __all__ = [

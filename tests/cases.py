@@ -232,7 +232,7 @@ FAMILIES = {
         pm.Weibull,
         lambda rng: {"beta": rng.uniform(0.3, 5.0)},
         lambda beta, alpha: stats.weibull_min(alpha, scale=beta),
-        outside=(-0.1, np.inf),
+        outside=(-0.1, 0.0, np.inf),
         takes={"alpha": np.array(1.7)},
     ),
     "Pareto": by_scipy(

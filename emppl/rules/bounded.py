@@ -123,6 +123,8 @@ def von_mises(op: Any) -> Family:
         log_base=lambda y: np.zeros(np.shape(y)),
         maximise=_von_mises_maximise,
         inside=lambda y: np.isfinite(y) & (np.abs(y) <= np.pi),
+        into_frame=lambda frame, mu, kappa: (mu, kappa),
+        narrowness=lambda values: 1.0 / values["kappa"],
     )
 
 

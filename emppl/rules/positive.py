@@ -161,19 +161,13 @@ def weibull(op: Any) -> Family:
         name="Weibull",
         parameters=("alpha", "beta"),
         constant=("alpha",),
-        describe="y ≥ 0, alpha known",
+        describe="y > 0, alpha known",
         statistic=lambda y, alpha: columns(1.0, y**alpha),
         natural=lambda alpha, beta: pt.stack([pt.log(alpha) - alpha * pt.log(beta), -(beta ** (-alpha))], axis=-1),
-        log_base=lambda y, alpha: xlog(alpha - 1.0, y),
+        log_base=lambda y, alpha: (alpha - 1.0) * np.log(y),
         maximise=_weibull_maximise,
-        inside=lambda y, alpha: np.isfinite(y) & (y >= 0),
+        inside=lambda y, alpha: _positive(y),
     )
-
-
-def xlog(a: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """a log y, 0 where a is 0 even at y = 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.equal(a, 0), 0.0, a * np.log(y))
 
 
 @family.register(pm.Pareto)

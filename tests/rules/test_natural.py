@@ -11,7 +11,7 @@ import small_models
 import emppl
 from emppl.compiling import compile_graph
 from emppl.estep.tables import factor_table
-from emppl.rules import rules
+from emppl.rules import family, rules
 from emppl.rules.natural import Refused, _agree
 
 
@@ -80,6 +80,13 @@ def test_the_table_of_rules():
     ]  # fmt: skip
     assert {"prior": "Beta", "family": "Binomial", "parameter": "p"} in table["conjugate priors"]
     assert all(all(row.values()) for rows in table.values() for row in rows)
+
+
+def test_the_package_of_rules_is_not_hidden_by_its_table():
+    import emppl.rules as package
+
+    assert package.family is family and emppl.rules is package
+    assert emppl.rules() == rules() == package()
 
 
 OWN_RULE = """
