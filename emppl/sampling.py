@@ -22,7 +22,7 @@ from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
 from emppl.compiling import compile_graph, one_blas_thread
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
-from emppl.estep.elimination import log_joint_graph, tied_log_likelihood
+from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, register
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
@@ -198,7 +198,7 @@ def log_likelihood_graph(plan: Plan) -> Any:
     """
     total = [plan.expected.direct_likelihood]
     if plan.structure.eliminations:
-        total.append(tied_log_likelihood(plan))
+        total.append(elimination.sampled_log_likelihood(plan))
     for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
         if data.tied:
             continue
@@ -209,7 +209,7 @@ def log_likelihood_graph(plan: Plan) -> Any:
             ]
             total.append(marginal_log_likelihood(eta, *arrays)[0])
             continue
-        log_joint = log_joint_graph(data, eta, table)
+        log_joint = elimination.log_joint_graph(data, eta, table)
         total.append((weights * (pt.logsumexp(log_joint, axis=0) + data.base)).sum())
     return pt.stack([t.astype("float64") for t in total]).sum()
 
@@ -254,6 +254,7 @@ def _by_nutpie(
     import nutpie
 
     register()
+    elimination.register()
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -277,6 +278,7 @@ def _by_pymc(
     plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]
 ) -> tuple[xr.DataTree, float]:
     register()
+    elimination.register()
     coordinates = plan.structure.coordinates
     initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
     with marginal, warnings.catch_warnings():

@@ -14,7 +14,6 @@ from emppl.compiling import compile_graph, substitute
 from emppl.estep.elimination import tied_log_likelihood
 from emppl.estep.tables import elements_of, sampled_table
 from emppl.inference.information import BORDER, FLAT_CURVATURE, Information
-from emppl.kernels.mixture import mixture
 from emppl.planner import Plan, label_masks
 from emppl.structure import analyse
 from emppl.structure.coordinates import Coordinates
@@ -91,17 +90,10 @@ def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
 
 def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
     """Our log joint at assigned latents: the E-step's own arrays, with all other configurations masked out."""
-    structure = plan.structure
-    with np.errstate(all="ignore"):
-        outputs = list(plan.engine.terms(*structure.coordinates.arguments(theta)))
-        outputs.pop()
-        total = float(outputs.pop()) + _whole_log_prior(structure, theta)
-        known = {name: np.ma.masked_array(v) for name, v in assigned.items()}
-        for plate, mask in zip(plan.engine.plates, label_masks(structure, known)):
-            eta = outputs.pop(0)
-            table = outputs.pop(0).T if plate.has_table else None
-            total += mixture(plate.features, eta, plate.base, table=table, mask=mask).log_likelihood
-    return total
+    structure, engine = plan.structure, plan.engine
+    masks = label_masks(structure, {name: np.ma.masked_array(v) for name, v in assigned.items()})
+    posterior = engine.masked(masks)(structure.coordinates.arguments(theta), hard=False)
+    return posterior.log_likelihood + _whole_log_prior(structure, theta)
 
 
 def _whole_log_prior(structure: Structure, theta: Theta) -> float:

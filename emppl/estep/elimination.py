@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
+from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
 
+from emppl.kernels.elimination import elimination_loop
 from emppl.kernels.mixture import LOWEST
-from emppl.structure.types import Elimination
+from emppl.structure.types import Elimination, Structure
 
 
 def eliminate(
@@ -93,6 +98,108 @@ def tied_log_likelihood(plan: Any) -> Any:
         parts.append(log_likelihood_graph(elimination, tables).sum())
     bases = sum(float(data.base.sum()) for data in plan.engine.plates if data.tied)
     return pt.stack(parts).sum() + bases
+
+
+def program(structure: Structure) -> dict[str, np.ndarray]:
+    """All eliminations of a structure as index arrays: what `kernels.elimination` and its Op run over.
+
+    Leaves are the log joints [C, J] of the tied plates, row by row, plate after plate.
+    """
+    offset, leaves = {}, 0
+    for p, plate in enumerate(structure.plates):
+        if plate.tied:
+            offset[p] = leaves
+            leaves += plate.size * plate.n_configurations
+    entries, steps, sources, outputs = leaves, [], [], []
+    roots: list[np.ndarray] = []
+    n_sources = n_outputs = 0
+    for plan in structure.eliminations:
+        scopes = plan.left()
+        first: list[np.ndarray] = [
+            offset[p] + members * structure.plates[p].n_configurations for p, members in plan.tables
+        ]
+        for variable, used in plan.steps:
+            joined = _joined(scopes, used, variable)
+            grids = np.indices([plan.supports[v] for v in joined]).reshape(len(joined), -1)
+            values = dict(zip(joined, grids))
+
+            out = tuple(v for v in joined if v != variable)
+            size = int(np.prod([plan.supports[v] for v in out], dtype=int))
+            first.append(entries + size * np.arange(plan.size))
+            entries += size * plan.size
+            parts = [first[t][:, None] + _places(scopes[t], plan.supports, values) for t in used]
+            source = np.stack(parts, axis=-1)  # [B, states, tables]
+            output = first[-1][:, None] + _places(out, plan.supports, values)
+            steps.append((output.size, len(used), n_sources, n_outputs))
+            sources.append(source.ravel())
+            outputs.append(output.ravel())
+            n_sources, n_outputs = n_sources + source.size, n_outputs + output.size
+        roots.extend(first[t] for t in _last(plan, scopes))
+    return {
+        "steps": np.array(steps, dtype=np.int64),
+        "sources": np.concatenate(sources).astype(np.int64),
+        "outputs": np.concatenate(outputs).astype(np.int64),
+        "roots": np.concatenate(roots).astype(np.int64),
+        "entries": np.array([entries], dtype=np.int64),
+    }
+
+
+def _places(scope: tuple[int, ...], supports: tuple[int, ...], values: dict[int, np.ndarray]) -> np.ndarray:
+    """The entry of a table over `scope` that belongs to each joint state; values[v]: that of variable v."""
+    index = np.zeros(len(next(iter(values.values()))), dtype=np.int64)
+    for v in scope:
+        index = index * supports[v] + values[v]
+    return index
+
+
+class EliminationLogLikelihood(Op):
+    """(leaves [L], and the arrays of a `program`) → (log-likelihood, probabilities of the leaves [L]).
+
+    The probabilities are the derivative of the log-likelihood with respect to the leaves.
+    """
+
+    __props__ = ()
+
+    def make_node(self, leaves: Any, steps: Any, sources: Any, outputs: Any, roots: Any, entries: Any) -> Apply:
+        inputs = [pt.as_tensor_variable(v) for v in (leaves, steps, sources, outputs, roots, entries)]
+        return Apply(self, inputs, [pt.dscalar(), pt.dvector()])
+
+    def perform(self, node: Any, inputs: Any, outputs: Any) -> None:
+        outputs[0][0], outputs[1][0] = elimination_loop()(*inputs)
+
+    def infer_shape(self, node: Any, shapes: Any) -> Any:
+        return [(), shapes[0]]
+
+    def connection_pattern(self, node: Any) -> list[list[bool]]:
+        return [[True, False], *[[False, False]] * 5]
+
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
+        return [cotangents[0] * outputs[1], *[disconnected_type() for _ in inputs[1:]]]
+
+
+elimination_log_likelihood = EliminationLogLikelihood()
+
+
+def register() -> None:
+    """Tell PyTensor's Numba backend of the Op; called when a sampler is compiled."""
+    from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
+
+    @register_funcify_default_op_cache_key(EliminationLogLikelihood)
+    def funcify(op: Any, node: Any, **kwargs: Any) -> Any:
+        return elimination_loop(), 1  # the number goes up with each change of the loop: compiled code is cached by it
+
+
+def sampled_log_likelihood(plan: Any) -> Any:
+    """Log-likelihood of all tied components by the Op, for a sampler. plan: a Plan."""
+    leaves, base = [], 0.0
+    for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
+        if data.tied:
+            leaves.append(log_joint_graph(data, eta, table).T.ravel())
+            base += float(data.base.sum())
+    arrays = program(plan.structure)
+    shared = [pytensor.shared(arrays[name]) for name in ("steps", "sources", "outputs", "roots", "entries")]
+    joined = pt.concatenate(leaves) if len(leaves) > 1 else leaves[0]
+    return elimination_log_likelihood(joined.astype("float64"), *shared)[0] + base
 
 
 def log_joint_graph(data: Any, eta: Any, table: Any | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,11 @@ class IndependentEngine:
         for p, share in shares.items():
             passes[p] = MixturePass(0.0, share.T @ self.plates[p].features, share.sum(axis=0), share, None)
         return by_component
+
+    def masked(self, masks: Sequence[np.ndarray | None]) -> IndependentEngine:
+        """The same with every member counted once and the configurations [C, J] of each plate that a mask leaves."""
+        plates = tuple(replace(plate, weights=None, mask=mask) for plate, mask in zip(self.plates, masks))
+        return replace(self, plates=plates)
 
     def summarise(self, responsibilities: Sequence[np.ndarray]) -> Posterior:
         """The statistics of given responsibilities [C, J] by plate: what a random start hands to the first M-step."""

@@ -1,18 +1,22 @@
 """Tied latents: elimination against enumeration of all joint values, and against the forward algorithm for a chain."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 import pytest
 from scipy.special import logsumexp
 
 import emppl
+from emppl.compiling import compile_graph, substitute
 from emppl.errors import InvalidArgumentError
-from emppl.estep.elimination import eliminate
+from emppl.estep.elimination import eliminate, program, sampled_log_likelihood
+from emppl.kernels.elimination import elimination_loop
 from emppl.structure.plates import _order
-from emppl.structure.types import Elimination
+from emppl.structure.types import Elimination, Plate
 
 ONE, TWO = np.float64(1.0), np.float64(2.0)
 
@@ -151,3 +155,42 @@ def test_labels_rule_out_values_of_tied_latents():
 def test_weights_of_single_members_are_refused():
     with pytest.raises(InvalidArgumentError, match="tied to each other"):
         emppl.plan(classes_of_groups(10), obs_weights=np.ones(21))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_samplers_loop_is_the_same_elimination(name):
+    """Log-likelihood and probabilities of every entry, by the compiled loop over index arrays."""
+    scopes, supports = CASES[name]
+    plan, tables = random_elimination(np.random.default_rng(len(name)), scopes, supports)
+    plates = [
+        Plate(
+            tuple(f"z{v}" for v in scope),
+            np.zeros((plan.size, len(scope)), int),
+            np.zeros((int(np.prod([supports[v] for v in scope])), len(scope)), int),
+            tied=True,
+        )
+        for scope in scopes
+    ]
+    arrays = program(SimpleNamespace(plates=plates, eliminations=(plan,)))
+    leaves = np.concatenate([t.ravel() for t in tables])
+    value, weights = elimination_loop()(
+        leaves, *(arrays[k] for k in ("steps", "sources", "outputs", "roots", "entries"))
+    )
+    log_likelihood, marginals = eliminate(plan, tables)
+    assert float(value) == pytest.approx(log_likelihood.sum(), rel=1e-13)
+    np.testing.assert_allclose(weights, np.concatenate([m.ravel() for m in marginals]), atol=1e-13)
+
+
+def test_the_samplers_density_is_the_models():
+    """The Op inside the model that NUTS sees: value and gradient against the E-step."""
+    plan = emppl.plan(crossed(5))
+    coordinates = plan.structure.coordinates
+    u = np.random.default_rng(6).normal(size=coordinates.size)
+    graph = sampled_log_likelihood(plan)
+    (value,) = substitute([graph], dict(zip(coordinates.values, coordinates.graphs.values())))
+    gradient = pytensor.grad(value, coordinates.vector)
+    found, slope = compile_graph([coordinates.vector], [value, gradient])(u)
+    theta = coordinates.constrain(u)
+    assert float(found) == pytest.approx(plan.log_likelihood(theta), rel=1e-12)
+    ml = emppl.plan(crossed(5), estimate="ml")
+    np.testing.assert_allclose(slope, ml.gradient(u)[1], atol=1e-10)

@@ -1,0 +1,394 @@
+"""Random models with discrete latents, each against the enumeration of all its joint values.
+
+`python tests/fuzz.py --n 1000 --seed 0` reports; the suite runs a few dozen. A model is put together from a structure,
+families, priors, a way of writing and awkward data. Compared at a random point: log-likelihood, gradient and
+responsibilities of the derived plan with brute force; then a short fit must not fall and must not end with a failed
+log joint, gradient or ascent in its certificate. An UnsupportedModelError is an answer; a wrong number is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from oracles import Enumeration
+
+import emppl
+from emppl.errors import EmpplError, UnsupportedModelError
+
+AGREES = 1e-8
+MOST_ASSIGNMENTS = 1500
+STRUCTURES = (
+    "plate", "two latents", "vector", "parallel", "groups", "long form", "scalar", "crossed", "chain", "masked latent",
+)  # fmt: skip
+FAMILIES = (
+    "Normal", "Poisson", "Bernoulli", "Binomial", "Categorical", "Exponential", "Gamma", "NegativeBinomial",
+    "LogNormal", "Geometric", "StudentT", "Beta", "Laplace", "MvNormal", "ZeroInflatedPoisson", "Weibull",
+)  # fmt: skip
+WRITINGS = ("index", "switch", "equals", "stack", "product", "deterministic")
+PRIORS = ("conjugate", "other", "hierarchical", "flat")
+DATA = ("plain", "constant", "one row", "offset", "ties")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model. kind: "ok", "refused", "wrong" or "crash"."""
+
+    seed: int
+    recipe: tuple[str, ...]
+    kind: str
+    text: str = ""
+
+
+def f(value: float) -> np.float64:
+    """Plain numbers would become float32 constants in PyMC."""
+    return np.float64(value)
+
+
+class Maker:
+    """One random model. Everything it chooses comes from one generator."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.structure = str(self.rng.choice(STRUCTURES))
+        self.family = str(self.rng.choice(FAMILIES))
+        self.writing = str(self.rng.choice(WRITINGS))
+        self.prior = str(self.rng.choice(PRIORS))
+        self.data = str(self.rng.choice(DATA))
+        self.supports: dict[str, np.ndarray] = {}
+        self.counter = 0
+
+    @property
+    def recipe(self) -> tuple[str, ...]:
+        return self.structure, self.family, self.writing, self.prior, self.data
+
+    def model(self) -> pm.Model:
+        with pm.Model() as model:
+            getattr(self, "_" + self.structure.replace(" ", "_"))()
+        return model
+
+    # -- parameters ------------------------------------------------------------------------------------------------
+
+    def real(self, name: str, shape: tuple[int, ...]) -> Any:
+        if self.prior == "hierarchical":
+            centre = pm.Normal(f"{name}_centre", f(0.0), f(2.0))
+            return pm.Normal(name, centre, f(1.5), shape=shape)
+        if self.prior == "other":
+            return pm.StudentT(name, nu=f(4.0), mu=f(0.2), sigma=f(2.0), shape=shape)
+        if self.prior == "flat":
+            return pm.Uniform(name, f(-6.0), f(6.0), shape=shape)
+        return pm.Normal(name, f(0.3), f(2.0), shape=shape)
+
+    def positive(self, name: str, shape: tuple[int, ...]) -> Any:
+        if self.prior == "other":
+            return pm.LogNormal(name, f(0.1), f(0.7), shape=shape)
+        if self.prior == "hierarchical":
+            scale = pm.Gamma(f"{name}_scale", f(3.0), f(2.0))
+            return pm.Gamma(name, f(2.5), scale, shape=shape)
+        if self.prior == "flat":
+            return pm.Uniform(name, f(0.05), f(9.0), shape=shape)
+        return pm.Gamma(name, f(2.5), f(1.3), shape=shape)
+
+    def share(self, name: str, shape: tuple[int, ...]) -> Any:
+        if self.prior == "other":
+            return pm.Deterministic(name, pm.math.sigmoid(pm.Normal(f"{name}_logit", f(0.1), f(1.2), shape=shape)))
+        return (
+            pm.Beta(name, f(1.7), f(2.2), shape=shape)
+            if self.prior != "flat"
+            else pm.Beta(name, f(1.0), f(1.0), shape=shape)
+        )
+
+    def weights(self, name: str, k: int) -> Any:
+        if self.prior == "other":
+            logits = pm.Normal(f"{name}_logits", f(0.0), f(1.0), shape=k - 1)
+            return pm.math.softmax(pt.concatenate([np.zeros(1), logits]))
+        return pm.Dirichlet(name, np.full(k, 1.8))
+
+    # -- latents -----------------------------------------------------------------------------------------------------
+
+    def latent(self, name: str, k: int, shape: tuple[int, ...], p: Any = None, **observed: Any) -> Any:
+        self.supports[name] = np.arange(k)
+        if k == 2 and p is None and self.rng.random() < 0.5:
+            return pm.Bernoulli(name, p=self.share(f"p_{name}", ()), shape=shape, **observed)
+        return pm.Categorical(name, p=self.weights(f"w_{name}", k) if p is None else p, shape=shape, **observed)
+
+    def by_value(self, parameter: Any, z: Any, k: int) -> Any:
+        """parameter[z], in one of the ways in which people write it. parameter: [K, ...]."""
+        if parameter.ndim > 1 or self.writing == "index":
+            return parameter[z]
+        if self.writing == "switch" and k == 2:
+            return pm.math.switch(pt.eq(z, 0), parameter[0], parameter[1])
+        if self.writing == "equals":
+            return sum(parameter[j] * pt.eq(z, j) for j in range(k))
+        if self.writing == "product" and k == 2:
+            return parameter[0] * (1 - z) + parameter[1] * z
+        if self.writing == "stack":
+            return pt.stack([parameter[j] for j in range(k)])[z]
+        if self.writing == "deterministic":
+            self.counter += 1
+            return pm.Deterministic(f"chosen_{self.counter}", parameter[z])
+        return parameter[z]
+
+    # -- observed ----------------------------------------------------------------------------------------------------
+
+    def observe(self, name: str, z: Any, k: int, shape: tuple[int, ...]) -> None:
+        """Observations of the chosen family whose parameters follow z; shape: that of z, broadcast."""
+        make = getattr(self, "_observe_" + self.family)
+        make(name, lambda parameter: self.by_value(parameter, z, k), k, shape)
+
+    def _shaped(self, values: np.ndarray, dtype: Any = float) -> np.ndarray:
+        values = np.asarray(values, dtype=dtype)
+        if self.data == "constant":
+            values = np.full_like(values, values.flat[0])
+        if self.data == "ties" and values.size > 2:
+            values.flat[1] = values.flat[2] = values.flat[0]
+        return values
+
+    def _observe_Normal(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        offset = 1e4 if self.data == "offset" else 0.0
+        sigma = self.positive(f"sd_{name}", (k,)) if self.rng.random() < 0.5 else self.positive(f"sd_{name}", ())
+        spread = at(sigma) if sigma.ndim else sigma
+        y = self._shaped(self.rng.normal(size=shape) * 2 + offset)
+        pm.Normal(name, offset + at(self.real(f"mu_{name}", (k,))), spread, observed=y)
+
+    def _observe_LogNormal(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.lognormal(size=shape))
+        pm.LogNormal(name, at(self.real(f"mu_{name}", (k,))), self.positive(f"sd_{name}", ()), observed=y)
+
+    def _observe_Laplace(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.laplace(size=shape))
+        pm.Laplace(name, at(self.real(f"mu_{name}", (k,))), self.positive(f"b_{name}", ()), observed=y)
+
+    def _observe_StudentT(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.standard_t(4, size=shape))
+        pm.StudentT(name, nu=f(4.0), mu=at(self.real(f"mu_{name}", (k,))), sigma=f(1.3), observed=y)
+
+    def _observe_Poisson(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        exposure = self.rng.uniform(0.5, 2.0, size=shape) if self.rng.random() < 0.4 else f(1.0)
+        y = self._shaped(self.rng.poisson(2.0, size=shape), int)
+        pm.Poisson(name, exposure * at(self.positive(f"rate_{name}", (k,))), observed=y)
+
+    def _observe_ZeroInflatedPoisson(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.poisson(1.5, size=shape) * self.rng.integers(0, 2, size=shape), int)
+        pm.ZeroInflatedPoisson(name, f(0.7), at(self.positive(f"rate_{name}", (k,))), observed=y)
+
+    def _observe_NegativeBinomial(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        alpha = f(1.8) if self.rng.random() < 0.5 else self.positive(f"alpha_{name}", ())
+        y = self._shaped(self.rng.negative_binomial(2, 0.4, size=shape), int)
+        pm.NegativeBinomial(name, mu=at(self.positive(f"mu_{name}", (k,))), alpha=alpha, observed=y)
+
+    def _observe_Geometric(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        pm.Geometric(
+            name, at(self.share(f"p_{name}", (k,))), observed=self._shaped(self.rng.geometric(0.4, shape), int)
+        )
+
+    def _observe_Bernoulli(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.integers(0, 2, size=shape), int)
+        if self.rng.random() < 0.3:
+            pm.Bernoulli(name, logit_p=at(self.real(f"logit_{name}", (k,))), observed=y)
+        else:
+            pm.Bernoulli(name, p=at(self.share(f"p_{name}", (k,))), observed=y)
+
+    def _observe_Binomial(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        n = self.rng.integers(1, 6, size=shape)
+        y = self.rng.binomial(n, 0.5)
+        pm.Binomial(name, n=n, p=at(self.share(f"p_{name}", (k,))), observed=y)
+
+    def _observe_Categorical(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        p = pm.Dirichlet(f"p_{name}", np.full(3, 1.6), shape=(k, 3))
+        pm.Categorical(name, p=at(p), observed=self._shaped(self.rng.integers(0, 3, size=shape), int))
+
+    def _observe_Exponential(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        pm.Exponential(
+            name, at(self.positive(f"rate_{name}", (k,))), observed=self._shaped(self.rng.exponential(size=shape))
+        )
+
+    def _observe_Gamma(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        alpha = f(2.0) if self.rng.random() < 0.5 else self.positive(f"alpha_{name}", ())
+        y = self._shaped(self.rng.gamma(2.0, size=shape))
+        pm.Gamma(name, alpha, at(self.positive(f"rate_{name}", (k,))), observed=y)
+
+    def _observe_Weibull(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.weibull(1.5, size=shape))
+        pm.Weibull(name, f(1.5), at(self.positive(f"scale_{name}", (k,))), observed=y)
+
+    def _observe_Beta(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.beta(2.0, 3.0, size=shape))
+        pm.Beta(name, at(self.positive(f"a_{name}", (k,))), f(2.5), observed=y)
+
+    def _observe_MvNormal(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
+        y = self._shaped(self.rng.normal(size=(*shape, 2)))
+        cov = np.array([[1.0, 0.3], [0.3, 0.8]])
+        pm.MvNormal(name, at(self.real(f"mu_{name}", (k, 2))), cov=cov, observed=y)
+
+    # -- structures ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> int:
+        return 1 if self.data == "one row" else int(self.rng.integers(3, 7))
+
+    def _plate(self) -> None:
+        k, n = int(self.rng.integers(2, 4)), self._rows()
+        self.observe("y", self.latent("z", k, (n,)), k, (n,))
+
+    def _two_latents(self) -> None:
+        n = min(self._rows(), 4)
+        a, b = self.latent("a", 2, (n,)), self.latent("b", 2, (n,))
+        self.observe("y", a, 2, (n,))
+        mean = self.real("effect", (3,))
+        y = self.rng.normal(size=n)
+        pm.Normal("both", mean[0] + mean[1] * a + mean[2] * a * b, f(1.0), observed=y)
+
+    def _vector(self) -> None:
+        n = min(self._rows(), 3)
+        q = np.array([[1, 0], [0, 1], [1, 1]])
+        skill = self.latent("skill", 2, (n, 2))
+        guess = self.share("guess", (3,))
+        able = pt.prod(skill[:, None, :] ** q[None], axis=-1)
+        y = self.rng.integers(0, 2, size=(n, 3))
+        pm.Bernoulli("y", p=pt.switch(pt.eq(able, 1), f(0.9), guess), observed=y)
+
+    def _parallel(self) -> None:
+        n = min(self._rows(), 4)
+        self.observe("y", self.latent("a", 2, (n,)), 2, (n,))
+        rate = self.positive("rate", (2,))
+        pm.Poisson("x", rate[self.latent("b", 2, (3,))], observed=self.rng.poisson(2.0, 3))
+
+    def _groups(self) -> None:
+        group = np.array([0, 0, 1, 1, 1])
+        kind = self.latent("kind", 2, (2,))
+        q = self.share("q", (2,))
+        self.supports["z"] = np.arange(2)
+        z = pm.Bernoulli("z", p=q[kind[group]], shape=5)
+        self.observe("y", z, 2, (5,))
+
+    def _long_form(self) -> None:
+        item = self.rng.integers(0, 3, size=7)
+        k = int(self.rng.integers(2, 4))
+        z = self.latent("z", k, (3,))
+        self.observe("y", z[item], k, (7,))
+
+    def _scalar(self) -> None:
+        n = max(self._rows(), 3)
+        self.supports["change"] = np.arange(n)
+        change = pm.DiscreteUniform("change", lower=np.int64(0), upper=np.int64(n - 1))
+        late = (np.arange(n) > change).astype("int64")
+        self.observe("y", late, 2, (n,))
+
+    def _crossed(self) -> None:
+        row, column = self.latent("row", 2, (3,)), self.latent("column", 2, (2,))
+        right = self.share("right", (2, 2))
+        y = self.rng.integers(0, 2, size=(3, 2))
+        pm.Bernoulli("y", p=right[row[:, None], column[None, :]], observed=y)
+
+    def _chain(self) -> None:
+        n = 5
+        z = self.latent("z", 2, (n,))
+        stay = self.share("stay", ())
+        same = pt.eq(z[1:], z[:-1])
+        pm.Potential("moves", pt.switch(same, pt.log(stay), pt.log1p(-stay)).sum())
+        self.observe("y", z, 2, (n,))
+
+    def _masked_latent(self) -> None:
+        n = 5
+        known = np.ma.masked_array(self.rng.integers(0, 2, size=n), mask=[True, False, True, False, True])
+        z = pm.Bernoulli("z", p=self.share("p_z", ()), observed=known)
+        self.supports["z_unobserved"] = np.arange(2)
+        self.observe("y", z, 2, (n,))
+
+
+def check(seed: int) -> Outcome:
+    """Make the model of this seed and compare it with brute force."""
+    maker = Maker(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = maker.model()
+        except Exception as problem:  # PyMC itself refuses the combination
+            return Outcome(seed, maker.recipe, "refused", f"PyMC: {type(problem).__name__}")
+        try:
+            return _compare(seed, maker, model)
+        except UnsupportedModelError as problem:
+            return Outcome(seed, maker.recipe, "refused", problem.what)
+        except EmpplError as problem:
+            degenerate = maker.data in ("constant", "one row", "ties")
+            kind = "refused" if degenerate else "crash"
+            return Outcome(seed, maker.recipe, kind, f"{type(problem).__name__}: {problem.what}")
+        except Exception:
+            return Outcome(seed, maker.recipe, "crash", traceback.format_exc(limit=-3))
+
+
+def _compare(seed: int, maker: Maker, model: pm.Model) -> Outcome:
+    plan = emppl.plan(model)
+    sizes = {n.name: n.size for n in plan.structure.latents if not n.implicit}
+    count = np.prod([float(len(maker.supports[name])) ** size for name, size in sizes.items()])
+    if count > MOST_ASSIGNMENTS:
+        return Outcome(seed, maker.recipe, "refused", "too many assignments for brute force")
+    exact = Enumeration(model, {name: maker.supports[name] for name in sizes})
+    coordinates = plan.structure.coordinates
+    rng = np.random.default_rng(seed)
+    u = rng.normal(scale=0.7, size=coordinates.size)
+    theta = coordinates.constrain(u)
+
+    def brute(v: np.ndarray) -> float:
+        return exact.log_posterior(coordinates.constrain(v))
+
+    value, gradient, _ = plan.gradient(u)
+    reference = brute(u)
+    if not abs(value - reference) <= AGREES * max(1.0, abs(reference)):
+        return Outcome(seed, maker.recipe, "wrong", f"log posterior {value!r} against {reference!r}")
+    direction = rng.normal(size=len(u))
+    direction /= np.linalg.norm(direction)
+
+    def slope(h: float) -> float:
+        return (brute(u + h * direction) - brute(u - h * direction)) / (2 * h)
+
+    by_differences = (4 * slope(1e-3) - slope(2e-3)) / 3
+    if not abs(by_differences - gradient @ direction) <= 1e-5 * max(1.0, float(np.linalg.norm(gradient))):
+        return Outcome(seed, maker.recipe, "wrong", f"gradient {gradient @ direction!r} against {by_differences!r}")
+    ours = plan.responsibilities(theta)
+    for name, p in exact.responsibilities(theta).items():
+        if not np.allclose(ours[name], p, atol=AGREES):
+            return Outcome(seed, maker.recipe, "wrong", f"responsibilities of {name}")
+    fit = emppl.fit(plan, seed=seed, starts=2, max_iter=200)
+    points = {point.name: point for point in fit.certificate.points}
+    for name in ("log joint", "gradient", "ascent"):  # a collapse has no digits left to compare, and is marked
+        if not points[name].holds and fit.status is not emppl.Status.DEGENERATE:
+            return Outcome(seed, maker.recipe, "wrong", f"certificate: {points[name].text}")
+    end = exact.log_posterior(fit.point)
+    if (
+        fit.status is not emppl.Status.DEGENERATE
+        and np.isfinite(end)
+        and not abs(end - fit.log_posterior) <= 1e-6 * max(1.0, abs(end))
+    ):
+        return Outcome(seed, maker.recipe, "wrong", f"fit says {fit.log_posterior!r}, brute force {end!r}")
+    return Outcome(seed, maker.recipe, "ok", fit.status.name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    began, outcomes = time.perf_counter(), []
+    for seed in range(arguments.seed, arguments.seed + arguments.n):
+        outcome = check(seed)
+        outcomes.append(outcome)
+        if outcome.kind in ("wrong", "crash"):
+            print(f"seed {seed} {outcome.recipe}: {outcome.kind}: {outcome.text}", flush=True)
+    print(f"{arguments.n} models in {time.perf_counter() - began:.0f} s: {dict(Counter(o.kind for o in outcomes))}")
+    for text, times in Counter(o.text[:90] for o in outcomes if o.kind in ("refused", "ok")).most_common(25):
+        print(f"  {times:5d}  {text}")
+    return int(any(o.kind in ("wrong", "crash") for o in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
