@@ -1,13 +1,13 @@
 """Raters of unequal skill judge the same items; the true class of an item is hidden, and so are the raters' errors.
 
     prevalence            ~ Dirichlet(1, …, 1)
-    error_rates[r, c]     ~ Dirichlet(1 + 1/L, …, and 1 more where the label is c)       r = raters, c = classes
+    error_rates[r, c]     ~ Dirichlet(1 + 1/(2 L), …, and 1/2 more for label c)          r = raters, c = classes
     class_of_item[i]      ~ Categorical(prevalence)                                      i = items, hidden
     label[n]              ~ Categorical(error_rates[rater[n], class_of_item[item[n]]])   n = ratings, observed
 
 error_rates[r, c, l] is the probability that rater r says l of an item that truly is c: a confusion matrix for each
-rater. Any rater may have judged any number of items, any number of times. The prior counts as two ratings in each class
-by each rater, one of them right and one spread over the L labels: raters know something, so that class c is the one
+rater. Any rater may have judged any number of items, any number of times. The prior counts as one rating in each class
+by each rater, half of it right and half spread over the L labels: raters know something, so that class c is the one
 that raters call c. Maximum likelihood (estimate="ml") has no such help; there classes may come out in any order.
 
 The example: seven ratings of the fitness for a general anaesthetic of each of 45 patients by five anaesthetists, of
@@ -50,7 +50,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None) -> pm.Model:
     with pm.Model(coords=coords) as model:
         # Flat: the most probable prevalence is that of the largest likelihood, a class without items may get 0.
         prevalence = pm.Dirichlet("prevalence", np.ones(size), dims="class")
-        prior = np.broadcast_to(1.0 + 1.0 / size + np.eye(size), (len(rater[1]), size, size))
+        prior = np.broadcast_to(1.0 + 0.5 / size + 0.5 * np.eye(size), (len(rater[1]), size, size))
         error_rates = pm.Dirichlet("error_rates", prior, dims=("rater", "class", "label"))
         classes = pm.Categorical("class_of_item", p=prevalence, dims="item")
         pm.Categorical("given", p=error_rates[rater[0], classes[item[0]]], observed=label[0], dims="rating")

@@ -30,7 +30,7 @@ def test_density_equals_scipy(log_marginal):
     members = np.log(prevalence) + np.stack(
         [np.log(rates[0, :, 0]) * 2 + np.log(rates[1, :, 1]), np.log(rates[1, :, 1])]
     )
-    prior = sum(stats.dirichlet.logpdf(rates[r, c], 1.5 + np.eye(2)[c]) for r in (0, 1) for c in (0, 1))
+    prior = sum(stats.dirichlet.logpdf(rates[r, c], 1.25 + 0.5 * np.eye(2)[c]) for r in (0, 1) for c in (0, 1))
     density = log_marginal(dawid_skene.build(data), "class_of_item", 2)
     expected = logsumexp(members, axis=1).sum() + prior
     assert density({"prevalence": prevalence, "error_rates": rates}) == pytest.approx(expected, rel=1e-12)
