@@ -31,6 +31,16 @@ STORIES = {  # what the prose says of the output, whatever the number of draws
         r"DEGENERATE",
         r"CONVERGED",
     ],
+    "03_your_own_model": [
+        r"observed[^\n]+\[ *3 +20 +85 +237 +357 +298\]|scores: \[ *3 +20 +85 +237 +357 +298\]",
+        r"expected by luck alone: \[ *0\. +8\. +69\. +259\. +424\. +240\.\]",
+        r"right +observed .*natural form, 10 statistics",
+        r"do not tell apart (difficulty with ability|ability with difficulty)",
+        r"1 group +-2493\.4 +5 +5021\.4\n2 groups +-2467\.7 +7 +4983\.7\n3 groups +-2466\.5",
+        r"\n5 +(0\.\d+) +\1\n?",
+        r"by two groups +\[ *2 +20 +9\d +22\d +36\d +29\d\]",
+        r"without slopes -2467\.8, with slopes -2467\.6",
+    ],
 }
 
 
