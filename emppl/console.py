@@ -18,6 +18,8 @@ from emppl.errors import EmpplError
 
 PIPE_WIDTH = 120  # columns where the output is no terminal, so that a line stays a line for grep
 LEFT_FOR_TEXT = 44  # columns; consoles that leave less beside the names get records one below the other
+VALUES_SHOWN = 12
+WORTH_SHOWING = 0.005  # probability
 MEMBERS_SHOWN = 12  # latents with more members are counted by value
 ROWS_SHOWN = 60  # of the table of parameters
 DERIVED_SHOWN = 50  # a deterministic with more numbers than this is left out of it
@@ -167,6 +169,8 @@ def _show_members(console: Console, fit: Any, node: Any) -> None:
         chosen = [1] if node.distribution.startswith("Bernoulli") else [0]
     else:
         chosen = list(range(len(labels)))
+    if len(chosen) > VALUES_SHOWN:  # a change point may lie in any of a hundred years: those that it may well lie in
+        chosen = [k for k in chosen if flat[:, k].max() >= WORTH_SHOWING]
     heads = [f"P({title} {labels[k]})" for k in chosen]
     corner = ", ".join(node.dims) or node.name
     across = [corner, *names], [[head, *(f"{v:.2f}" for v in flat[:, k])] for head, k in zip(heads, chosen)]

@@ -12,9 +12,10 @@ import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph, substitute
 from emppl.estep.elimination import tied_log_likelihood
+from emppl.estep.known import label_masks
 from emppl.estep.tables import elements_of, sampled_table
 from emppl.inference.information import BORDER, FLAT_CURVATURE, Information
-from emppl.planner import Plan, label_masks
+from emppl.planner import Plan
 from emppl.structure import analyse
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import initial_point

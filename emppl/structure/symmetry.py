@@ -252,7 +252,10 @@ def _check(
             perm = np.arange(size)
             perm[[i, j]] = perm[[j, i]]
             swapped = [trial.permute(theta, perm) for theta in points]
-            ordered |= bool(np.isnan(coordinates.unconstrain(swapped[0])).any())
+            if np.isnan(coordinates.unconstrain(swapped[0])).any():  # outside the domain of a parameter
+                ordered |= any(getattr(n.transform, "name", None) == "ordered" for n in structure.parameters)
+                likelihood[i, j] = likelihood[j, i] = ordered  # a mean and a spread cannot change places at all
+                continue
             likelihood[i, j] = likelihood[j, i] = all(
                 _same(plan.log_likelihood(a), plan.log_likelihood(b)) for a, b in zip(points, swapped)
             )

@@ -141,3 +141,14 @@ def test_two_latents_on_one_plate():
     assert plan.structure.plates[0].n_configurations == 4
     assert axes["a"].variables == ("rate",) and axes["b"].variables == ("mu",)
     assert not axes["b"].symmetric_likelihood  # 0.3 is not 0.7
+
+
+def test_a_mean_and_a_spread_cannot_change_places():
+    """Good points follow a line, outliers a scatter of their own: components of different make-up are not ordered."""
+    with pm.Model() as model:
+        level = pm.Normal("level", np.float64(-2.0), np.float64(5.0))
+        spread = pm.HalfNormal("spread", np.float64(2.0))
+        z = pm.Bernoulli("z", p=np.float64(0.2), shape=6)
+        pm.Normal("y", pm.math.switch(z, 0.0, level), pm.math.switch(z, spread, 1.0), observed=np.arange(6.0))
+    for axis in emppl.plan(model).axes:
+        assert not axis.ordered and "ordered" not in axis.sentence() and not axis.is_symmetric
