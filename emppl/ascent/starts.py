@@ -9,9 +9,11 @@ import numpy as np
 
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, value_places
+from emppl.mstep.autodiff import NATURAL_RULE
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.glm import RULE as GLM
 from emppl.mstep.regression import RULE as LEAST_SQUARES
+from emppl.mstep.search import newton
 from emppl.rules.regression import RegressionForm
 from emppl.structure.initial import initial_point
 
@@ -20,6 +22,7 @@ KINDS = ("k-means++", "random", "k-means++", "random", "prior", "k-means++", "ra
 TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on them to count against the model
 TIE_SPREAD = 1 / 16
 PROBED = 5  # starts from which on one of them is spent on ties
+FEW, NEWTON_STEPS = 12, 60  # numbers that Newton's steps move at a start, and how many steps
 SOFTENING = 0.05  # share of each member that is spread over all configurations, so that no component starts empty
 
 
@@ -202,4 +205,33 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
     if any(block.rule not in (CLOSED_RULE, LEAST_SQUARES, GLM) for block in plan.blocks):
         for _ in range(2):  # a numeric M-step takes a few steps at a time, and the prior's own point is far away
             theta = plan.m_step(theta, posterior)
+    return _far_climb(plan, theta, posterior)
+
+
+def _far_climb(plan: Any, theta: Theta, posterior: Posterior) -> Theta:
+    """theta with its small numeric blocks of natural form where Newton's steps take them from the prior's own point.
+
+    Where they start far from the data, in units of any size, a quasi-Newton search does not get there in time, and
+    the first E-step would find all members in one component.
+    """
+    coordinates = plan.structure.coordinates
+    for block in plan.blocks:
+        free = np.zeros(coordinates.size, dtype=bool)
+        for name in block.parameters:
+            free[coordinates.slices[name]] = True
+        if block.rule != NATURAL_RULE or free.sum() > FEW:
+            continue
+        first = initial_point(plan.structure)
+        own = {name: first[name] for name in block.parameters}
+
+        def objective(u: np.ndarray) -> tuple[float, np.ndarray]:
+            return plan.expected(u, posterior, plan.weights)
+
+        here, there = (coordinates.inside(coordinates.unconstrain(t), 30.0) for t in (theta, theta | own))
+        with np.errstate(all="ignore"):
+            u, value = newton(objective, there, free, NEWTON_STEPS)
+            better = value > objective(here)[0] + 1e-6
+        if better:
+            found = coordinates.constrain(u)
+            theta = theta | {name: found[name] for name in block.parameters}
     return theta

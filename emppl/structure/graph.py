@@ -6,6 +6,7 @@ Jacobians and start values (`initval=`) play no part.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedMode
 from emppl.structure.types import Factor, Node
 
 WINDOW_TIMES, WINDOW_MORE = 2, 30  # an unbounded count is first summed below twice the largest count seen, and more
+MOST_ASSIGNMENTS = 4096  # values of latents at which a bound that depends on them is asked for
 
 
 class Reading:
@@ -67,7 +69,7 @@ class Reading:
         self.factors: list[Factor] = []
         self.dropped: tuple[str, ...] = ()
         self._values: dict[Any, Any] = {}  # rv -> value variable
-        self._largest: dict[Any, int] = {}  # latent rv -> largest value of its support
+        self._supports: dict[Any, np.ndarray] = {}  # latent rv -> its support
         self._read(set(latents or ()))
 
     # -- steps, in order -----------------------------------------------------------------------------------------
@@ -252,9 +254,9 @@ class Reading:
         values, window = self._support(rv), False
         if values is None:
             values, window = self._window(rv), True
-        above = ancestors([rv], blockers=[v for v in self._largest if v is not rv])
+        above = ancestors([rv], blockers=[v for v in self._supports if v is not rv])
         window = window or any(node.window and node.rv in above for node in self.latents)  # trials that are one
-        self._largest[rv] = int(values.max())
+        self._supports[rv] = values
         dims = self._dims(rv.name, self._shape_of[rv])
         return Node(
             name=rv.name, role="latent", dims=dims, shape=self._shape_of[rv], distribution=distribution_text(rv),
@@ -341,11 +343,11 @@ class Reading:
         return None
 
     def _number_or_refuse(self, rv: Any, graph: Any, what: str) -> np.ndarray:
-        latents = list(self._largest)
-        above = {v for v in ancestors([graph], blockers=latents) if v.owner and isinstance(v.owner.op, RandomVariable)}
-        if above and above <= set(self._largest):  # trials that are a count themselves: at most its largest value
-            known = {v: pt.full(self._shape_of[v], self._largest[v]).astype(v.dtype) for v in above}
-            return self._numbers(substitute([graph], known))[0]
+        """The number, or its values [assignments, ...] where it depends on other latents."""
+        latents = list(self._supports)
+        above = [v for v in ancestors([graph], blockers=latents) if v.owner and isinstance(v.owner.op, RandomVariable)]
+        if above and set(above) <= set(self._supports):  # trials that are a count, a change after an earlier one
+            return self._at_supports(graph, above)
         if above:
             raise UnsupportedModelError(
                 f"the {what} of {rv.name} is itself unknown, so its support is not fixed",
@@ -353,6 +355,20 @@ class Reading:
                 (f"emppl.fit(model, support={{{rv.name!r}: range(...)}})",),
             )
         return self._numbers([graph])[0]
+
+    def _at_supports(self, graph: Any, latents: Sequence[Any]) -> np.ndarray:
+        """Values of a graph at the values of the latents it depends on, all elements of a latent alike; where these
+        are very many, at their smallest and largest."""
+        supports = [self._supports[v] for v in latents]
+        if np.prod([len(values) for values in supports], dtype=float) > MOST_ASSIGNMENTS:
+            supports = [np.array([values.min(), values.max()]) for values in supports]
+        inputs = [pt.tensor(v.name, dtype=v.dtype, shape=self._shape_of[v]) for v in latents]
+        graphs = freeze_data(substitute([graph], dict(zip(latents, inputs))))
+        function = compile_graph(inputs, graphs)
+        filled = (
+            [np.full(v.type.shape, k, v.dtype) for v, k in zip(inputs, ks)] for ks in itertools.product(*supports)
+        )
+        return np.stack([function(*values)[0] for values in filled])
 
     def _numbers(self, graphs: Sequence[Any]) -> list[np.ndarray]:
         """Values of graphs that hold no random variable (shapes of those that do)."""

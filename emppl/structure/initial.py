@@ -33,7 +33,9 @@ def initial_point(structure: Structure, *, draw: bool = False, seed: int = 0) ->
     try:
         with np.errstate(all="ignore"):
             values = function(rng) if draw else function(None)
-    except NotImplementedError:  # a flat prior cannot be drawn from: a point around where it begins stands in
+    except (NotImplementedError, ArithmeticError, ValueError):
+        # a flat prior cannot be drawn from, and a draw from a very wide one may leave the floating-point numbers: a
+        # point around where the prior begins stands in
         u = coordinates.unconstrain(initial_point(structure))
         return coordinates.constrain(u + rng.normal(size=len(u)))
     u = coordinates.unconstrain(dict(zip(structure.parameter_names, values)))

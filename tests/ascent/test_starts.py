@@ -108,3 +108,21 @@ def test_first_guesses_of_ordered_means_are_in_their_order():
         low, high = (r.T @ y) / r.sum(axis=0)
         assert low < high
         assert np.diff(start_point(plan, "k-means++", np.random.default_rng(seed))["mu"])[0] > 0
+
+
+def test_starts_reach_data_far_from_the_prior_in_units_of_their_own():
+    """A difference of means with a prior around zero, data near 540: every start used to end in one component."""
+    rng = np.random.default_rng(1)
+    y = np.concatenate([rng.normal(536.5, 3.5, size=29), rng.normal(549.0, 3.5, size=19)])
+    with pm.Model() as model:
+        apart = pm.HalfNormal("apart", np.float64(100.0))
+        lower = pm.Normal("lower", np.float64(0.0), np.float64(1e3))
+        variance = pm.InverseGamma("variance", np.float64(1e-3), np.float64(1e-3))
+        weight = pm.Uniform("weight", 0.0, 1.0)
+        z = pm.Bernoulli("z", 1 - weight, shape=len(y))
+        pm.Normal("y", pm.math.stack([lower, lower + apart])[z], variance**0.5, observed=y)
+    fit = emppl.fit(model, seed=0, starts=6)
+    assert 9.0 < float(fit.theta["apart"]) < 15.0 and fit.certificate.holds
+    one = {"apart": 1e-6, "lower": y.mean(), "variance": y.var(), "weight": 0.5}
+    assert fit.log_posterior > fit.plan.log_posterior(one) + 5.0
+    assert fit.n_passes < 100

@@ -7,7 +7,7 @@ from hypothesis.strategies import integers
 from scipy.optimize import rosen, rosen_der
 
 from emppl.mstep import search
-from emppl.mstep.search import DENSE_LIMIT
+from emppl.mstep.search import DENSE_LIMIT, newton
 
 
 def climb(objective, start, free, scale, steps):
@@ -84,3 +84,18 @@ def test_the_scale_of_the_objective_does_not_matter(n):
     objective = quadratic(np.diag(np.linspace(1, 3, n)) * 1e9, np.ones(n))
     u, _, _ = climb(objective, np.zeros(n), np.ones(n, bool), 1e9, 200)
     np.testing.assert_allclose(u, 1.0, atol=1e-5)
+
+
+def test_newton_finds_a_maximum_across_scales_from_far_away():
+    """The normal log-likelihood of 50 values near 500 with spread 3, in (mean, log variance), from (0, -7)."""
+    y = np.random.default_rng(0).normal(500.0, 3.0, size=50)
+
+    def objective(u):
+        residuals, precision = y - u[0], np.exp(-u[1])
+        squares = (residuals**2).sum() * precision
+        value = -0.5 * (squares + len(y) * u[1])
+        return value, np.array([residuals.sum() * precision, 0.5 * (squares - len(y))])
+
+    u, value = newton(objective, np.array([0.0, -7.0]), np.array([True, True]), 60)
+    np.testing.assert_allclose(u, [y.mean(), np.log(y.var())], atol=1e-3)
+    assert value >= objective(np.array([y.mean(), np.log(y.var())]))[0] - 1e-6

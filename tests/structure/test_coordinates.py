@@ -116,3 +116,14 @@ def test_draws_from_the_prior_are_reproducible():
     one, two, other = (initial_point(structure, draw=True, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one["bias"], two["bias"])
     assert not np.array_equal(one["bias"], other["bias"])
+
+
+def test_a_prior_whose_draws_overflow_still_gives_a_start():
+    with pm.Model() as model:  # 1 / Gamma draws of shape 0.001: most are 1 / 0, which a scalar draw raises
+        variance = pm.InverseGamma("variance", np.float64(1e-3), np.float64(1e-3))
+        z = pm.Bernoulli("z", 0.5, shape=4)
+        pm.Normal("y", 2.0 * z - 1.0, variance**0.5, observed=[-1.2, 0.8, 1.1, -0.9])
+    plan = emppl.plan(model)
+    for seed in range(5):
+        theta = initial_point(plan.structure, draw=True, seed=seed)
+        assert np.isfinite(plan.log_posterior(theta))

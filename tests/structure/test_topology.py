@@ -5,7 +5,7 @@ import pymc as pm
 import pytensor.tensor as pt
 import pytest
 import small_models
-from oracles import INTERPRETED, changed_by
+from oracles import INTERPRETED, Enumeration, changed_by
 
 import emppl
 from emppl.errors import UnsupportedModelError
@@ -145,3 +145,19 @@ def test_a_support_that_is_itself_unknown_is_refused():
     error = refusal(model)
     assert "number of trials of seen" in error.what
     assert len(emppl.analyse(model, support={"seen": range(21)}).node("seen").support) == 21
+
+
+def test_a_bound_that_depends_on_another_latent_takes_all_its_values():
+    years, counts = np.arange(6), [3, 1, 9, 8, 2, 1]
+    with pm.Model() as model:  # the second change comes after the first; what is left over is seen to shrink
+        rate = pm.Exponential("rate", np.float64(0.2), shape=3)
+        first = pm.DiscreteUniform("first", 0, 5)
+        second = pm.DiscreteUniform("second", first, 5)
+        left = pm.Binomial("left", 5 - first, np.float64(0.3))
+        pm.Poisson("y", pt.switch(years < first, rate[0], pt.switch(years < second, rate[1], rate[2])), observed=counts)
+        pm.Normal("weight", left * rate[0], np.float64(1.0), observed=np.float64(2.0))
+    plan = emppl.plan(model)
+    supports = {name: np.arange(6) for name in ("first", "second", "left")}
+    assert all(np.array_equal(plan.structure.node(name).support, v) for name, v in supports.items())
+    theta = {"rate": np.array([2.0, 8.0, 1.5])}
+    np.testing.assert_allclose(plan.log_posterior(theta), Enumeration(model, supports).log_posterior(theta), rtol=1e-7)
