@@ -77,7 +77,8 @@ def natural_form(deriver: Deriver, factor: Factor, plate: Plate | None) -> Natur
     try:
         return deriver.over_groups(factor, plate)
     except Refused as reason:
-        raise (Refused(f"{refusal}, and {reason}") if "varies over the rows" in str(refusal) else refusal) from None
+        news = "varies over the rows" in str(refusal) and str(reason) not in str(refusal)
+        raise (Refused(f"{refusal}, and {reason}") if news else refusal) from None
 
 
 def regression_form(deriver: Deriver, factor: Factor, plate: Plate | None, layout: Layout) -> RegressionForm:
