@@ -131,19 +131,23 @@ def _first_values(structure: Structure, rows: int) -> np.ndarray:
     return flat
 
 
-def sampled_table(structure: Structure, factor: Factor, plate: Plate, members: np.ndarray) -> Any:
+def sampled_table(
+    structure: Structure, factor: Factor, plate: Plate, members: np.ndarray, possible: bool = True
+) -> Any:
     """The columns of `factor_table` that belong to chosen members [M]: a graph [J, M].
 
-    Small where rows can be picked out.
+    Small where rows can be picked out. possible: see `_restricted_table`.
     """
     try:
-        return _restricted_table(structure, factor, plate, members)
+        return _restricted_table(structure, factor, plate, members, possible)
     except CannotRestrict:
         return factor_table(structure, factor, plate)[:, members]
 
 
-def _restricted_table(structure: Structure, factor: Factor, plate: Plate, members: np.ndarray) -> Any:
-    """The table [J, M] from the graph restricted to rows and configurations, those left out that are impossible.
+def _restricted_table(
+    structure: Structure, factor: Factor, plate: Plate, members: np.ndarray, possible: bool = True
+) -> Any:
+    """The table [J, M] from the graph restricted to rows and configurations; possible: those that are not impossible.
 
     A density of zero has a derivative that is not a number, and zero times that is none either: entries that are minus
     infinity whatever theta is must not be differentiated at all. Raises CannotRestrict.
@@ -162,8 +166,8 @@ def _restricted_table(structure: Structure, factor: Factor, plate: Plate, member
 
     whole = Restriction.over(plate, structure.scopes, rows, layout.members[rows])
     by_row = by_pair(whole).reshape(shape)
-    barred = impossible(structure, by_row)
-    if barred.any():
+    barred = impossible(structure, by_row) if possible else None
+    if barred is not None and barred.any():
         configuration, row = np.nonzero(~barred)
         kept = Restriction(
             structure.scopes, rows[row], layout.members[rows[row]], plate.configurations[configuration], plate
