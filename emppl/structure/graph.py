@@ -266,7 +266,7 @@ class Reading:
 
     def _window(self, rv: Any) -> np.ndarray:
         """The first values of an unbounded count: well beyond the largest count seen. Fits check what lies beyond."""
-        lowest = 1 if type(_base_op(rv)).__name__ == "GeometricRV" else 0
+        lowest = 1 if type(_base(rv).owner.op).__name__ == "GeometricRV" else 0
         counts = [
             np.max(np.asarray(_constant_data(self.model.rvs_to_values[seen])))
             for seen in self.model.observed_RVs
@@ -300,7 +300,7 @@ class Reading:
         found = self._natural_support(rv)
         if found is not None:
             return found
-        op = _base_op(rv)
+        op = _base(rv).owner.op
         if isinstance(op, ptr.PoissonRV | ptr.GeometricRV | ptr.NegBinomialRV):
             return None
         if "MarkovChain" in type(op).__name__:
@@ -320,9 +320,7 @@ class Reading:
 
     def _natural_support(self, rv: Any) -> np.ndarray | None:
         """The values that the distribution itself allows; None where there are infinitely many."""
-        base = rv
-        while isinstance(base.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
-            base = base.owner.inputs[0]
+        base = _base(rv)
         op = base.owner.op
         if isinstance(op, ptr.BernoulliRV):
             return np.arange(2)
@@ -617,8 +615,8 @@ def _parameter_text(param: Any) -> str:
     return param.name or "·"
 
 
-def _base_op(rv: Any) -> Any:
-    """The op of a random variable, below what indexing and reshaping do to it (parts of masked data)."""
+def _base(rv: Any) -> Any:
+    """The random variable below what indexing and reshaping do to it (parts of masked data)."""
     while isinstance(rv.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
         rv = rv.owner.inputs[0]
-    return rv.owner.op
+    return rv
