@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[1]
 # From left to right; what stands in one group does not know the others of its group.
 LAYERS = (
     {"errors", "compiling"},
+    {"kernels"},
     {"structure"},
-    {"rules", "kernels"},
+    {"rules"},
     {"estep"},
     {"mstep"},
     {"planner"},

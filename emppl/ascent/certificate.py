@@ -205,7 +205,7 @@ def _fisher_gradient(plan: Plan, u: np.ndarray, chosen: list[np.ndarray]) -> np.
         assert whole is not None  # the E-step was asked to keep them
         r = np.zeros_like(whole)
         r[rows] = whole[rows]
-        statistics.append(r.T @ plate.features)
+        statistics.append(plate.features.weighted(r))
         kept.append(r)
     part = replace(posterior, statistics=tuple(statistics), responsibilities=tuple(kept))
     return plan.expected(u, part, tuple(None for _ in chosen))[1]

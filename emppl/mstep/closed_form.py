@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
+from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
@@ -38,8 +40,13 @@ LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter
 }
 
 
+@cache
+def _triangle(d: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.tril_indices(d)
+
+
 def _packed_cholesky(cov: np.ndarray) -> np.ndarray:
-    rows, columns = np.tril_indices(cov.shape[-1])
+    rows, columns = _triangle(cov.shape[-1])
     return np.linalg.cholesky(cov)[..., rows, columns]
 
 
@@ -104,17 +111,17 @@ class ClosedForm:
     why: str = ""
 
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
-        statistics = self.form.features if self.plate is None else posterior.statistics[self.plate][:, self.columns]
+        alone = self.plate is None
+        statistics = np.asarray(self.form.features) if alone else posterior.statistics[self.plate][:, self.columns]
         cells = self.form.cell_statistics(statistics)
-        groups = {name: role.groups for name, role in self.roles.items()}
+        groups = self._groups
         family, frame = self.form.family, self.form.frame
         with np.errstate(all="ignore"):
             values = family.maximise(cells, groups, self.fixed, self.pseudo)
             if values is None:
                 return None
             if frame is not None:
-                first = {name: _first_cells(role.groups) for name, role in self.roles.items()}
-                values = _out_of_frame(family, values, frame, first)
+                values = _out_of_frame(family, values, frame, self._first)
             flat = self.layout.ravel(theta)
             for name, value in values.items():
                 role = self.roles[name]
@@ -124,9 +131,22 @@ class ClosedForm:
                     return None
                 flat[role.index] = np.asarray(entries).reshape(role.index.shape) / role.factor
         new = self.layout.unravel(flat, self.names)
-        if not all(np.isfinite(v).all() for v in new.values()) or not self.inside(new):
+        if not isfinite(flat[self._own].sum()) or not self.inside(new):
             return None
         return new
+
+    @cached_property
+    def _groups(self) -> dict[str, np.ndarray]:
+        return {name: role.groups for name, role in self.roles.items()}
+
+    @cached_property
+    def _first(self) -> dict[str, np.ndarray]:
+        return {name: _first_cells(role.groups) for name, role in self.roles.items()}
+
+    @cached_property
+    def _own(self) -> np.ndarray:
+        """Where the block's own numbers stand among all."""
+        return np.concatenate([self.layout.part(name) for name in self.names])
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +167,7 @@ class ThetaLayout:
 
     def ravel(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
         return (
-            np.concatenate([np.ravel(np.asarray(theta[name], float)) for name in self.shapes])
+            np.concatenate([theta[name] for name in self.shapes], axis=None, dtype=float)
             if self.shapes
             else np.zeros(0)
         )
@@ -157,7 +177,11 @@ class ThetaLayout:
         return np.arange(start, start + int(np.prod(self.shapes[name], dtype=int)))
 
     def unravel(self, flat: np.ndarray, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-        return {name: flat[self.part(name)].reshape(self.shapes[name]) for name in (names or self.shapes)}
+        return {name: flat[self._slices[name]].reshape(self.shapes[name]) for name in (names or self.shapes)}
+
+    @cached_property
+    def _slices(self) -> dict[str, slice]:
+        return {name: slice(s, s + int(np.prod(self.shapes[name], dtype=int))) for name, s in self.starts.items()}
 
     def owner(self, index: np.ndarray) -> set[str]:
         return {name for name in self.shapes if np.isin(index, self.part(name)).any()}
@@ -348,7 +372,7 @@ def _inside_check(
     """
     safe = {None, "log", "logodds", "simplex", "cholesky-cov-packed"}
     if any("known numbers" in role.link for role in roles.values()):
-        safe = {None, "log"}
+        safe = {None, "log", "cholesky-cov-packed"}
     unusual = [n for n in structure.parameters if n.name in names and getattr(n.transform, "name", None) not in safe]
     if not unusual:
         return lambda new: True
