@@ -28,6 +28,7 @@ from pytensor.tensor.random.type import RandomType
 
 from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
+from emppl.structure.indices import slices_apart
 from emppl.structure.support import Supports, is_discrete
 from emppl.structure.types import Factor, Node
 from emppl.structure.variables import constant_data, distribution_text, freeze_data
@@ -276,7 +277,7 @@ class Reading:
         for potential in self.model.potentials:
             (graph,) = self._by_values([potential])
             raw.append((potential.name, _before_final_sum(graph), None, (), None))
-        flat = freeze_data([g for _, g, _, ps, _ in raw for g in (g, *ps)])
+        flat = slices_apart(freeze_data([g for _, g, _, ps, _ in raw for g in (g, *ps)]))
         position = iter(flat)
         latent_values = {node.value: node.name for node in self.latents}
         parameter_values = {node.value: node.name for node in self.parameters}
