@@ -70,7 +70,11 @@ class Supports:
                     f"{rv.name} ~ {distribution_text(rv)}",
                     ("for independent states: pm.Categorical",),
                 )
-            raise _infinite(rv)
+            raise UnsupportedModelError(
+                f"which values {rv.name} can take is not known, and all of them must be summed",
+                f"{rv.name} ~ {distribution_text(rv)}",
+                (f"emppl.fit(model, support={{{rv.name!r}: range(200)}}): sum over these values only",),
+            )
         low, high = ends
         if np.isfinite(ends).all():
             if high < low:
@@ -142,6 +146,9 @@ class Supports:
         if type(op).__name__ == "DiscreteUniformRV":
             lower, upper = params
             return self._range(rv, lower, "lower end")[0], self._range(rv, upper, "upper end")[1]
+        if isinstance(op, ptr.HyperGeometricRV):
+            good, _, draws = params
+            return 0.0, min(self._range(rv, v, what)[1] for v, what in ((good, "number of marked"), (draws, "sample")))
         if isinstance(op, COUNTS):
             return (1.0 if isinstance(op, ptr.GeometricRV) else 0.0), np.inf
         return None

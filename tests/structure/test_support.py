@@ -50,6 +50,13 @@ def truncated_below() -> pm.Model:
     return model
 
 
+def sample_of_marked() -> pm.Model:
+    with pm.Model() as model:
+        n = pm.HyperGeometric("n", N=12, k=4, n=3)
+        pm.Normal("y", n, pm.HalfNormal("sigma", np.float64(2.0)), observed=np.array([3.0]))
+    return model
+
+
 def bound_by_data() -> pm.Model:
     """Trials that are partly known: the bound is where the data are, and every value elsewhere."""
     with warnings.catch_warnings():
@@ -66,6 +73,7 @@ CASES = {
     product: {"z": range(3), "n": range(5)},
     truncated_bound: {"z": range(5), "n": range(5)},
     truncated_below: {"n": range(1, 5)},
+    sample_of_marked: {"n": range(4)},
     bound_by_data: {"z_unobserved": range(6), "n": range(6)},
 }
 every_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
@@ -145,6 +153,26 @@ def test_a_frozen_latent_bounds_another(frozen):
     structure = emppl.analyse(model)
     for source in (model, structure):  # what was read before freezing is read again
         assert len(emppl.plan(source, freeze={"z": frozen}).structure.node("n").support) == frozen + 1
+
+
+def test_a_bound_that_pymc_draws_inside_is_refused():
+    """A Weibull variable is made of others without a name: its graph, evaluated, once gave a draw for a bound."""
+    with pm.Model() as model:
+        w = pm.Weibull("w", np.float64(1.5), np.float64(6.0))
+        n = pm.Binomial("n", pt.floor(w).astype("int64"), np.float64(0.5))
+        pm.Normal("y", n, 1.0, observed=np.array([1.0]))
+    with pytest.raises(UnsupportedModelError, match="number of trials of n is itself unknown"):
+        emppl.analyse(model)
+
+
+def test_values_that_are_not_known_are_asked_for():
+    with pm.Model() as model:
+        n = pm.ZeroInflatedBinomial("n", 0.5, 4, 0.3)
+        pm.Normal("y", n, 1.0, observed=np.array([1.0]))
+    with pytest.raises(UnsupportedModelError, match="which values n can take is not known") as caught:
+        emppl.analyse(model)
+    assert "support={'n'" in caught.value.remedies[0]
+    assert len(emppl.analyse(model, support={"n": range(5)}).node("n").support) == 5
 
 
 def test_too_long_or_empty_a_support_is_refused():
