@@ -396,7 +396,7 @@ def plan(
     else:
         given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
         if isinstance(model_or_structure, Structure):
-            said = {node.name: node.support for node in model_or_structure.latents if not node.implicit}
+            said = {k: v for k, v in model_or_structure.support_given.items() if k not in (freeze or {})}
             support, name = said | dict(support or {}), name or model_or_structure.name
             freeze = model_or_structure.frozen | dict(freeze or {})
         structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)

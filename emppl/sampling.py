@@ -26,8 +26,8 @@ from emppl.estep.marginal import marginal_log_likelihood, members, register
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
-from emppl.structure.graph import freeze_data
 from emppl.structure.types import Factor, Structure
+from emppl.structure.variables import freeze_data
 
 Theta = dict[str, np.ndarray]
 POTENTIAL = "marginal_log_likelihood"

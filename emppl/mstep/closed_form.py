@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 
-from emppl.compiling import compile_graph
+from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
@@ -26,6 +26,7 @@ from emppl.structure.types import Factor, Structure
 
 RULE = "closed form"
 FLAT = (pm.Flat, pm.HalfFlat, pm.Uniform)
+MOST_TRIED = 64  # elements of theta that are moved to tell why there is no closed form
 
 LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter); and back
     "identity": (lambda t: t, lambda v: v),
@@ -226,7 +227,12 @@ def closed_form(
         if role is None and name == "p":
             role = _two_category_role(pair, flats)
         if role is None:
-            return Refusal(RULE, f"{name} of {form.factor.name} is not a parameter itself but a function of several")
+            graph = form.params[name]
+            sources = [n for n, v in zip(structure.parameter_names, coordinates.values) if depends_on(graph, {v})]
+            return Refusal(
+                RULE,
+                f"{name} of {form.factor.name} is not a parameter itself but computed from {' and '.join(sources)}",
+            )
         roles[name] = role
     indices = np.concatenate([role.index.ravel() for role in roles.values()]) if roles else np.zeros(0, int)
     if len(np.unique(indices)) != len(indices):
@@ -234,8 +240,7 @@ def closed_form(
     wanted = np.concatenate([layout.part(name) for name in names])
     missing = np.setdiff1d(wanted, indices)
     if len(missing):
-        owner = sorted(layout.owner(missing))[0]
-        return Refusal(RULE, f"some elements of {owner} enter no observation")
+        return Refusal(RULE, _why_missing(structure, form, layout, missing, points[0]))
     framed_fixed = _fixed_into_frame(form, fixed)
     if framed_fixed is None:
         return Refusal(RULE, "a known parameter cannot be taken into the frame of the data")
@@ -251,6 +256,30 @@ def closed_form(
     why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
     inside = _inside_check(structure, names, roles)
     return ClosedForm(form, plate, columns, names, layout, roles, framed_fixed, pseudo, inside, RULE, why)
+
+
+def _why_missing(
+    structure: Structure, form: NaturalForm, layout: ThetaLayout, missing: np.ndarray, theta: Mapping[str, np.ndarray]
+) -> str:
+    """Why elements of theta are none of the family's parameters: the density does not change with them, or it does."""
+    coordinates = structure.coordinates
+    function = compile_graph(coordinates.values, form.eta)
+
+    def eta_at(flat: np.ndarray) -> np.ndarray:
+        arguments = coordinates.arguments(layout.unravel(flat))
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*arguments))
+
+    flat = layout.ravel(theta)
+    base = eta_at(flat)
+    for element in missing[:: 1 + len(missing) // MOST_TRIED]:
+        moved = flat.copy()
+        moved[element] += 0.01 * (abs(moved[element]) + 0.01)
+        if np.array_equal(eta_at(moved), base, equal_nan=True):
+            (owner,) = layout.owner(np.array([element]))
+            return f"some elements of {owner} enter no observation"
+    owner = sorted(layout.owner(missing))[0]
+    return f"{owner} enters {form.factor.name} through a predictor, not as a parameter of its family"
 
 
 def _first_cells(groups: np.ndarray) -> np.ndarray:
