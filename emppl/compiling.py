@@ -51,12 +51,16 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True)
 
     optimise: rewrite the graph first, for speed and precision; not for what is evaluated a few times.
     """
-    # else folding constants would call the C compiler, rewrites that fail (and are undone) print tracebacks, and every
-    # node that a rewrite makes notes which lines made it, a tenth of the time
-    with pytensor.config.change_flags(cxx="", on_opt_error="ignore", traceback__limit=0):
+    # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
+    with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
         function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
     function.trust_input = True
     return function
+
+
+def untraced() -> Any:
+    """A context in which no node of a graph notes which lines of code made it: a tenth of what building it takes."""
+    return pytensor.config.change_flags(traceback__limit=0)
 
 
 def one_blas_thread() -> Any:
