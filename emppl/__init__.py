@@ -20,6 +20,9 @@ else:
     from emppl import rules  # the package, so that `import emppl.rules as r` gives it; called, it lists its tables
 
 if _collects:
+    if not gc.get_freeze_count():
+        gc.freeze()
+        gc.unfreeze()  # which leaves all of it in the oldest generation, and the next small collection small
     gc.enable()
 
 __version__ = "0.1.0"

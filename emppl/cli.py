@@ -378,7 +378,8 @@ def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
 
 def main() -> None:
     """Entry point of the command `emppl`."""
-    gc.freeze()  # what was imported stays to the end: garbage is looked for among what the command makes
+    gc.freeze()  # what was imported stays to the end: garbage is looked for among what the command makes,
+    gc.set_threshold(50_000)  # and not while a small model is compiled, whose graphs stay too
     app(prog_name="emppl")
 
 
