@@ -6,6 +6,7 @@ PyMC and for nothing else.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -377,6 +378,8 @@ def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
 
 def main() -> None:
     """Entry point of the command `emppl`."""
+    gc.freeze()  # what was imported stays to the end: garbage is looked for among what the command makes,
+    gc.set_threshold(50_000)  # and not while a small model is compiled, whose graphs stay too
     app(prog_name="emppl")
 
 

@@ -7,13 +7,18 @@ from functools import cache
 from typing import Any
 
 import pytensor
+from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import OPT_FAST_RUN, Mode
+from pytensor.compile.rewriting import inline_ofg_node
 from pytensor.graph.replace import clone_replace
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
+FEW = 2e4  # densities up to which a graph that is asked a few times answers sooner as it stands than rewritten first
+BEFORE_MERGING = 48.9  # position after all rewrites of meaning, before the last pass that unites equal nodes
 
 
 @cache
@@ -44,14 +49,37 @@ class CompiledGraph:
         return self._run(*arguments)
 
 
+@node_rewriter([OpFromGraph])
+def spell_out(_: Any, node: Any) -> Any:
+    """A graph within the graph (softmax, log-sum-exp) becomes part of it.
+
+    Left whole it is linked apart, which takes longer than all the rest, and is called through all of its own wrapping.
+    """
+    return inline_ofg_node(node)
+
+
+@cache
+def _mode(optimise: bool) -> Mode:
+    if optimise:
+        return interpreted_mode().register((dfs_rewriter(spell_out), BEFORE_MERGING))
+    return Mode(linker="py", optimizer=dfs_rewriter(spell_out))
+
+
 def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True) -> CompiledGraph:
-    """A PyTensor function over `inputs`; unused inputs are allowed, since one signature serves several graphs."""
-    mode = interpreted_mode() if optimise else Mode(linker="py", optimizer=None)
+    """A PyTensor function over `inputs`; unused inputs are allowed, since one signature serves several graphs.
+
+    optimise: rewrite the graph first, for speed and precision; not for what is evaluated a few times.
+    """
     # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
-    with pytensor.config.change_flags(cxx="", on_opt_error="ignore"):
-        function = pytensor.function(list(inputs), outputs, mode=mode, on_unused_input="ignore")
+    with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
+        function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
     function.trust_input = True
     return CompiledGraph(function)
+
+
+def untraced() -> Any:
+    """A context in which no node of a graph notes which lines of code made it: a tenth of what building it takes."""
+    return pytensor.config.change_flags(traceback__limit=0)
 
 
 def one_blas_thread() -> Any:

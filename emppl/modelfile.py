@@ -109,20 +109,23 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def shipped_models() -> dict[str, str]:
-    """Names of the shipped models with the first line of what they say of themselves."""
+def shipped_names() -> list[str]:
+    """Names of the shipped models."""
     try:
         package = importlib.import_module("emppl.models")
     except ModuleNotFoundError:  # emppl run from its source folder, without being installed
-        return {}
+        return []
+    return sorted(found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_"))
+
+
+def shipped_models() -> dict[str, str]:
+    """Names of the shipped models with the first line of what they say of themselves."""
     lines = {}
-    for found in pkgutil.iter_modules(package.__path__):
-        spec = importlib.util.find_spec(f"emppl.models.{found.name}")
+    for name in shipped_names():
+        spec = importlib.util.find_spec(f"emppl.models.{name}")
         source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-        tree = ast.parse(source)
-        if any(isinstance(node, ast.FunctionDef) and node.name == FUNCTION for node in tree.body):
-            lines[found.name] = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return dict(sorted(lines.items()))
+        lines[name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return lines
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -178,15 +181,14 @@ def _is_number(text: str) -> bool:
 def _find(argument: str) -> _Target:
     """The module of MODEL, loaded."""
     place, function = _split(argument)
-    shipped = shipped_models()
-    if place in shipped:
+    if place in shipped_names():
         module = importlib.import_module(f"emppl.models.{place}")
         return _Target(
             module, function or FUNCTION, place if function in (None, FUNCTION) else f"{place}-{function}", None
         )
     path = _path(place)
     if path.suffix != ".py" and not os.path.exists(path) and not ("/" in place or "\\" in place):
-        raise _unknown(place, shipped)
+        raise _unknown(place, shipped_models())
     _check_file(place, f"MODEL {argument}", InvalidArgumentError)
     if path.suffix != ".py":
         raise InvalidArgumentError(f"{place} is not a Python file: its name does not end in .py", "MODEL", (SKELETON,))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from emppl.compiling import compile_graph
+from emppl.compiling import compile_graph, untraced
 from emppl.errors import InvalidArgumentError
 from emppl.estep.independent import IndependentEngine, PlateData
 from emppl.estep.known import label_masks, member_weights
@@ -389,29 +389,30 @@ def plan(
     check_name(method, METHODS, "method")
     check_name(estep, ESTEPS, "estep")
     check_name(compile, COMPILE, "compile")
-    if isinstance(model_or_structure, Plan):
-        model_or_structure = model_or_structure.structure
-    if isinstance(model_or_structure, Structure) and not freeze:
-        structure = model_or_structure
-    else:
-        given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
-        if isinstance(model_or_structure, Structure):
-            said = {k: v for k, v in model_or_structure.support_given.items() if k not in (freeze or {})}
-            support, name = said | dict(support or {}), name or model_or_structure.name
-            freeze = model_or_structure.frozen | dict(freeze or {})
-        structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
-    factor_plans = _plan_factors(structure, estep)
-    if estep == "auto" and any(e.form is None for e in factor_plans) and is_decomposable(structure):
-        # groups of tied latents that are enumerated whole hide natural forms which each scope on its own has
-        apart = factored(structure)
-        plans_apart = _plan_factors(apart, estep)
-        if sum(e.form is None for e in plans_apart) < sum(e.form is None for e in factor_plans):
-            structure, factor_plans = apart, plans_apart
-    priors = [f for f in structure.factors if f.kind == "prior"]
-    factor_plans, engine, expected = _assemble(
-        structure, factor_plans, priors, estimate, method, obs_weights, labels, compile
-    )
-    blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
+    with untraced():
+        if isinstance(model_or_structure, Plan):
+            model_or_structure = model_or_structure.structure
+        if isinstance(model_or_structure, Structure) and not freeze:
+            structure = model_or_structure
+        else:
+            given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
+            if isinstance(model_or_structure, Structure):
+                said = {k: v for k, v in model_or_structure.support_given.items() if k not in (freeze or {})}
+                support, name = said | dict(support or {}), name or model_or_structure.name
+                freeze = model_or_structure.frozen | dict(freeze or {})
+            structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
+        factor_plans = _plan_factors(structure, estep)
+        if estep == "auto" and any(e.form is None for e in factor_plans) and is_decomposable(structure):
+            # groups of tied latents that are enumerated whole hide natural forms which each scope on its own has
+            apart = factored(structure)
+            plans_apart = _plan_factors(apart, estep)
+            if sum(e.form is None for e in plans_apart) < sum(e.form is None for e in factor_plans):
+                structure, factor_plans = apart, plans_apart
+        priors = [f for f in structure.factors if f.kind == "prior"]
+        factor_plans, engine, expected = _assemble(
+            structure, factor_plans, priors, estimate, method, obs_weights, labels, compile
+        )
+        blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
     return Plan(
         structure, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
         {"estep": estep, "compile": compile, "support": support, "freeze": freeze, "labels": labels,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import DeepCopyOp, ViewOp
 from pytensor.graph.basic import Constant
 from pytensor.graph.op import Op
@@ -42,7 +41,6 @@ class Writer:
         self.lines: list[str] = []
         self.scope: dict[str, Any] = {"asarray": np.asarray, "array": np.array}
         self.names: dict[Any, str] = {}
-        self.n_variables = 0
 
     def bind(self, value: Any, hint: str) -> str:
         """A name for a constant of the function."""
@@ -56,8 +54,7 @@ class Writer:
             if isinstance(variable, Constant):
                 self.names[variable] = self.bind(variable.data, "c")
             else:
-                self.names[variable] = f"v{self.n_variables}"
-                self.n_variables += 1
+                self.names[variable] = f"v{len(self.names)}"
         return self.names[variable]
 
 
@@ -74,33 +71,17 @@ def straight(function: Any) -> Callable[..., Any] | None:
             explicit.append(name)
         if given.update is not None:
             return None
-    if not _write(fgraph, writer):
-        return None
+    for node in fgraph.toposort():
+        if type(node.op).make_thunk not in PLAIN_THUNKS or node.op.destroy_map:
+            return None
+        text = _written(node, writer)
+        if text is not None:
+            writer.lines.append(f"{writer.name(node.outputs[0])} = {text}")
     results = [_result(v, writer) for v in fgraph.outputs]
     answer = results[0] if function.unpack_single and len(results) == 1 else f"[{', '.join(results)}]"
     source = f"def evaluate({', '.join(explicit)}):\n    " + "\n    ".join([*writer.lines, f"return {answer}"])
     exec(compile(source, "<straight-line function>", "exec"), writer.scope)
     return writer.scope["evaluate"]
-
-
-def _write(fgraph: Any, writer: Writer) -> bool:
-    """Write the nodes of a graph, those of graphs within it in their places; False where that cannot be done."""
-    for node in fgraph.toposort():
-        if isinstance(node.op, OpFromGraph):
-            names = [writer.name(v) for v in node.inputs]
-            outer, writer.names = writer.names, dict(zip(node.op.fgraph.inputs, names))
-            done = _write(node.op.fgraph, writer)
-            found = [writer.name(v) for v in node.op.fgraph.outputs]
-            writer.names = outer | dict(zip(node.outputs, found))
-            if not done:
-                return False
-            continue
-        if type(node.op).make_thunk not in PLAIN_THUNKS or node.op.destroy_map:
-            return False
-        text = _written(node, writer)
-        if text is not None:
-            writer.lines.append(f"{writer.name(node.outputs[0])} = {text}")
-    return True
 
 
 def _result(variable: Any, writer: Writer) -> str:

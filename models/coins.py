@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models.columns import beta_prior
+from emppl.models._columns import beta_prior
 
 EXAMPLE = Path(__file__).parent / "data" / "coins.csv"
 

@@ -24,7 +24,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models.columns import beta_prior
+from emppl.models._columns import beta_prior
 
 EXAMPLE = Path(__file__).parent / "data" / "linkage.csv"
 PHENOTYPES = ("AB", "Ab", "aB", "ab")

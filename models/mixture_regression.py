@@ -25,7 +25,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models.columns import are_counts, column, covariate, design, names_of, require, widths
+from emppl.models._columns import are_counts, column, covariate, design, names_of, require, widths
 
 EXAMPLE = Path(__file__).parent / "data" / "npreg.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it

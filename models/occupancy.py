@@ -28,7 +28,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models.columns import are_counts, column, names_of, require, widths
+from emppl.models._columns import are_counts, column, names_of, require, widths
 
 FOLDER = Path(__file__).parent / "data"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it

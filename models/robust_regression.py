@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models.columns import column, require
+from emppl.models._columns import column, require
 
 EXAMPLE = Path(__file__).parent / "data" / "hogg_line.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it

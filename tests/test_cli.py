@@ -456,6 +456,13 @@ def test_a_defect_shows_itself(run, monkeypatch):
 # -- from a shell ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_an_import_leaves_the_collection_of_garbage_as_it_was(collects):
+    code = f"import gc; gc.{'enable' if collects else 'disable'}(); import emppl; print(gc.isenabled())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert (done.returncode, done.stdout) == (0, f"{collects}\n"), done.stderr
+
+
 def test_from_a_shell_a_fit_waits_for_nothing_it_does_not_need(tmp_path):
     code = """
         import sys
@@ -465,6 +472,7 @@ def test_from_a_shell_a_fit_waits_for_nothing_it_does_not_need(tmp_path):
             main()
         except SystemExit as end:
             late = {"arviz", "matplotlib", "nutpie", "numba", "jinja2", "emppl.comparison", "emppl.sampling"}
+            late |= {"scipy.optimize", "setuptools"}
             print(sorted(late & set(sys.modules)), file=sys.stderr)
             sys.exit(end.code)
     """

@@ -19,7 +19,7 @@ from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_point
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
-from emppl.compiling import one_blas_thread
+from emppl.compiling import one_blas_thread, untraced
 from emppl.errors import InvalidArgumentError, NoStartError, as_numbers
 from emppl.inference.information import observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
@@ -93,7 +93,7 @@ def fit(
         plan = make_plan(model_or_plan, **options)
     check_data(plan)
     options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
-    with one_blas_thread():
+    with one_blas_thread(), untraced():
         found = _from_starts(plan, start, starts, seed, options, workers, progress, began)
         return _with_tails(found, starts, seed, options, workers, progress, began) if windows(plan) else found
 

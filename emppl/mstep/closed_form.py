@@ -214,7 +214,7 @@ def closed_form(
     coordinates = structure.coordinates
     rng = np.random.default_rng(11)
     points = [coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size)) for _ in range(2)]
-    function = compile_graph(coordinates.values, list(form.params.values()))
+    function = compile_graph(coordinates.values, list(form.params.values()), optimise=False)  # for two points
     draws = [function(*coordinates.arguments(theta)) for theta in points]
     flats = [layout.ravel(theta) for theta in points]
     roles, fixed = {}, {}
@@ -448,7 +448,7 @@ def _pseudo_statistics(
                 why = f" while its {_said(missing)} is unknown too" if found else ""
                 prior = f"the prior {node.distribution} of {owner}"
                 return Refusal(RULE, f"{prior} is not conjugate to {form.family.name}{why}")
-            numbers = compile_graph([], list(factor.params))()
+            numbers = compile_graph([], list(factor.params), optimise=False)()
             core = factor.op.ndim_supp
             arguments = [np.broadcast_to(v, node.shape if not core or np.ndim(v) else np.shape(v)) for v in numbers]
             per_element = np.asarray(found[0].statistics(*arguments), float)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import minimize
 
 DENSE_LIMIT = 150  # coordinates up to which a dense inverse Hessian is worth its P² numbers
 WALL = 1e30  # stands for minus infinity, so that a line search steps back from it
@@ -43,6 +42,8 @@ def climb(
     if free.sum() <= DENSE_LIMIT:
         x, value = bfgs(downhill, start[free], max_steps, tol, logarithmic[free])
     else:
+        from scipy.optimize import minimize  # a tenth of a second to import, which a small model need not wait for
+
         before = downhill(start[free])[0]
         found = minimize(
             downhill,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from emppl.compiling import compile_graph
+from emppl.compiling import FEW, compile_graph
 from emppl.errors import InvalidDataError
 from emppl.kernels.features import Features, Source
 from emppl.rules.tables import Family, Frame, family
@@ -193,7 +193,9 @@ class Deriver:
 
     def _evaluator(self, graphs: list[Any]) -> Callable[[dict[str, np.ndarray]], list[list[np.ndarray]]]:
         nodes = self.structure.latents
-        function = compile_graph([*self.structure.coordinates.values, *[node.value for node in nodes]], graphs)
+        inputs = [*self.structure.coordinates.values, *[node.value for node in nodes]]
+        small = sum(factor.size for factor in self.structure.factors) <= FEW
+        function = compile_graph(inputs, graphs, optimise=not small)
 
         def evaluate(latents: dict[str, np.ndarray]) -> list[list[np.ndarray]]:
             values = [latents.get(node.name, np.full(node.shape, node.support[0])) for node in nodes]

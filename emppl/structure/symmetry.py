@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from emppl.compiling import compile_graph
+from emppl.structure.prior import whole_log_prior
 from emppl.structure.types import Node, Structure
 
 Theta = dict[str, np.ndarray]
@@ -94,7 +94,6 @@ def component_axes(plan: Any) -> tuple[ComponentAxis, ...]:
     if not structure.parameters or not structure.plates:
         return ()
     influence = _influence(plan)
-    log_prior = _log_prior(structure)
     axes = []
     for node in structure.latents:
         plate_index = next(p for p, plate in enumerate(structure.plates) if node.name in plate.latents)
@@ -108,7 +107,7 @@ def component_axes(plan: Any) -> tuple[ComponentAxis, ...]:
         if slots is None:
             continue
         flips = _flips(structure, plan, node, influence, plate_index)
-        axes.append(_check(plan, structure, node, slots, flips, log_prior))
+        axes.append(_check(plan, structure, node, slots, flips))
     return tuple(axes)
 
 
@@ -219,12 +218,12 @@ def _flips(structure: Structure, plan: Any, node: Node, influence: list[np.ndarr
     return np.array(found, dtype=int)
 
 
-def _log_prior(structure: Structure) -> Callable[[Theta], float]:
-    graphs = [f.log_density.sum().astype("float64") for f in structure.factors if f.kind == "prior"]
-    if not graphs:
-        return lambda theta: 0.0
-    function = compile_graph(structure.coordinates.values, graphs)
-    return lambda theta: float(sum(function(*structure.coordinates.arguments(theta))))
+def _densities(plan: Any, theta: Theta) -> tuple[float, float]:
+    """Log-likelihood and log prior at theta, the prior too where the estimate drops it."""
+    posterior = plan.e_step(theta, hard=False)
+    if plan.estimate == "map":  # all of the prior but that of frozen parameters, which is the same everywhere
+        return float(posterior.log_likelihood), float(posterior.log_prior)
+    return float(posterior.log_likelihood), whole_log_prior(plan.structure)(theta)
 
 
 def _check(
@@ -233,7 +232,6 @@ def _check(
     node: Node,
     slots: np.ndarray,
     flips: np.ndarray,
-    log_prior: Callable[[Theta], float],
 ) -> ComponentAxis:
     size = len(node.support)
     shapes = {n.name: n.shape for n in structure.parameters}
@@ -246,6 +244,7 @@ def _check(
     coordinates = structure.coordinates
     rng = np.random.default_rng(5)
     points = [coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)) for _ in range(2)]
+    before = [_densities(plan, theta) for theta in points]
     likelihood, prior, ordered = np.eye(size, dtype=bool), np.eye(size, dtype=bool), False
     for i in range(size):
         for j in range(i):
@@ -256,10 +255,11 @@ def _check(
                 ordered |= any(getattr(n.transform, "name", None) == "ordered" for n in structure.parameters)
                 likelihood[i, j] = likelihood[j, i] = ordered  # a mean and a spread cannot change places at all
                 continue
-            likelihood[i, j] = likelihood[j, i] = all(
-                _same(plan.log_likelihood(a), plan.log_likelihood(b)) for a, b in zip(points, swapped)
-            )
-            prior[i, j] = prior[j, i] = all(_same(log_prior(a), log_prior(b)) for a, b in zip(points, swapped))
+            alike = np.ones(2, dtype=bool)  # likelihood, prior
+            for theta, values in zip(swapped, before):
+                alike &= [_same(a, b) for a, b in zip(values, _densities(plan, theta))]
+            likelihood[i, j] = likelihood[j, i] = alike[0]
+            prior[i, j] = prior[j, i] = alike[1]
     both = likelihood & prior & (not ordered)
     groups: list[tuple[int, ...]] = []
     seen: set[int] = set()

@@ -132,3 +132,42 @@ def test_a_border_is_named():
 def test_the_count_of_starts():
     assert not certificate.starts_agree(1, 10, 2).holds and "raise `starts`" in certificate.starts_agree(1, 10, 2).text
     assert certificate.starts_agree(4, 10, 0).holds and certificate.starts_agree(1, 1, 0).holds
+
+
+def overflowing(x: float):
+    """A plan and a theta where log(1 + exp(x)) overflows unless it is rewritten as PyMC's own functions are."""
+    with pm.Model() as model:
+        a = pm.Normal("a", np.float64(0.0), np.float64(1e3))
+        pm.Potential("far", -pm.math.log(np.float64(1.0) + pm.math.exp(a)))
+        z = pm.Bernoulli("z", np.float64(0.3), shape=3)
+        pm.Normal("y", a + z, np.float64(1.0), observed=np.array([x, x + 1.0, x]))
+    plan = emppl.plan(model)
+    return plan, {"a": np.array(x)}
+
+
+def test_where_a_graph_overflows_as_it_stands_its_rewritten_form_decides():
+    plan, theta = overflowing(800.0)
+    point = certificate.log_joint_agrees(plan, theta)
+    assert point.holds and point.value < 1e-10, point.text
+    by_graph = certificate.gradient_agrees(plan, np.array([800.0]))
+    assert by_graph.holds and "autodiff" in by_graph.text
+    with pytest.raises(AssertionError):  # as it stands it overflows: the fit itself is what was looked at
+        assert certificate._log_joint_agrees(plan, theta, 3, 0, rewritten=False) is not None
+
+
+def test_what_raises_as_it_stands_is_asked_rewritten(monkeypatch):
+    """PyMC's check of a parameter raises in a graph as it stands; a fit is not to end like that."""
+    plan = small_models.plan("coins")
+    theta = small_models.points(plan, count=1)[0]
+    compiled = certificate._model_logp
+
+    def checking(structure, rewritten):
+        def refuse(*_):
+            raise ValueError("0 <= p <= 1")
+
+        function, coordinates, order = compiled(structure, rewritten)
+        return (function if rewritten else refuse), coordinates, order
+
+    monkeypatch.setattr(certificate, "_model_logp", checking)
+    point = certificate.log_joint_agrees(plan, theta)
+    assert point.holds and point.value < 1e-10, point.text
