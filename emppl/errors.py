@@ -32,6 +32,10 @@ class InvalidDataError(EmpplError, ValueError):
     """Data that no model of this kind can have produced: missing, infinite, outside the support, of a wrong shape."""
 
 
+class SourceError(EmpplError, RuntimeError):
+    """A source of blocks does not give in a later pass what it gave in the first."""
+
+
 class InvalidArgumentError(EmpplError, ValueError):
     """An argument names something that the model does not have, or gives it a value it cannot take."""
 

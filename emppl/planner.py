@@ -88,6 +88,7 @@ class Plan:
     frozen: Theta = field(repr=False, default_factory=dict)
     options: dict[str, Any] = field(repr=False, default_factory=dict)
     is_exact: bool = True
+    sample: Plan | None = field(repr=False, default=None)  # where rows are streamed: the same over some, in memory
 
     # -- values at theta -----------------------------------------------------------------------------------------
 
@@ -180,7 +181,7 @@ class Plan:
     @cached_property
     def axes(self) -> tuple[ComponentAxis, ...]:
         """Which variables share a component axis with which latent, found from values and checked by permuting."""
-        return component_axes(self)
+        return component_axes(self.sample or self)
 
     def value_labels(self, latent: str) -> tuple[str, ...]:
         """Names of a latent's values: those of the component axis it tells apart, where the model names them."""
@@ -208,9 +209,9 @@ class Plan:
 
     def _summed_out(self) -> str:
         words = [
-            f"{plate.size:,} independent member{'s' if plate.size > 1 else ''} × {plate.n_configurations} "
+            f"{data.size:,} independent member{'s' if data.size > 1 else ''} × {plate.n_configurations} "
             f"{'joint values' if len(plate.latents) > 1 else 'values'}"
-            for plate in self.structure.plates
+            for plate, data in zip(self.structure.plates, self.engine.plates)
             if not plate.tied
         ]
         for tied in self.structure.eliminations:
@@ -225,7 +226,8 @@ class Plan:
     def densities(self) -> int:
         """Numbers evaluated in one pass: members × configurations of all plates, and the tables of eliminations."""
         tied = sum(e.size * e.cost for e in self.structure.eliminations)
-        return tied + sum(plate.size * plate.n_configurations for plate in self.structure.plates)
+        pairs = zip(self.structure.plates, self.engine.plates)
+        return tied + sum(data.size * plate.n_configurations for plate, data in pairs)
 
     def rows(self) -> list[dict[str, str]]:
         """One row a variable: name, role, dims, prior or support, how it is treated."""
@@ -299,6 +301,9 @@ class Plan:
     def remarks(self) -> list[str]:
         """E-step, refusals and symmetry, a line each."""
         lines = [f"E-step: {self.estep}"]
+        if self.sample is not None:
+            sizes = ", ".join(f"{plate.size:,}" for plate in self.structure.plates)
+            lines.append(f"rows are streamed, block by block; lengths above are those of a sample of {sizes}")
         for plan in self.factors:
             if plan.reason and plan.form is not None:
                 lines.append(

@@ -125,6 +125,15 @@ def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
             ("emppl.sample(fit) samples the fit's own model", "leave out fit="),
         )  # fmt: skip
     given: Any = source.plan if source is not None and isinstance(model, Fit | pm.Model) else model
+    if isinstance(given, Plan) and given.sample is not None:
+        raise UnsupportedModelError(
+            "NUTS goes over all rows in memory at every step, and those of the fit were streamed",
+            "emppl.sample(fit of a source)",
+            (
+                "fit.to_datatree(): draws from the Laplace approximation",
+                "emppl.sample(model) on rows that fit in memory",
+            ),
+        )
     if isinstance(given, Plan):
         if given.estimate == "map" and given.method == "em":
             return given

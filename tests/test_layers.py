@@ -16,6 +16,7 @@ LAYERS = (
     {"estep"},
     {"mstep"},
     {"planner"},
+    {"streaming"},
     {"inference"},
     {"ascent"},
     {"sampling"},

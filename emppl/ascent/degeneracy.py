@@ -41,7 +41,8 @@ def check_data(plan: Any) -> None:
         node = plan.structure.node(entry.factor.name)
         y = np.moveaxis(np.atleast_1d(np.asarray(factor.value.data, dtype=float)), axis, 0)
         flat = y.reshape(len(y), -1)
-        constant = np.flatnonzero(np.ptp(flat, axis=0) == 0)
+        framed_by = plan.structure.frames.get(node.name, y)  # where y is a sample: rows that vary where all rows do
+        constant = np.flatnonzero(np.ptp(framed_by.reshape(len(framed_by), -1), axis=0) == 0)
         cure = (
             "estimate='map' with a prior on the spread whose density vanishes at zero",
             "freeze the spread at a known value",

@@ -75,6 +75,11 @@ class Fit:
 
     # -- what follows from the mode --------------------------------------------------------------------------------
 
+    @property
+    def _is_streamed(self) -> bool:
+        """Whether the rows came from a source, so that nothing is known of single ones."""
+        return isinstance(self.plan, Plan) and self.plan.sample is not None
+
     @cached_property
     def _errors(self) -> Theta:
         if isinstance(self.plan, SavedPlan):
@@ -123,7 +128,8 @@ class Fit:
     def responsibilities(self) -> xr.Dataset:
         """Posterior probability of each value of each latent, given the estimate.
 
-        Dims: (*latent dims, "<latent>_value").
+        Dims: (*latent dims, "<latent>_value"). Raises UnsupportedModelError where rows were streamed: `predict` has
+        them for rows that fit in memory.
         """
         return self._responsibilities
 
@@ -228,8 +234,8 @@ class Fit:
             arrays = laplace_draws(self.plan, self.point, self.information, draws, seed)
             sample = _dataset(structure, {k: v[None] for k, v in arrays.items()}, ("chain", "draw"))
         sample = sample.assign_attrs(inference_library="emppl", method="Laplace approximation")
-        tree = {"posterior": sample, "point_estimate": self.theta, "latent": self.responsibilities()}
-        return xr.DataTree.from_dict(tree)
+        tree = {"posterior": sample, "point_estimate": self.theta}
+        return xr.DataTree.from_dict(tree if self._is_streamed else tree | {"latent": self.responsibilities()})
 
     # -- disk --------------------------------------------------------------------------------------------------------
 
@@ -258,8 +264,8 @@ class Fit:
                 "/": xr.Dataset(attrs={"emppl": json.dumps(head, default=_plain)}),
                 "theta": _writable(self.theta),
                 "trace": _writable(self.trace),
-                "responsibilities": _writable(self.responsibilities()),
-                "assignment": _writable(self.assign()),
+                "responsibilities": xr.Dataset() if self._is_streamed else _writable(self.responsibilities()),
+                "assignment": xr.Dataset() if self._is_streamed else _writable(self.assign()),
                 "standard_errors": _writable(self.standard_errors()),
                 "laplace": _writable(self.to_datatree()["posterior"].to_dataset()),
             }

@@ -60,6 +60,9 @@ def fit(
     labels: Mapping[str, Any] | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     workers: int = 1,
+    source: Any = None,
+    block_size: int | None = None,
+    executor: Any = None,
     **plan_options: Any,
 ) -> Fit:
     """The maximum-likelihood or MAP estimate of a model's parameters, latents summed out, with evidence that it is one.
@@ -69,6 +72,14 @@ def fit(
     tol: estimated gain still to be had, in nats. accelerate: "squarem" or None (textbook EM). obs_weights: one weight a
     member, or {observed name: weights}. labels: {latent: values}, masked or −1 where unknown. workers: processes.
     progress: called with a dict a start. Further options go to `emppl.plan` (estimate, method, freeze, support, …).
+
+    source: rows that do not fit in memory, for a model whose rows are pm.Data: {name: array} of arrays that are read
+    in slices (memory-mapped, zarr, h5py, dask), a parquet file, a list or a generator function of blocks. Every pass
+    goes over all blocks (block_size: rows of one, where arrays are sliced; 65,536 unless given), one in memory at a
+    time; the result is that of all rows in memory, to rounding. Starts come from a sample of 4096 rows, on which the
+    certificate's checks are done too. executor: a dask client, or anything with `submit` or `map`: blocks are then
+    opened by its workers, the parameters travel there and sums come back. Raises UnsupportedModelError where a model
+    needs its rows one by one, InvalidDataError naming the block and the row of a number that cannot be.
 
     Ctrl-C returns what was reached, with Status.INTERRUPTED. Raises NoStartError if no start has a finite objective.
     """
@@ -83,7 +94,21 @@ def fit(
         raise InvalidArgumentError(
             f"tol must be positive and max_iter not negative, not {tol} and {max_iter}", "tol, max_iter"
         )
-    if isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
+    if source is None and (block_size is not None or executor is not None):
+        raise InvalidArgumentError(
+            "block_size and executor are about a source of blocks, and none is given", "block_size, executor",
+            ('source={"y": array}', "workers=2: starts in several processes"),
+        )  # fmt: skip
+    if source is not None:
+        from emppl.streaming import streamed
+
+        if executor is not None and workers > 1:
+            raise InvalidArgumentError(
+                "starts are not shared out where blocks are", "workers, executor", ("workers=1",)
+            )
+        given = {"obs_weights": obs_weights, "labels": labels, **plan_options}
+        plan = streamed(model_or_plan, source, block_size=block_size, executor=executor, seed=seed, **given)
+    elif isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
         plan = model_or_plan
     else:
         options = {"obs_weights": obs_weights, "labels": labels, **plan_options}
@@ -214,7 +239,7 @@ def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_ite
     One where passes are dear.
     """
     pairs = zip(plan.structure.plates, plan.engine.plates)
-    work = sum(plate.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
+    work = sum(data.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
     dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
     if dear or kind in ("prior", "ties") or max_iter < CANDIDATE_RUN or not plan.structure.plates:
         return start_point(plan, kind, rng)
@@ -251,15 +276,19 @@ def _run(
 ) -> list[Ascent]:
     _SHARED["plan"] = plan
     work = sum(
-        p.size * p.n_configurations * (d.features.shape[1] + 2)
+        d.size * p.n_configurations * (d.features.shape[1] + 2)
         for p, d in zip(plan.structure.plates, plan.engine.plates)
     )
     staged = len(jobs) > CARRIED_ON + 2 and work * len(jobs) * SHORT_RUN > CHEAP and options["max_iter"] > SHORT_RUN
     if not staged:
         return _each(jobs, [job.theta for job in jobs], options, workers, progress, record)
+    _SHARED["plan"] = plan.sample or plan
     short = _each(
         jobs, [job.theta for job in jobs], options | {"max_iter": SHORT_RUN, "finish": False}, workers, progress, False
     )
+    _SHARED["plan"] = plan
+    if plan.sample is not None:
+        short = [_on_all_rows(plan, result) for result in short]
     if any(result.status is Status.INTERRUPTED for result in short):
         return short
     order = sorted(range(len(jobs)), key=lambda i: -short[i].objective if np.isfinite(short[i].objective) else np.inf)
@@ -275,6 +304,17 @@ def _run(
             n_iter=short[i].n_iter + result.n_iter, n_passes=short[i].n_passes + result.n_passes,
         )  # fmt: skip
     return results
+
+
+def _on_all_rows(plan: Plan, result: Ascent) -> Ascent:
+    """A short run on a sample of the rows, as one of no steps over all of them from where it ended."""
+    if not result.theta or not np.isfinite(result.objective):
+        return result
+    value = plan.e_step(result.theta).objective
+    status = Status.MAX_ITER if result.status is Status.CONVERGED else result.status  # it did so on the sample alone
+    return replace(
+        result, objective=value, status=status, path=np.array([value]), trace=[], n_iter=0, n_passes=1, information=None
+    )
 
 
 def _each(
@@ -432,7 +472,7 @@ def _ties_under(plan: Plan, job: _Job, result: Ascent) -> int:
     if result.status is not Status.DEGENERATE or not result.theta:
         return 0
     tie = heaviest_tie(plan) if job.kind == "ties" else None
-    return len(tie[1]) if tie is not None else collapsed_on_ties(plan, result.theta)
+    return len(tie[1]) if tie is not None else collapsed_on_ties(plan.sample or plan, result.theta)
 
 
 def _unbounded_on_ties(ties: int) -> str:
@@ -478,10 +518,11 @@ def _certificate(
     tol: float,
     notes: tuple[str, ...],
 ) -> evidence.Certificate:
-    points = [evidence.log_joint_agrees(plan, winner.theta)]
+    in_memory = plan.sample or plan  # what is checked row by row is where rows are streamed checked on some
+    points = [evidence.log_joint_agrees(in_memory, winner.theta)]
     if plan.structure.parameters:
         u = plan.structure.coordinates.unconstrain(winner.theta)
-        points.append(evidence.gradient_agrees(plan, u))
+        points.append(evidence.gradient_agrees(in_memory, u))
     points.append(evidence.monotone(winner.largest_fall, winner.n_iter, winner.status is Status.DEGENERATE))
     if winner.status is Status.DEGENERATE:
         points.append(evidence.Point("maximum", False, winner.objective, 0.0, winner.reason))

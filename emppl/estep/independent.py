@@ -29,6 +29,11 @@ class PlateData:
     tied: bool = False
     compiled: bool = False
 
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return self.features.n
+
     @cached_property
     def base_sum(self) -> float:
         """What the base adds to the log-likelihood."""

@@ -389,7 +389,8 @@ class Deriver:
         check_support(self.structure, factor, rule, y, layout.axis, known | sizes)
         extras = known | sizes | ({"exposure": exposure} if exposure is not None else {})
         n_slots = int(np.prod(layout.slots, dtype=int))
-        frame = self._frame(rule, y, params, n_slots, core) if rule.frame is not None else None
+        framed_by = self.structure.frames.get(factor.name, y)
+        frame = self._frame(rule, framed_by, params, n_slots, core) if rule.frame is not None else None
         in_cells = _by_cell(frame, len(restriction.rows), core) if frame is not None else None
         framed = rule.into_frame(in_cells, *params.values()) if frame is not None else tuple(params.values())
 

@@ -169,6 +169,8 @@ class Structure:
     frozen: dict[str, np.ndarray] = field(repr=False, default_factory=dict)  # parameters kept at a value
     support_given: dict[str, np.ndarray] = field(repr=False, default_factory=dict)  # by the user, not read
     dropped: tuple[str, ...] = ()  # unobserved leaves: they integrate to one
+    # by observed variable: rows with the mean and covariance of all rows, where the model holds a part of them
+    frames: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
     def node(self, name: str) -> Node:
         for node in (*self.parameters, *self.latents, *self.observed, *self.deterministics):

@@ -1,0 +1,79 @@
+"""The E-step over blocks: statistics add up, and everything after it does not notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import fsum
+from typing import Any
+
+import numpy as np
+
+from emppl.errors import SourceError, UnsupportedModelError
+from emppl.estep.independent import PlateData
+from emppl.kernels.mixture import MixturePass
+from emppl.streaming.blocks import Source
+from emppl.streaming.executors import Local, Workers
+from emppl.streaming.readers import Reader, Sums
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over all blocks of a source, wherever they lie; each block adds its sums once, in order."""
+
+    source: Source = field(repr=False)
+    reader: Reader = field(repr=False)
+    workers: Local | Workers = field(repr=False)
+    n: int
+
+    def __call__(self, eta: np.ndarray, hard: bool) -> Sums:
+        n, values = 0, []
+        statistics, counts = np.zeros_like(eta), np.zeros(len(eta))
+        try:
+            for sums in self.workers.map(self.source, self.reader, "run", (eta, hard)):
+                n += sums.n
+                values.append(sums.log_likelihood)
+                statistics += sums.statistics
+                counts += sums.counts
+        except ValueError as problem:  # which an ascent would take for numerical trouble
+            raise SourceError(
+                f"a block that was read before cannot be read again: {problem}", "source",
+                ("a source must give the same blocks in every pass",),
+            ) from problem  # fmt: skip
+        if n != self.n:
+            raise SourceError(
+                f"the source had {self.n:,} rows at first, and {n:,} in a later pass",
+                "source",
+                ("nothing may be written to it during a fit", "a source must give the same blocks in every pass"),
+            )
+        finite = np.isfinite(values).all()
+        return Sums(n, fsum(values) if finite else float(np.sum(values)), statistics, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedPlate(PlateData):
+    """A plate of which a sample is held: features, base and mask are the sample's, a pass goes over all rows."""
+
+    over: Pass | None = field(repr=False, default=None)
+    base_total: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return self.over.n
+
+    @property
+    def base_sum(self) -> float:
+        return self.base_total
+
+    @property
+    def kinds(self) -> None:
+        return None
+
+    def run(self, eta: np.ndarray, table: Any, *, hard: bool, keep: bool) -> MixturePass:
+        if keep:
+            raise UnsupportedModelError(
+                "the rows were streamed, and nothing is kept of single ones",
+                "fit(…, source=…)",
+                ("fit.predict({name: rows}): the probabilities of the latents for rows that fit in memory",),
+            )
+        sums = self.over(eta, hard)
+        return MixturePass(sums.log_likelihood + self.base_total, sums.statistics, sums.counts, None, None)
