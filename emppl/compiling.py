@@ -12,6 +12,7 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
 
 
@@ -25,14 +26,32 @@ def interpreted_mode() -> Mode:
     return Mode(linker="py", optimizer=optimizer)
 
 
-def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True) -> Any:
+class CompiledGraph:
+    """A PyTensor function that becomes straight Python once it is called again and again: the same numbers, sooner."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self._run = function
+        self._calls_left = CALLS_THAT_PAY
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._calls_left:
+            self._calls_left -= 1
+            if not self._calls_left:
+                from emppl.straightline import straight
+
+                self._run = straight(self.function) or self.function
+        return self._run(*arguments)
+
+
+def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True) -> CompiledGraph:
     """A PyTensor function over `inputs`; unused inputs are allowed, since one signature serves several graphs."""
     mode = interpreted_mode() if optimise else Mode(linker="py", optimizer=None)
     # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
     with pytensor.config.change_flags(cxx="", on_opt_error="ignore"):
         function = pytensor.function(list(inputs), outputs, mode=mode, on_unused_input="ignore")
     function.trust_input = True
-    return function
+    return CompiledGraph(function)
 
 
 def one_blas_thread() -> Any:

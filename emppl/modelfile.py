@@ -119,7 +119,9 @@ def shipped_models() -> dict[str, str]:
     for found in pkgutil.iter_modules(package.__path__):
         spec = importlib.util.find_spec(f"emppl.models.{found.name}")
         source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-        lines[found.name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        tree = ast.parse(source)
+        if any(isinstance(node, ast.FunctionDef) and node.name == FUNCTION for node in tree.body):
+            lines[found.name] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return dict(sorted(lines.items()))
 
 

@@ -17,6 +17,8 @@ from emppl.estep.independent import IndependentEngine, PlateData
 from emppl.estep.known import label_masks, member_weights
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, factor_table, free_elements
+from emppl.kernels.features import Features
+from emppl.kernels.mixture import pays, threads
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
@@ -37,6 +39,7 @@ from emppl.structure.types import Factor, Structure
 METHODS = ("em", "hard")
 ESTIMATES = ("map", "ml")
 ESTEPS = ("auto", "natural", "graph")
+COMPILE = ("auto", "always", "never")
 Theta = dict[str, np.ndarray]
 
 
@@ -321,8 +324,13 @@ class Plan:
                 )
         for axis in self.axes:
             lines.append(axis.sentence())
-        lines.append(f"cost of one iteration: {self.densities:,} densities → numpy, no compiler")
+        lines.append(f"cost of one iteration: {self.densities:,} densities → {self._code()}")
         return lines
+
+    def _code(self) -> str:
+        if any(plate.compiled and plate.kinds is None for plate in self.engine.plates):
+            return f"numba, {threads()} thread{'s' if threads() > 1 else ''}"
+        return "numpy, no compiler"
 
     def _repr_html_(self) -> str:
         rows = self.rows()
@@ -342,6 +350,13 @@ class Plan:
 def _power(supports: tuple[int, ...]) -> str:
     count = float(np.prod([float(s) for s in supports]))
     return f"{count:,.0f}" if count < 1e7 else f"{count:.2g}"
+
+
+def _added(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """The sum of two bases [C]; one number for all stays one number."""
+    if one.strides == two.strides == (0,):
+        return np.broadcast_to(one[:1] + two[:1], one.shape)
+    return one + two
 
 
 def _dims(node: Any) -> str:
@@ -367,13 +382,13 @@ def plan(
     estimate: "map" (priors kept, constrained scale, no Jacobian) or "ml" (priors of parameters dropped);
     method: "em" or "hard"; freeze: {name: value};
     estep: "auto", "natural" (an error where a factor has no natural form) or "graph" (never the natural form: the slow,
-    general way); compile: "auto" or "never", the same today, since nothing compiles.
+    general way); compile: "auto" (numba where a pass is long enough to pay for it, else numpy), "always" or "never".
     obs_weights, labels: as in `emppl.fit`. Raises UnsupportedModelError, InvalidArgumentError, InvalidDataError.
     """
     check_name(estimate, ESTIMATES, "estimate")
     check_name(method, METHODS, "method")
     check_name(estep, ESTEPS, "estep")
-    check_name(compile, ("auto", "never"), "compile")
+    check_name(compile, COMPILE, "compile")
     if isinstance(model_or_structure, Plan):
         model_or_structure = model_or_structure.structure
     if isinstance(model_or_structure, Structure) and not freeze:
@@ -381,7 +396,7 @@ def plan(
     else:
         given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
         if isinstance(model_or_structure, Structure):
-            said = {node.name: node.support for node in model_or_structure.latents if not node.implicit}
+            said = {k: v for k, v in model_or_structure.support_given.items() if k not in (freeze or {})}
             support, name = said | dict(support or {}), name or model_or_structure.name
             freeze = model_or_structure.frozen | dict(freeze or {})
         structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
@@ -393,11 +408,14 @@ def plan(
         if sum(e.form is None for e in plans_apart) < sum(e.form is None for e in factor_plans):
             structure, factor_plans = apart, plans_apart
     priors = [f for f in structure.factors if f.kind == "prior"]
-    factor_plans, engine, expected = _assemble(structure, factor_plans, priors, estimate, method, obs_weights, labels)
+    factor_plans, engine, expected = _assemble(
+        structure, factor_plans, priors, estimate, method, obs_weights, labels, compile
+    )
     blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
     return Plan(
         structure, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
-        {"estep": estep, "support": support, "freeze": freeze, "labels": labels, "obs_weights": obs_weights},
+        {"estep": estep, "compile": compile, "support": support, "freeze": freeze, "labels": labels,
+         "obs_weights": obs_weights},
     )  # fmt: skip
 
 
@@ -445,6 +463,7 @@ def _assemble(
     method: str,
     obs_weights: Any,
     labels: Mapping[str, Any] | None,
+    compile: str,
 ) -> tuple[list[FactorPlan], IndependentEngine, ExpectedLogJoint]:
     """Put the factors' features and graphs together, plate by plate, and compile what the E-step evaluates."""
     weights = member_weights(structure, plans, obs_weights)
@@ -452,21 +471,21 @@ def _assemble(
     etas, tables, data, placed = [], [], [], []
     direct: list[Any] = []
     for p, plate in enumerate(structure.plates):
-        parts, graphs, base, table, start = [], [], np.zeros(plate.size), [], 0
+        parts, graphs, base, table, start = [], [], np.broadcast_to(0.0, (plate.size,)), [], 0
         for entry in plans:
             if entry.form is not None and entry.plate == p:
                 width = entry.form.features.shape[1]
                 parts.append(entry.form.features)
                 graphs.append(entry.form.eta)
-                base = base + entry.form.base
+                base = _added(base, entry.form.base)
                 columns = slice(start, start + width)
                 placed.append(FactorPlan(entry.factor, entry.engine, entry.reason, entry.form, p, columns))
                 start += width
             elif entry.form is None and entry.factor.latents and len(elements_of(entry.factor, plate)[0]):
                 table.append(factor_table(structure, entry.factor, plate))
         if not parts:
-            parts, graphs = [np.zeros((plate.size, 1))], [pt.zeros((plate.n_configurations, 1))]
-        features = np.ascontiguousarray(np.concatenate(parts, axis=1))
+            parts, graphs = [Features.of(np.zeros((plate.size, 1)))], [pt.zeros((plate.n_configurations, 1))]
+        features = Features.joined(parts)
         etas.append(
             pt.concatenate([g.astype("float64") for g in graphs], axis=1)
             if len(graphs) > 1
@@ -474,10 +493,11 @@ def _assemble(
         )
         tables.append(pt.add(*table) if len(table) > 1 else table[0] if table else None)
         supports = tuple(structure.node(name).n_values for name in plate.latents)
-        data.append(PlateData(features, base, weights[p], masks[p], bool(table), supports, plate.tied))
+        worthwhile = compile == "always" or (compile == "auto" and pays(features, plate.n_configurations))
+        data.append(PlateData(features, base, weights[p], masks[p], bool(table), supports, plate.tied, worthwhile))
     for entry in plans:
         if entry.form is not None and entry.plate is None:
-            expected = pt.constant(entry.form.features)
+            expected = pt.constant(np.asarray(entry.form.features))
             direct.append(
                 pt.switch(pt.eq(expected, 0), 0.0, entry.form.eta * expected).sum() + float(entry.form.base.sum())
             )

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import clone_replace, graph_replace
@@ -23,12 +22,12 @@ from emppl.ascent.starts import start_point
 from emppl.compiling import compile_graph, one_blas_thread
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.estep import elimination
-from emppl.estep.marginal import marginal_log_likelihood, register
+from emppl.estep.marginal import marginal_log_likelihood, members, register
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
-from emppl.structure.graph import freeze_data
 from emppl.structure.types import Factor, Structure
+from emppl.structure.variables import freeze_data
 
 Theta = dict[str, np.ndarray]
 POTENTIAL = "marginal_log_likelihood"
@@ -202,13 +201,10 @@ def log_likelihood_graph(plan: Plan) -> Any:
     for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
         if data.tied:
             continue
-        weights = np.ones(len(data.base)) if data.weights is None else data.weights
         if table is None and data.mask is None:
-            arrays = [
-                pytensor.shared(np.ascontiguousarray(a, dtype=float)) for a in (data.features, data.base, weights)
-            ]
-            total.append(marginal_log_likelihood(eta, *arrays)[0])
+            total.append(marginal_log_likelihood(eta, *members(data))[0] + data.base_sum)
             continue
+        weights = np.ones(len(data.base)) if data.weights is None else data.weights
         log_joint = elimination.log_joint_graph(data, eta, table)
         total.append((weights * (pt.logsumexp(log_joint, axis=0) + data.base)).sum())
     return pt.stack([t.astype("float64") for t in total]).sum()

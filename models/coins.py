@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models.columns import beta_prior
+
 EXAMPLE = Path(__file__).parent / "data" / "coins.csv"
 
 
@@ -48,7 +50,7 @@ def build(
     """
     names = _coin_names(coins, k)
     k = len(names)
-    a, b = _beta(prior)
+    a, b = beta_prior(prior)
     if isinstance(weights, str) and weights not in ("known", "free"):
         raise ValueError(f'weights={weights!r} is not understood: give "known", "free" or {k} probabilities')
     if labels not in (None, "hidden", "known"):
@@ -86,16 +88,6 @@ def _coin_names(coins: str | Sequence[str] | None, k: int | None) -> list[str]:
     if k is not None and k != len(names):
         raise ValueError(f"k={k} coins, but {len(names)} names in coins={names}: leave one of the two away")
     return names
-
-
-def _beta(prior: tuple[float, float]) -> tuple[float, float]:
-    try:
-        a, b = (float(value) for value in prior)
-    except (TypeError, ValueError):
-        a = b = np.nan
-    if not (0 < a < np.inf and 0 < b < np.inf):
-        raise ValueError(f"prior={prior!r} is not the (a, b) of a Beta: give two positive numbers, such as (2.0, 2.0)")
-    return np.float64(a), np.float64(b)  # PyTensor holds a plain 2.0 in single precision, and its log-gamma with it
 
 
 def _probabilities(weights: Sequence[float], names: list[str]) -> np.ndarray:

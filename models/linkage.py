@@ -24,6 +24,8 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.models.columns import beta_prior
+
 EXAMPLE = Path(__file__).parent / "data" / "linkage.csv"
 PHENOTYPES = ("AB", "Ab", "aB", "ab")
 CELLS = ("AB (any pi)", "AB (by pi)", "Ab", "aB", "ab")
@@ -42,7 +44,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None, *, prior: tuple[
     of the table of counts, which holds no pi, is not in it.
     Raises KeyError for a missing column, ValueError for anything else that cannot be: each names column and row.
     """
-    a, b = _beta(prior)
+    a, b = beta_prior(prior)
     phenotype = _phenotypes(pd.read_csv(EXAMPLE) if data is None else data)
     coords = {"animal": np.arange(len(phenotype)), "cell": list(CELLS)}
     with pm.Model(coords=coords) as model:
@@ -52,16 +54,6 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None, *, prior: tuple[
         cell = pm.Categorical("cell_of_animal", p=probabilities, dims="animal")
         pm.Categorical("phenotype", p=pt.constant(SHOWS)[cell], observed=phenotype, dims="animal")
     return model
-
-
-def _beta(prior: tuple[float, float]) -> tuple[float, float]:
-    try:
-        a, b = (float(value) for value in prior)
-    except (TypeError, ValueError):
-        a = b = np.nan
-    if not (0 < a < np.inf and 0 < b < np.inf):
-        raise ValueError(f"prior={prior!r} is not the (a, b) of a Beta: give two positive numbers, such as (3.0, 3.0)")
-    return np.float64(a), np.float64(b)  # PyTensor holds a plain 2.0 in single precision, and its log-gamma with it
 
 
 def _phenotypes(data: pd.DataFrame | Mapping[str, Any]) -> np.ndarray:

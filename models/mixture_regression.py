@@ -25,6 +25,8 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.models.columns import are_counts, column, covariate, design, names_of, require, widths
+
 EXAMPLE = Path(__file__).parent / "data" / "npreg.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
 FAMILIES = ("normal", "poisson")
@@ -66,16 +68,18 @@ def build(
         data, covariates = pd.read_csv(EXAMPLE), covariates or "x"
         response = {"normal": "yn", "poisson": "yp"}[family] if response == "y" else response
         degree = 2 if family == "normal" and degree == 1 else degree
-    gating = _names(concomitants)
+    gating = names_of(concomitants)
     if covariates is None:
         covariates = [str(name) for name in data if name not in (response, *gating) and _is_numeric(data[name])]
-    names = _names(covariates)
+    names = names_of(covariates)
     if not names:
         raise ValueError(f"no covariate among the columns {list(data)} besides the response {response!r}")
-    y = _column(data, response, counts=family == "poisson")
+    y = column(data, response, correct="correct response=…")
+    if family == "poisson":
+        require(response, y, are_counts(y), "not a count", 'give whole numbers, or use family="normal"')
     if family == "normal" and np.ptp(y) == 0:
         raise ValueError(f"column {response!r} is constant: {y[0]:g} in all {len(y)} rows, nothing is to be explained")
-    columns = {name: _varying(data, name, len(y)) for name in names}
+    columns = {name: covariate(data, name, len(y)) for name in names}
     powers = {name if p == 1 else f"{name}^{p}": x**p for name, x in columns.items() for p in range(1, degree + 1)}
     if len(y) <= len(powers):
         raise ValueError(f"{len(y)} rows for {1 + len(powers)} coefficients of each line: give more rows")
@@ -85,9 +89,9 @@ def build(
     coords = {"component": np.arange(k), "row": np.arange(len(y)), "covariate": ["intercept", *powers]}
     with pm.Model(coords=coords) as model:
         if gating and k > 1:
-            v = np.column_stack([np.ones(len(y)), *[_varying(data, name, len(y)) for name in gating]])
+            v = design(data, gating, len(y))
             model.add_coords({"other_component": np.arange(1, k), "concomitant": ["intercept", *gating]})
-            gamma = pm.Normal("concomitant_coefficients", 0.0, _widths(v, 5.0), dims=("other_component", "concomitant"))
+            gamma = pm.Normal("concomitant_coefficients", 0.0, widths(v, 5.0), dims=("other_component", "concomitant"))
             logits = pt.concatenate([np.zeros((len(y), 1)), v @ gamma.T], axis=1)
             weights = pm.math.softmax(logits, axis=-1)
         else:
@@ -108,54 +112,8 @@ def _prior(x: np.ndarray, y: np.ndarray, family: str) -> tuple[np.ndarray, np.nd
     """Mean and standard deviation of the coefficients' prior [J]."""
     centre = np.zeros(x.shape[1])
     centre[0] = y.mean() if family == "normal" else np.log(max(y.mean(), 0.5 / len(y)))
-    return centre, _widths(x, 10.0 * y.std() if family == "normal" else 5.0)
-
-
-def _widths(x: np.ndarray, spread: float) -> np.ndarray:
-    """So wide that a standard deviation of any column moves the predictor by `spread`; the intercept's follows."""
-    sd, mean = x[:, 1:].std(axis=0), x[:, 1:].mean(axis=0)
-    return spread * np.concatenate([[np.sqrt(1.0 + np.sum((mean / sd) ** 2))], 1.0 / sd])
-
-
-def _names(names: str | Sequence[str]) -> list[str]:
-    found = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else list(names)
-    if len(set(found)) < len(found):
-        raise ValueError(f"{found}: no column twice")
-    return found
+    return centre, widths(x, 10.0 * y.std() if family == "normal" else 5.0)
 
 
 def _is_numeric(values: Any) -> bool:
     return np.asarray(values).dtype.kind in "iuf"
-
-
-def _column(data: pd.DataFrame | Mapping[str, Any], name: str, counts: bool = False) -> np.ndarray:
-    """A column of finite numbers [N]."""
-    if name not in data:
-        raise KeyError(f"no column {name!r} in the data, which hold {list(data)}: correct response=… or covariates=…")
-    try:
-        values = np.ma.filled(np.ma.asarray(data[name], dtype=float), np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {name!r} must hold numbers: {error}") from None
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"column {name!r} has shape {values.shape}: give one number a row, for two rows or more")
-    good = np.isfinite(values) & ((values >= 0) & (values == np.floor(values)) if counts else True)
-    bad = np.flatnonzero(~good)
-    if len(bad):
-        what = "a count" if counts else "a finite number"
-        raise ValueError(
-            f"column {name!r}, row {bad[0]}: {values[bad[0]]:g} is not {what} ({len(bad)} such rows): correct it, or "
-            "leave the rows out, as data.dropna() does" + (', or use family="normal"' if counts else "")
-        )
-    return values
-
-
-def _varying(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int) -> np.ndarray:
-    values = _column(data, name)
-    if len(values) != rows:
-        raise ValueError(f"column {name!r} has {len(values)} rows, the response {rows}")
-    if np.ptp(values) == 0:
-        raise ValueError(
-            f"column {name!r} is constant: {values[0]:g} in all {rows} rows, as the intercept is: leave it out, as "
-            "with covariates=…"
-        )
-    return values

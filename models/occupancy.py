@@ -28,8 +28,11 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.models.columns import are_counts, column, names_of, require, widths
+
 FOLDER = Path(__file__).parent / "data"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
+SPREAD = 2.5  # by which a standard deviation of a covariate may move the predictor, a priori
 RESPONSE = {"occupancy": "detected", "abundance": "counted"}
 
 
@@ -58,7 +61,7 @@ def build(
     data = _example(kind) if data is None else data
     site, names = _sites(data)
     y = _observed(data, RESPONSE[kind], len(site), kind)
-    about_sites, about_visits = _names(site_covariates), _names(visit_covariates)
+    about_sites, about_visits = names_of(site_covariates), names_of(visit_covariates)
     _, first = np.unique(site, return_index=True)
     x = _design(data, about_sites, len(site), site)[first]
     v = _design(data, about_visits, len(site))
@@ -66,7 +69,7 @@ def build(
     with pm.Model(coords={"site": names, "visit": np.arange(len(y))}) as model:
         if about_visits:
             model.add_coord("visit_covariate", ["intercept", *about_visits])
-            slopes = pm.Normal("detection_coefficients", 0.0, _widths(v), dims="visit_covariate")
+            slopes = pm.Normal("detection_coefficients", 0.0, widths(v, SPREAD), dims="visit_covariate")
             detection = pm.math.sigmoid(v @ slopes)
         else:
             detection = pm.Beta("detection", np.float64(1.0), np.float64(1.0))
@@ -74,7 +77,7 @@ def build(
             model.add_coord("site_covariate", ["intercept", *about_sites])
         if kind == "occupancy":
             if about_sites:
-                slopes = pm.Normal("occupancy_coefficients", 0.0, _widths(x), dims="site_covariate")
+                slopes = pm.Normal("occupancy_coefficients", 0.0, widths(x, SPREAD), dims="site_covariate")
                 occupancy = pm.math.sigmoid(x @ slopes)
             else:
                 occupancy = pm.Beta("occupancy", np.float64(1.0), np.float64(1.0))
@@ -84,7 +87,9 @@ def build(
             largest = pd.Series(y).groupby(site).max().mean()
             if about_sites:
                 centre = np.where(np.arange(x.shape[1]) == 0, np.log(largest), 0.0)
-                abundance = pt.exp(x @ pm.Normal("abundance_coefficients", centre, _widths(x), dims="site_covariate"))
+                abundance = pt.exp(
+                    x @ pm.Normal("abundance_coefficients", centre, widths(x, SPREAD), dims="site_covariate")
+                )
             else:
                 abundance = pm.Gamma("abundance", SHAPE, 1.0 / largest)
             animals = pm.Poisson("animals_of_site", mu=abundance, dims="site")
@@ -123,12 +128,12 @@ def _sites(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, list[Any
 
 
 def _observed(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int, kind: str) -> np.ndarray:
-    y = _column(data, name, rows)
+    y = _of_visits(data, name, rows)
     largest = 1.0 if kind == "occupancy" else np.inf
-    bad = np.flatnonzero(~((y >= 0) & (y <= largest) & (y == np.floor(y))))
-    if len(bad):
-        wanted = 'neither 0 nor 1: give these, or use kind="abundance"' if kind == "occupancy" else "not a count"
-        raise ValueError(f"column {name!r}, row {bad[0]}: {y[bad[0]]:g} is {wanted}")
+    what, mend = "not a count", "give whole numbers"
+    if kind == "occupancy":
+        what, mend = "neither 0 nor 1", 'give these, or use kind="abundance"'
+    require(name, y, are_counts(y) & (y <= largest), what, mend)
     if np.ptp(y) == 0:
         raise ValueError(
             f"column {name!r} is constant: {y[0]:g} at all {rows} visits, which tells nothing of detection"
@@ -136,35 +141,11 @@ def _observed(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int, kind
     return y.astype("int64")
 
 
-def _widths(x: np.ndarray) -> np.ndarray:
-    """So wide that a standard deviation of any column moves the predictor by 2.5; the intercept's follows."""
-    sd, mean = x[:, 1:].std(axis=0), x[:, 1:].mean(axis=0)
-    return 2.5 * np.concatenate([[np.sqrt(1.0 + np.sum((mean / sd) ** 2))], 1.0 / sd])
-
-
-def _names(names: str | Sequence[str]) -> list[str]:
-    found = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else list(names)
-    if len(set(found)) < len(found):
-        raise ValueError(f"{found}: no column twice")
-    return found
-
-
-def _column(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int) -> np.ndarray:
-    """A column of finite numbers [N]."""
-    if name not in data:
-        raise KeyError(f"no column {name!r} in the data, which hold {list(data)}: rename yours, or add it")
-    try:
-        values = np.ma.filled(np.ma.asarray(data[name], dtype=float), np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {name!r} must hold numbers: {error}") from None
-    if values.shape != (rows,):
-        raise ValueError(f"column {name!r} has shape {values.shape} for {rows} visits")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(
-            f"column {name!r}, row {bad[0]}: {values[bad[0]]} is not a finite number ({len(bad)} such rows): leave "
-            "these visits out, as data.dropna() does; sites need not have equally many"
-        )
+def _of_visits(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int) -> np.ndarray:
+    mend = "leave these visits out, as data.dropna() does; sites need not have equally many"
+    values = column(data, name, mend=mend)
+    if len(values) != rows:
+        raise ValueError(f"column {name!r} has {len(values)} rows for {rows} visits")
     return values
 
 
@@ -174,7 +155,7 @@ def _design(
     """A column of ones and the covariates [visits, 1 + J]; with `site`, they must not change within a site."""
     columns = [np.ones(rows)]
     for name in names:
-        values = _column(data, name, rows)
+        values = _of_visits(data, name, rows)
         if np.ptp(values) == 0:
             raise ValueError(f"column {name!r} is constant: {values[0]:g} in all {rows} rows: leave it out")
         if site is not None and (pd.Series(values).groupby(site).transform("first") != values).any():

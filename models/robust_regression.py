@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models.columns import column, require
+
 EXAMPLE = Path(__file__).parent / "data" / "hogg_line.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
 
@@ -35,7 +37,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None) -> pm.Model:
     Raises KeyError for a missing column, ValueError for anything else that cannot be: each names column and row.
     """
     data = pd.read_csv(EXAMPLE) if data is None else data
-    x, y = _column(data, "x"), _column(data, "y")
+    x, y = column(data, "x"), column(data, "y")
     if len(x) != len(y) or len(y) < 4:
         raise ValueError(f"columns 'x' and 'y' have {len(x)} and {len(y)} rows: give four or more, equally many")
     for name, values in (("x", x), ("y", y)):
@@ -43,15 +45,11 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None) -> pm.Model:
             raise ValueError(f"column {name!r} is constant: {values[0]:g} in all {len(y)} rows, which makes no line")
     known = None
     if "sigma_y" in data:
-        known = _column(data, "sigma_y")
-        bad = np.flatnonzero(known <= 0)
+        known = column(data, "sigma_y")
         if len(known) != len(y):
             raise ValueError(f"column 'sigma_y' has {len(known)} rows, y {len(y)}")
-        if len(bad):
-            raise ValueError(
-                f"column 'sigma_y', row {bad[0]}: {known[bad[0]]:g} is not positive: give the standard deviation of y, "
-                "or leave the column out, so that one for all is estimated"
-            )
+        mend = "give the standard deviation of y, or leave the column out, so that one for all is estimated"
+        require("sigma_y", known, known > 0, "not positive", mend)
     mean, s = y.mean(), y.std()
 
     with pm.Model(coords={"point": np.arange(len(y))}) as model:
@@ -66,22 +64,3 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None) -> pm.Model:
         spread = pm.math.switch(outlier, pm.math.sqrt(sigma**2 + outlier_sd**2), sigma)
         pm.Normal("y", centre, spread, observed=y, dims="point")
     return model
-
-
-def _column(data: pd.DataFrame | Mapping[str, Any], name: str) -> np.ndarray:
-    """A column of finite numbers [N]."""
-    if name not in data:
-        raise KeyError(f"no column {name!r} in the data, which hold {list(data)}: rename yours, or add it")
-    try:
-        values = np.ma.filled(np.ma.asarray(data[name], dtype=float), np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {name!r} must hold numbers: {error}") from None
-    if values.ndim != 1:
-        raise ValueError(f"column {name!r} has shape {values.shape}: give one number a point")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(
-            f"column {name!r}, row {bad[0]}: {values[bad[0]]} is not a finite number ({len(bad)} such rows): fill it "
-            "in, or leave the rows out, as data.dropna() does"
-        )
-    return values

@@ -23,8 +23,11 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.models.columns import are_counts, column, design, names_of, require, widths
+
 EXAMPLE = Path(__file__).parent / "data" / "bio_chemists.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
+SPREAD = 5.0  # by which a standard deviation of a covariate may move the predictor, a priori
 STUDENTS = ("female", "married", "kid5", "phd", "ment")
 
 
@@ -52,81 +55,29 @@ def build(
         response = "art" if response == "y" else response
     if covariates is None:
         covariates = [str(c) for c in data if c != response and np.asarray(data[c]).dtype.kind in "iuf"]
-    names = _names(covariates)
-    zero_names = names if isinstance(zero_covariates, str) and zero_covariates == "same" else _names(zero_covariates)
-    y = _column(data, response)
-    bad = np.flatnonzero((y < 0) | (y != np.floor(y)))
-    if len(bad):
-        raise ValueError(
-            f"column {response!r}, row {bad[0]}: {y[bad[0]]:g} is not a count: give whole numbers, or name the column "
-            "of counts with response=…"
-        )
+    names = names_of(covariates)
+    zero_names = names if isinstance(zero_covariates, str) and zero_covariates == "same" else names_of(zero_covariates)
+    y = column(data, response, correct="name the column of counts with response=…")
+    mend = "give whole numbers, or name the column of counts with response=…"
+    require(response, y, are_counts(y), "not a count", mend)
     if not y.any():
         raise ValueError(f"column {response!r} is constant: zero in all {len(y)} rows, which tells nothing of the rate")
     if y.all():
         raise ValueError(f"column {response!r} holds no zero: there are none in excess; use a plain Poisson regression")
-    x, z = _design(data, names, len(y)), _design(data, zero_names, len(y))
+    x, z = design(data, names, len(y)), design(data, zero_names, len(y))
 
     with pm.Model(coords={"row": np.arange(len(y))}) as model:
         if names:
             model.add_coord("covariate", ["intercept", *names])
             centre = np.where(np.arange(x.shape[1]) == 0, np.log(y.mean()), 0.0)
-            rate = pt.exp(x @ pm.Normal("count_coefficients", centre, _widths(x), dims="covariate"))
+            rate = pt.exp(x @ pm.Normal("count_coefficients", centre, widths(x, SPREAD), dims="covariate"))
         else:
             rate = pm.Gamma("rate", SHAPE, 1.0 / y.mean())
         if zero_names:
             model.add_coord("zero_covariate", ["intercept", *zero_names])
-            zero = pm.math.sigmoid(z @ pm.Normal("zero_coefficients", 0.0, _widths(z), dims="zero_covariate"))
+            zero = pm.math.sigmoid(z @ pm.Normal("zero_coefficients", 0.0, widths(z, SPREAD), dims="zero_covariate"))
         else:
             zero = pm.Beta("zero_probability", np.float64(1.0), np.float64(1.0))
         never = pm.Bernoulli("never_of_row", p=zero, dims="row")
         pm.Poisson("y", mu=rate * (1 - never), observed=y.astype("int64"), dims="row")
     return model
-
-
-def _widths(x: np.ndarray) -> np.ndarray:
-    """So wide that a standard deviation of any column moves the predictor by 5; the intercept's follows."""
-    sd, mean = x[:, 1:].std(axis=0), x[:, 1:].mean(axis=0)
-    return 5.0 * np.concatenate([[np.sqrt(1.0 + np.sum((mean / sd) ** 2))], 1.0 / sd])
-
-
-def _names(names: str | Sequence[str]) -> list[str]:
-    found = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else list(names)
-    if len(set(found)) < len(found):
-        raise ValueError(f"{found}: no column twice")
-    return found
-
-
-def _column(data: pd.DataFrame | Mapping[str, Any], name: str) -> np.ndarray:
-    """A column of finite numbers [N]."""
-    if name not in data:
-        raise KeyError(f"no column {name!r} in the data, which hold {list(data)}: correct response=… or covariates=…")
-    try:
-        values = np.ma.filled(np.ma.asarray(data[name], dtype=float), np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {name!r} must hold numbers: {error}") from None
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"column {name!r} has shape {values.shape}: give one number a row, for two rows or more")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(
-            f"column {name!r}, row {bad[0]}: {values[bad[0]]} is not a finite number ({len(bad)} such rows): fill it "
-            "in, or leave the rows out, as data.dropna() does"
-        )
-    return values
-
-
-def _design(data: pd.DataFrame | Mapping[str, Any], names: list[str], rows: int) -> np.ndarray:
-    """A column of ones and the covariates [N, 1 + J]."""
-    columns = [np.ones(rows)]
-    for name in names:
-        values = _column(data, name)
-        if len(values) != rows:
-            raise ValueError(f"column {name!r} has {len(values)} rows, the counts {rows}")
-        if np.ptp(values) == 0:
-            raise ValueError(
-                f"column {name!r} is constant: {values[0]:g} in all {rows} rows, as the intercept is: leave it out, as "
-                "with covariates=…"
-            )
-        columns.append(values)
-    return np.column_stack(columns)

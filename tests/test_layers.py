@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[1]
 # From left to right; what stands in one group does not know the others of its group.
 LAYERS = (
     {"errors", "compiling"},
+    {"kernels"},
     {"structure"},
-    {"rules", "kernels"},
+    {"rules"},
     {"estep"},
     {"mstep"},
     {"planner"},
@@ -89,4 +90,8 @@ def test_what_sees_arrays_only_reads_no_model(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda path: path.name)
 def test_a_shipped_model_is_plain_pymc(path):
-    assert [name for name, _ in imports(path) if name.split(".")[0] in ("emppl", "models")] == []
+    """It may have its columns checked by `columns`, which knows nothing of emppl itself."""
+    allowed = {"emppl.models.columns"} if path.stem != "columns" else set()
+    assert [
+        name for name, _ in imports(path) if name.split(".")[0] in ("emppl", "models") and name not in allowed
+    ] == []

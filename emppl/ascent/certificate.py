@@ -19,6 +19,7 @@ from emppl.planner import Plan
 from emppl.structure import analyse
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import initial_point
+from emppl.structure.support import stray_value
 from emppl.structure.types import Node, Structure
 
 Theta = dict[str, np.ndarray]
@@ -80,6 +81,9 @@ def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3
         same = derived == reference or (not np.isfinite(reference) and not derived > IMPOSSIBLE)
         worst = max(worst, 0.0 if same else abs(derived - reference) / max(1.0, abs(reference)))
     limit = 1e-6 if _has_float32(structure) else 1e-9
+    stray = stray_value(structure, structure.coordinates.arguments(here), rng)
+    if stray is not None:
+        return Point("log joint", False, np.inf, limit, f"{stray}, and is left out of the sum: please report")
     text = f"equals model.logp to {worst:.1e} (relative){' at random assignments of the latents' if explicit else ''}"
     return Point("log joint", bool(worst <= limit), worst, limit, text)
 
@@ -116,8 +120,7 @@ def _model_logp(structure: Structure) -> tuple[Any, Coordinates, list[str]]:
         graph = model.logp(vars=[*kept, *model.observed_RVs, *model.potentials], jacobian=False)
         coordinates = structure.coordinates
         if structure.frozen:
-            support = {node.name: node.support for node in structure.latents if not node.implicit}
-            coordinates = analyse(model, support=support).coordinates
+            coordinates = analyse(model, support=structure.support_given).coordinates
         function = compile_graph([model.rvs_to_values[rv] for rv in kept], graph)
         cached = (function, coordinates, [rv.name for rv in kept])
         structure.__dict__["_model_logp"] = cached
@@ -205,7 +208,7 @@ def _fisher_gradient(plan: Plan, u: np.ndarray, chosen: list[np.ndarray]) -> np.
         assert whole is not None  # the E-step was asked to keep them
         r = np.zeros_like(whole)
         r[rows] = whole[rows]
-        statistics.append(r.T @ plate.features)
+        statistics.append(plate.features.weighted(r))
         kept.append(r)
     part = replace(posterior, statistics=tuple(statistics), responsibilities=tuple(kept))
     return plan.expected(u, part, tuple(None for _ in chosen))[1]

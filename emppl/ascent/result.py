@@ -154,6 +154,7 @@ class Fit:
         return float(self._new_members(data)[1].sum())
 
     def _new_members(self, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, tuple[Any, dict]]:
+        from emppl.kernels.features import Features
         from emppl.kernels.mixture import mixture
 
         if isinstance(self.plan, SavedPlan):
@@ -179,7 +180,7 @@ class Fit:
         for entry in entries:
             form = entry.form
             if entry.factor.kind != "observed":
-                parts.append(np.ones((size, 1)))
+                parts.append(Features.of(np.ones((size, 1))))
                 continue
             assert form is not None and form.family is not None and form.featurise is not None  # as checked above
             y = np.asarray(data[entry.factor.name])
@@ -195,10 +196,10 @@ class Fit:
                 plan.structure, entry.factor, form.family, y, 0, {k: v for k, v in known.items() if k != "exposure"}
             )
             features, log_base = form.featurise(y, **known)
-            parts.append(features)
+            parts.append(Features.of(features))
             base += log_base
         outputs = plan.engine.terms(*plan.structure.coordinates.arguments(self.point))
-        done = mixture(np.concatenate(parts, axis=1), outputs[0], base, keep=True)
+        done = mixture(Features.joined(parts), outputs[0], base, keep=True)
         assert done.responsibilities is not None and done.by_member is not None  # kept
         return done.responsibilities, done.by_member, (plan.structure.plates[0], {})
 

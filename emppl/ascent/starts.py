@@ -43,7 +43,7 @@ def member_data(plan: Any, p: int) -> np.ndarray:
         if not len(elements):
             continue
         if entry.form is not None and entry.form.family is not None and entry.form.family.name == "Categorical":
-            columns.append(entry.form.features)
+            columns.append(np.asarray(entry.form.features))
             continue
         y = np.asarray(factor.value.data, dtype=float)
         core = y.reshape(factor.size, -1)[elements]  # vector observations: their coordinates

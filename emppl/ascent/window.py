@@ -46,7 +46,7 @@ def tail_mass(plan: Plan, theta: dict[str, np.ndarray]) -> dict[str, float]:
 
 def widened(plan: Plan) -> Plan | None:
     """The same plan over windows twice as long; None where that is more than is enumerated."""
-    support = {node.name: node.support for node in plan.structure.latents if not node.implicit and not node.window}
+    support = dict(plan.structure.support_given)
     for node in plan.structure.latents:
         if node.window:
             assert node.support is not None  # latents have one

@@ -208,8 +208,9 @@ def log_joint_graph(data: Any, eta: Any, table: Any | None) -> Any:
     eta is kept off the zeros among the features, since a log of zero may meet a count of zero.
     """
     dead = pt.isinf(eta) & (eta < 0)
-    joint = pt.switch(dead, 0.0, eta) @ data.features.T
-    barred = pt.switch(dead, 1.0, 0.0) @ (data.features != 0).T.astype(float)
+    features = np.asarray(data.features)
+    joint = pt.switch(dead, 0.0, eta) @ features.T
+    barred = pt.switch(dead, 1.0, 0.0) @ (features != 0).T.astype(float)
     joint = pt.switch(barred > 0, -np.inf, joint)
     if table is not None:
         joint = joint + table

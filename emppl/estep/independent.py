@@ -4,27 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emppl.estep.elimination import eliminate
 from emppl.estep.posterior import Posterior
-from emppl.kernels.mixture import MixturePass, log_joint, mixture
+from emppl.kernels.features import Features
+from emppl.kernels.mixture import MixturePass, log_joint, mixture, threads
 from emppl.structure.types import Elimination
 
 
 @dataclass(frozen=True, eq=False)
 class PlateData:
-    """The arrays of one plate that never change during a fit. C members, J configurations, F features."""
+    """The arrays of one plate that never change during a fit. C members, J configurations, F statistics."""
 
-    features: np.ndarray = field(repr=False)  # [C, F]
+    features: Features = field(repr=False)  # [C, F]
     base: np.ndarray = field(repr=False)  # [C]
     weights: np.ndarray | None = field(repr=False, default=None)  # [C]
     mask: np.ndarray | None = field(repr=False, default=None)  # [C, J]
     has_table: bool = False
     supports: tuple[int, ...] = ()  # values of each slot
     tied: bool = False
+    compiled: bool = False
+
+    @cached_property
+    def base_sum(self) -> float:
+        """What the base adds to the log-likelihood."""
+        return float(self.base.sum() if self.weights is None else self.base @ self.weights)
+
+    @cached_property
+    def kinds(self) -> Kinds | None:
+        """Members in kinds, where many are equal in all that a pass reads of them."""
+        if self.has_table or self.tied:
+            return None
+        found = self.features.unique_rows(self.mask)
+        if found is None:
+            return None
+        first, kind = found
+        counts = np.bincount(kind, self.weights, minlength=len(first)).astype(float)
+        mask = None if self.mask is None else self.mask[first]
+        return Kinds(self.features.take(first), counts, mask, kind)
+
+    def run(self, eta: np.ndarray, table: np.ndarray | None, *, hard: bool, keep: bool) -> MixturePass:
+        """One pass at eta [J, F] and table [C, J]; equal members are counted, not repeated."""
+        kinds = self.kinds
+        if kinds is None:
+            done = mixture(
+                self.features, eta, table=table, mask=self.mask, weights=self.weights, hard=hard, keep=keep,
+                compiled=self.compiled, workers=threads() if self.compiled else 1,
+            )  # fmt: skip
+        else:
+            done = mixture(kinds.features, eta, mask=kinds.mask, weights=kinds.counts, hard=hard, keep=keep)
+        r, by_member = done.responsibilities, done.by_member
+        if r is not None and by_member is not None:
+            if kinds is not None:
+                r, by_member = r[kinds.kind], by_member[kinds.kind]
+            by_member = by_member + self.base
+        return MixturePass(done.log_likelihood + self.base_sum, done.statistics, done.counts, r, by_member)
+
+
+class Kinds(NamedTuple):
+    """One member of each kind, how many there are of it (or their weights), and the kind of each member [C]."""
+
+    features: Features
+    counts: np.ndarray
+    mask: np.ndarray | None
+    kind: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +103,12 @@ class IndependentEngine:
                     joints[p] = log_joint(plate.features, eta, table=table, mask=plate.mask)
                     passes.append(NOTHING)
                 else:
-                    passes.append(
-                        mixture(
-                            plate.features, eta, plate.base, table=table, mask=plate.mask, weights=plate.weights,
-                            hard=hard, keep=keep or plate.has_table,
-                        )
-                    )  # fmt: skip
+                    passes.append(plate.run(eta, table, hard=hard, keep=keep or plate.has_table))
             by_component = []
             if joints:
                 by_component = self._eliminate(joints, passes, hard)
                 total += sum(float(v.sum()) for v in by_component)
-                total += sum(float(self.plates[p].base.sum()) for p in joints)
+                total += sum(self.plates[p].base_sum for p in joints)
         return Posterior(
             log_likelihood=total + sum(p.log_likelihood for p in passes),
             log_prior=log_prior,
@@ -90,7 +132,7 @@ class IndependentEngine:
             for (p, members), weight in zip(elimination.tables, weights):
                 shares[p][members] = weight.reshape(len(members), -1)
         for p, share in shares.items():
-            passes[p] = MixturePass(0.0, share.T @ self.plates[p].features, share.sum(axis=0), share, None)
+            passes[p] = MixturePass(0.0, self.plates[p].features.weighted(share), share.sum(axis=0), share, None)
         return by_component
 
     def masked(self, masks: Sequence[np.ndarray | None]) -> IndependentEngine:
@@ -107,7 +149,7 @@ class IndependentEngine:
         return Posterior(
             log_likelihood=-np.inf,
             log_prior=0.0,
-            statistics=tuple(w.T @ plate.features for w, plate in zip(weighted, self.plates)),
+            statistics=tuple(plate.features.weighted(w) for w, plate in zip(weighted, self.plates)),
             counts=tuple(w.sum(axis=0) for w in weighted),
             responsibilities=tuple(responsibilities),
             by_member=tuple(None for _ in self.plates),

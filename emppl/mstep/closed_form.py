@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
+from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pymc as pm
 
-from emppl.compiling import compile_graph
+from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
@@ -24,6 +26,7 @@ from emppl.structure.types import Factor, Structure
 
 RULE = "closed form"
 FLAT = (pm.Flat, pm.HalfFlat, pm.Uniform)
+MOST_TRIED = 64  # elements of theta that are moved to tell why there is no closed form
 
 LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter); and back
     "identity": (lambda t: t, lambda v: v),
@@ -38,8 +41,13 @@ LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter
 }
 
 
+@cache
+def _triangle(d: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.tril_indices(d)
+
+
 def _packed_cholesky(cov: np.ndarray) -> np.ndarray:
-    rows, columns = np.tril_indices(cov.shape[-1])
+    rows, columns = _triangle(cov.shape[-1])
     return np.linalg.cholesky(cov)[..., rows, columns]
 
 
@@ -104,17 +112,17 @@ class ClosedForm:
     why: str = ""
 
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
-        statistics = self.form.features if self.plate is None else posterior.statistics[self.plate][:, self.columns]
+        alone = self.plate is None
+        statistics = np.asarray(self.form.features) if alone else posterior.statistics[self.plate][:, self.columns]
         cells = self.form.cell_statistics(statistics)
-        groups = {name: role.groups for name, role in self.roles.items()}
+        groups = self._groups
         family, frame = self.form.family, self.form.frame
         with np.errstate(all="ignore"):
             values = family.maximise(cells, groups, self.fixed, self.pseudo)
             if values is None:
                 return None
             if frame is not None:
-                first = {name: _first_cells(role.groups) for name, role in self.roles.items()}
-                values = _out_of_frame(family, values, frame, first)
+                values = _out_of_frame(family, values, frame, self._first)
             flat = self.layout.ravel(theta)
             for name, value in values.items():
                 role = self.roles[name]
@@ -124,9 +132,22 @@ class ClosedForm:
                     return None
                 flat[role.index] = np.asarray(entries).reshape(role.index.shape) / role.factor
         new = self.layout.unravel(flat, self.names)
-        if not all(np.isfinite(v).all() for v in new.values()) or not self.inside(new):
+        if not isfinite(flat[self._own].sum()) or not self.inside(new):
             return None
         return new
+
+    @cached_property
+    def _groups(self) -> dict[str, np.ndarray]:
+        return {name: role.groups for name, role in self.roles.items()}
+
+    @cached_property
+    def _first(self) -> dict[str, np.ndarray]:
+        return {name: _first_cells(role.groups) for name, role in self.roles.items()}
+
+    @cached_property
+    def _own(self) -> np.ndarray:
+        """Where the block's own numbers stand among all."""
+        return np.concatenate([self.layout.part(name) for name in self.names])
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +168,7 @@ class ThetaLayout:
 
     def ravel(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
         return (
-            np.concatenate([np.ravel(np.asarray(theta[name], float)) for name in self.shapes])
+            np.concatenate([theta[name] for name in self.shapes], axis=None, dtype=float)
             if self.shapes
             else np.zeros(0)
         )
@@ -157,7 +178,11 @@ class ThetaLayout:
         return np.arange(start, start + int(np.prod(self.shapes[name], dtype=int)))
 
     def unravel(self, flat: np.ndarray, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-        return {name: flat[self.part(name)].reshape(self.shapes[name]) for name in (names or self.shapes)}
+        return {name: flat[self._slices[name]].reshape(self.shapes[name]) for name in (names or self.shapes)}
+
+    @cached_property
+    def _slices(self) -> dict[str, slice]:
+        return {name: slice(s, s + int(np.prod(self.shapes[name], dtype=int))) for name, s in self.starts.items()}
 
     def owner(self, index: np.ndarray) -> set[str]:
         return {name for name in self.shapes if np.isin(index, self.part(name)).any()}
@@ -203,7 +228,12 @@ def closed_form(
         if role is None and name == "p":
             role = _two_category_role(pair, flats)
         if role is None:
-            return Refusal(RULE, f"{name} of {form.factor.name} is not a parameter itself but a function of several")
+            graph = form.params[name]
+            sources = [n for n, v in zip(structure.parameter_names, coordinates.values) if depends_on(graph, {v})]
+            return Refusal(
+                RULE,
+                f"{name} of {form.factor.name} is not a parameter itself but computed from {' and '.join(sources)}",
+            )
         roles[name] = role
     indices = np.concatenate([role.index.ravel() for role in roles.values()]) if roles else np.zeros(0, int)
     if len(np.unique(indices)) != len(indices):
@@ -211,8 +241,7 @@ def closed_form(
     wanted = np.concatenate([layout.part(name) for name in names])
     missing = np.setdiff1d(wanted, indices)
     if len(missing):
-        owner = sorted(layout.owner(missing))[0]
-        return Refusal(RULE, f"some elements of {owner} enter no observation")
+        return Refusal(RULE, _why_missing(structure, form, layout, missing, points[0]))
     framed_fixed = _fixed_into_frame(form, fixed)
     if framed_fixed is None:
         return Refusal(RULE, "a known parameter cannot be taken into the frame of the data")
@@ -233,6 +262,30 @@ def closed_form(
 def _width(form: NaturalForm) -> int:
     """Features that a covariance of the form couples; 1 where it has none."""
     return int(form.params["cov"].type.shape[-1] or 1) if "cov" in form.params else 1
+
+
+def _why_missing(
+    structure: Structure, form: NaturalForm, layout: ThetaLayout, missing: np.ndarray, theta: Mapping[str, np.ndarray]
+) -> str:
+    """Why elements of theta are none of the family's parameters: the density does not change with them, or it does."""
+    coordinates = structure.coordinates
+    function = compile_graph(coordinates.values, form.eta)
+
+    def eta_at(flat: np.ndarray) -> np.ndarray:
+        arguments = coordinates.arguments(layout.unravel(flat))
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*arguments))
+
+    flat = layout.ravel(theta)
+    base = eta_at(flat)
+    for element in missing[:: 1 + len(missing) // MOST_TRIED]:
+        moved = flat.copy()
+        moved[element] += 0.01 * (abs(moved[element]) + 0.01)
+        if np.array_equal(eta_at(moved), base, equal_nan=True):
+            (owner,) = layout.owner(np.array([element]))
+            return f"some elements of {owner} enter no observation"
+    owner = sorted(layout.owner(missing))[0]
+    return f"{owner} enters {form.factor.name} through a predictor, not as a parameter of its family"
 
 
 def _first_cells(groups: np.ndarray) -> np.ndarray:
@@ -354,7 +407,7 @@ def _inside_check(
     """
     safe = {None, "log", "logodds", "simplex", "cholesky-cov-packed"}
     if any("known numbers" in role.link for role in roles.values()):
-        safe = {None, "log"}
+        safe = {None, "log", "cholesky-cov-packed"}
     unusual = [n for n in structure.parameters if n.name in names and getattr(n.transform, "name", None) not in safe]
     if not unusual:
         return lambda new: True

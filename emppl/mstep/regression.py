@@ -46,7 +46,8 @@ class _Part:
 
     def sums(self, posterior: Posterior) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Counts, y², x y and x x' by cell: [cells], [cells], [cells, P], [cells, P, P], in the frame."""
-        statistics = self.form.features if self.plate is None else posterior.statistics[self.plate][:, self.columns]
+        alone = self.plate is None
+        statistics = np.asarray(self.form.features) if alone else posterior.statistics[self.plate][:, self.columns]
         p, n_slots = self.design.shape[1], int(np.prod(self.form.slots, dtype=int))
         n_pairs = p * (p + 1) // 2
         i, j = np.triu_indices(p)

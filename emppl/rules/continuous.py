@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.rules.tables import Family, Frame, Groups, columns, conjugate, family, grouped, ratio, single
+from emppl.rules.tables import (
+    Family,
+    Frame,
+    Groups,
+    columns,
+    conjugate,
+    differ_within,
+    family,
+    grouped,
+    ratio,
+    single,
+)
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -84,7 +96,7 @@ def _normal_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseu
         weight = np.ones_like(count)
         if "sigma" in fixed:
             weight = 1.0 / fixed["sigma"] ** 2
-        elif "sigma" in groups and any(len(set(groups["sigma"][g == k])) > 1 for k in range(g.max() + 1)):
+        elif "sigma" in groups and differ_within(groups["sigma"], g):
             return None
         prior = pseudo.get("mu")
         sums = grouped(np.stack([weight * count, weight * total], axis=1), g, None if prior is None else prior[:, :2])
@@ -151,6 +163,7 @@ def normal_mean(mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
 # -- MvNormal --------------------------------------------------------------------------------------------------------
 
 
+@cache
 def _pairs(d: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(d)
 
@@ -195,9 +208,7 @@ def _mv_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: 
     square[:, i, j] = square[:, j, i] = statistics[:, d + 1 :]
     if "mu" in groups:
         g = groups["mu"]
-        if "cov" in groups and any(len(set(groups["cov"][g == k])) > 1 for k in range(g.max() + 1)):
-            return None
-        if "cov" in fixed and any(np.ptp(fixed["cov"][g == k], axis=0).any() for k in range(g.max() + 1)):
+        if any(differ_within(known["cov"], g) for known in (groups, fixed) if "cov" in known):
             return None
         sums = grouped(np.column_stack([count, total]), g)
         mu_groups = sums[:, 1:] / np.where(sums[:, :1] > 0, sums[:, :1], np.nan)
@@ -219,8 +230,14 @@ def _mv_into_frame(frame: Frame, mu: Any, cov: Any) -> tuple[Any, Any]:
     return moved, frame.whiten @ cov @ frame.whiten.T
 
 
+@lru_cache(maxsize=64)
+def _inverse(matrix: bytes, d: int) -> np.ndarray:
+    """Inverse of a frame's matrix, which every M-step asks for."""
+    return np.linalg.inv(np.frombuffer(matrix).reshape(d, d))
+
+
 def _mv_out_of_frame(values: dict[str, np.ndarray], centre: np.ndarray, whiten: np.ndarray) -> dict[str, np.ndarray]:
-    back = np.linalg.inv(whiten)
+    back = _inverse(whiten.tobytes(), len(whiten))
     answer = {}
     if "mu" in values:
         answer["mu"] = values["mu"] @ np.swapaxes(back, -1, -2) + centre

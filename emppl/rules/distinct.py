@@ -14,6 +14,7 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import explicit_graph_inputs
 
 from emppl.compiling import compile_graph
+from emppl.kernels.features import Features, Source
 from emppl.rules.natural import Deriver, NaturalForm, Refused, _agree
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction
 from emppl.structure.types import Factor, Plate
@@ -44,11 +45,17 @@ def distinct_form(deriver: Deriver, factor: Factor, plate: Plate | None) -> Natu
     others = [a for a in range(small.type.ndim) if a != layout.axis]
     eta = small.dimshuffle(layout.axis, *others).reshape((n, len(chosen), -1)).sum(axis=2)
     _check(deriver, factor, plate, layout, eta, kind)
-    features = np.zeros((size, len(chosen)))
-    np.add.at(features, (layout.members, kind), 1.0)
+    if np.array_equal(layout.members, np.arange(size)):
+        places = np.arange(1, len(chosen) + 1)
+        features = Features(size, (Source(np.eye(len(chosen)), kind),), np.zeros_like(places), places)
+    else:
+        counts = np.zeros((size, len(chosen)))
+        np.add.at(counts, (layout.members, kind), 1.0)
+        features = Features.of(counts)
     return NaturalForm(
-        factor, plate, features, np.zeros(size), eta, members=layout.members, axis=layout.axis, slots=layout.slots
-    )
+        factor, plate, features, np.broadcast_to(0.0, (size,)), eta, members=layout.members, axis=layout.axis,
+        slots=layout.slots,
+    )  # fmt: skip
 
 
 class _Record(Restriction):

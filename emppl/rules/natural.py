@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph
 from emppl.errors import InvalidDataError
+from emppl.kernels.features import Features, Source
 from emppl.rules.tables import Family, Frame, family
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout_of
 from emppl.structure.types import Factor, Plate, Structure
@@ -40,7 +41,7 @@ class NaturalForm:
 
     factor: Factor
     plate: Plate | None
-    features: np.ndarray = field(repr=False)
+    features: Features = field(repr=False)
     base: np.ndarray = field(repr=False)
     eta: Any = field(repr=False)
     family: Family | None = field(repr=False, default=None)
@@ -272,7 +273,8 @@ class Deriver:
         counts = np.zeros((plate.size, layout.n_groups))
         np.add.at(counts, (layout.members, layout.groups), 1.0)
         eta = small.reshape((plate.n_configurations, layout.n_groups, -1)).sum(axis=2)
-        form = NaturalForm(factor, plate, counts, np.zeros(plate.size), eta, members=layout.members, axis=layout.axis)
+        features = Features.of(counts)
+        form = NaturalForm(factor, plate, features, _nothing(plate.size), eta, members=layout.members, axis=layout.axis)
         if factor.kind != "latent" or factor.op is None or not (counts.sum(axis=1) == 1).all():
             return form
         rule = family(factor.op)
@@ -296,8 +298,8 @@ class Deriver:
         return NaturalForm(
             factor,
             plate,
-            counts,
-            np.zeros(plate.size),
+            features,
+            _nothing(plate.size),
             eta,
             rule,
             params,
@@ -390,21 +392,23 @@ class Deriver:
         framed = rule.into_frame(in_cells, *params.values()) if frame is not None else tuple(params.values())
 
         def featurise(rows: np.ndarray, **takes: Any) -> tuple[np.ndarray, np.ndarray]:
-            return _features(rule, frame, core, layout.slots, rows, takes)
+            return _features(rule, frame, core, layout.slots, rows, takes)[1:]
 
-        rows, base = featurise(y, **extras)
         size = plate.size if plate is not None else n_groups
-        width = layout.n_groups * rows.shape[1]
-        if size * width > MAX_FEATURES:
+        own_rows = layout.n_groups == 1 and size == len(y) and np.array_equal(layout.members, np.arange(size))
+        _, first, _ = _features(rule, frame, core, layout.slots, y[:1], _rows_of(extras, slice(0, 1)))
+        width = layout.n_groups * first.shape[1]
+        if not own_rows and size * width > MAX_FEATURES:
             raise Refused(f"it would need {size * width:.2g} statistics")
         eta = rule.natural(*framed).reshape((len(restriction.rows) // layout.n_groups, width))
-        if layout.n_groups == 1 and size == len(y) and np.array_equal(layout.members, np.arange(size)):
-            features = rows
+        if own_rows:
+            features, base = _of_own_rows(rule, frame, core, layout.slots, y, extras)
         else:
-            features, total = np.zeros((size, layout.n_groups, rows.shape[1])), np.zeros(size)
-            np.add.at(features, (layout.members, layout.groups), rows)
-            np.add.at(total, layout.members, base)
-            features, base = features.reshape(size, width), total
+            rows, by_row = featurise(y, **extras)
+            sums, base = np.zeros((size, layout.n_groups, rows.shape[1])), np.zeros(size)
+            np.add.at(sums, (layout.members, layout.groups), rows)
+            np.add.at(base, layout.members, by_row)
+            features = Features.of(sums.reshape(size, width))
         return NaturalForm(
             factor,
             plate,
@@ -446,9 +450,13 @@ def _by_cell(frame: Frame, pairs: int, core: int) -> Frame:
 
 def _features(
     rule: Family, frame: Frame | None, core: int, slots: tuple[int, ...], y: np.ndarray, takes: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics [rows, slots × S] and log base [rows] of observations y [rows, *slots, *core]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Framed observations [rows, D], statistics [rows, slots × S] and log base [rows] of observations y.
+
+    y [rows, *slots, *core].
+    """
     log_jacobian: Any = 0.0
+    y = np.asarray(y, dtype=float) if np.asarray(y).dtype.kind == "f" else y
     if frame is not None and core:
         y, log_jacobian = (y - frame.centre) @ frame.whiten.T, frame.log_jacobian
     elif frame is not None:
@@ -456,7 +464,38 @@ def _features(
         log_jacobian = np.reshape(frame.log_jacobian, slots)
     statistic = rule.statistic(y, **takes)
     log_base = rule.log_base(y, **{k: v for k, v in takes.items() if k != "size"}) + log_jacobian
-    return statistic.reshape(len(y), -1), np.broadcast_to(log_base, (len(y), *slots)).reshape(len(y), -1).sum(axis=1)
+    by_row = np.broadcast_to(log_base, (len(y), *slots)).reshape(len(y), -1).sum(axis=1)
+    return y.reshape(len(y), -1), statistic.reshape(len(y), -1), by_row
+
+
+def _of_own_rows(
+    rule: Family, frame: Frame | None, core: int, slots: tuple[int, ...], y: np.ndarray, extras: dict[str, Any]
+) -> tuple[Features, np.ndarray]:
+    """Features and log base of rows that are members themselves, a block at a time."""
+    base = np.empty(len(y))
+
+    def evaluate(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        framed, statistics, base[rows] = _features(rule, frame, core, slots, y[rows], _rows_of(extras, rows))
+        return framed, statistics
+
+    source = Source(y.reshape(len(y), -1))
+    if frame is not None:
+        whiten = np.asarray(frame.whiten)
+        copies = source.array.shape[1] // len(whiten)  # vectors in slots share one frame
+        if copies > 1:
+            whiten = np.kron(np.eye(copies), whiten)
+        source = source._replace(centre=np.tile(frame.centre, copies), whiten=whiten)
+    features = Features.products(source, evaluate)
+    return features, base if np.ptp(base) else np.broadcast_to(base[:1], base.shape)
+
+
+def _rows_of(takes: dict[str, Any], rows: slice) -> dict[str, Any]:
+    """What the statistics take beside the observations, at some rows."""
+    return {name: value if np.ndim(value) == 0 else value[rows] for name, value in takes.items()}
+
+
+def _nothing(size: int) -> np.ndarray:
+    return np.broadcast_to(0.0, (size,))
 
 
 def random_latents(structure: Structure, rng: np.random.Generator) -> dict[str, np.ndarray]:

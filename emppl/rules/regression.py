@@ -14,6 +14,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph
+from emppl.kernels.features import Features, Source
 from emppl.rules.natural import MAX_TRIALS, Deriver, NaturalForm, Refused, _rows_first
 from emppl.rules.tables import Family, Frame
 from emppl.structure.predictor import AGREES, NotLinear, linear_rows
@@ -41,7 +42,7 @@ class RegressionForm(NaturalForm):
         n_pairs, n_slots = p * (p + 1) // 2, int(np.prod(self.slots, dtype=int))
         i, j = np.triu_indices(p)
         answer = np.empty((len(self.features), weights.shape[1]))
-        for k, sums in enumerate(weights.T @ self.features):
+        for k, sums in enumerate(self.features.weighted(weights)):
             square = np.zeros((p, p))
             square[i, j] = square[j, i] = sums[1 : 1 + n_pairs]
             cross = sums[1 + n_pairs + n_slots :].reshape(p, n_slots)
@@ -50,7 +51,7 @@ class RegressionForm(NaturalForm):
             eta = np.concatenate(
                 [[0.0], twice * (beta[i] * beta[j]).sum(axis=1), np.ones(n_slots), -2.0 * beta.ravel()]
             )
-            answer[:, k] = self.features @ eta
+            answer[:, k] = self.features.times(eta)
         return answer
 
     def cell_statistics(self, statistics: np.ndarray) -> np.ndarray:
@@ -94,7 +95,8 @@ def regression_form(deriver: Deriver, factor: Factor, plate: Plate | None, layou
     n, p = coefficients.shape
     n_slots = int(np.prod(layout.slots, dtype=int))
     n_features = 1 + p * (p + 1) // 2 + n_slots * (1 + p)
-    if n * n_features > MAX_NUMBERS:
+    own_rows = plate is not None and plate.size == n and np.array_equal(layout.members, np.arange(n))
+    if not own_rows and n * n_features > MAX_NUMBERS:
         raise Refused(f"its mu has {p} known columns, and {n:,} rows × {n_features} statistics are too many to keep")
     y = np.moveaxis(np.asarray(factor.value.data, dtype=float), layout.axis, 0).reshape(n, n_slots)
     base = np.zeros(n)
@@ -121,18 +123,18 @@ def regression_form(deriver: Deriver, factor: Factor, plate: Plate | None, layou
     beta = (pt.matmul(pt.constant(triangle), mu.astype("float64")) - centre) / scale
     eta = _natural(beta, sigma.astype("float64") / scale, p, n_slots)
     i, j = np.triu_indices(p)
-    cross = (columns[:, :, None] * rest[:, None, :]).reshape(n, -1)
-    rows = np.concatenate([np.ones((n, 1)), columns[:, i] * columns[:, j], rest**2, cross], axis=1)
+    slots = p + np.arange(n_slots)
+    left = np.concatenate([[0], 1 + i, 1 + slots, 1 + np.repeat(np.arange(p), n_slots)])
+    right = np.concatenate([[0], 1 + j, 1 + slots, 1 + np.tile(slots, p)])
+    features = Features(n, (Source(np.concatenate([columns, rest], axis=1)),), left, right)
     n_pairs = plate.n_configurations if plate is not None else 1
     if plate is None:
-        features, base = rows.sum(axis=0, keepdims=True), np.array([base.sum()])
-    elif plate.size == n and np.array_equal(layout.members, np.arange(n)):
-        features = np.ascontiguousarray(rows)
-    else:
-        features, total = np.zeros((plate.size, rows.shape[1])), np.zeros(plate.size)
-        np.add.at(features, layout.members, rows)
+        features, base = Features.of(features.weighted(np.ones((n, 1)))), np.array([base.sum()])
+    elif not own_rows:
+        sums, total = np.zeros((plate.size, n_features)), np.zeros(plate.size)
+        np.add.at(sums, layout.members, np.asarray(features))
         np.add.at(total, layout.members, base)
-        base = total
+        features, base = Features.of(sums), total
     frame = Frame(np.zeros(n_pairs * n_slots), np.tile(scale, n_pairs), 0.0)
     params = {"sigma": pt.specify_shape(sigma.reshape((-1,)), n_pairs * n_slots)}
     return RegressionForm(

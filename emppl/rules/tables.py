@@ -131,8 +131,8 @@ def columns(*parts: Any) -> np.ndarray:
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, nan where the whole is not positive: a component without members has no parameters."""
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    with np.errstate(all="ignore"):
+        return np.where(whole > 0, np.divide(part, whole), np.nan)
 
 
 def nested(inner: np.ndarray, outer: np.ndarray) -> np.ndarray | None:
@@ -147,6 +147,13 @@ def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None
     total = np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo.copy()
     np.add.at(total, group, statistics)
     return total
+
+
+def differ_within(other: np.ndarray, group: np.ndarray) -> bool:
+    """Whether cells of one group differ in `other` [cells] or [cells, ...]."""
+    if len(group) == int(group.max()) + 1:
+        return False  # each cell is a group of its own, as nearly always
+    return any(np.ptp(other[group == k], axis=0).any() for k in range(int(group.max()) + 1))
 
 
 def single(parameter: str, solve: Callable[[np.ndarray], np.ndarray]) -> Callable[..., dict[str, np.ndarray]]:

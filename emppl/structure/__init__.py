@@ -11,10 +11,11 @@ import numpy as np
 from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError
 from emppl.structure.coordinates import Coordinates
-from emppl.structure.graph import Reading, distribution_text
+from emppl.structure.graph import Reading
 from emppl.structure.plates import plates_of
 from emppl.structure.topology import Scopes
 from emppl.structure.types import Factor, Node, Plate, Structure
+from emppl.structure.variables import distribution_text
 
 __all__ = ["Factor", "Node", "Plate", "Structure", "analyse"]
 
@@ -68,6 +69,7 @@ def analyse(
         scopes=scopes,
         coordinates=coordinates,
         frozen=reading.frozen,
+        support_given={node.name: node.support for node in reading.latents if node.name in (support or {})},
         dropped=reading.dropped,
     )
 

@@ -13,8 +13,8 @@ from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.tensor.random.type import RandomType
 
 from emppl.compiling import compile_graph
-from emppl.structure.graph import freeze_data
 from emppl.structure.types import Node
+from emppl.structure.variables import freeze_data
 
 Point = dict[str, np.ndarray]
 

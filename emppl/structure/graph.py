@@ -6,7 +6,6 @@ Jacobians and start values (`initval=`) play no part.
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,27 +15,23 @@ import pymc as pm
 import pytensor.tensor as pt
 from pymc.distributions.distribution import SymbolicRandomVariable
 from pymc.distributions.mixture import _BaseMixtureRV
-from pymc.distributions.truncated import TruncatedRV
 from pymc.logprob.abstract import _logprob
 from pymc.logprob.basic import conditional_logp
 from pymc.logprob.basic import logp as log_density_of
-from pymc.logprob.utils import CheckParameterValue, replace_rvs_by_values
+from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
-from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Sum
-from pytensor.tensor.random import basic as ptr
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
-from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
-from emppl.compiling import compile_graph, substitute
+from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
+from emppl.structure.indices import slices_apart
+from emppl.structure.support import Supports, is_discrete
 from emppl.structure.types import Factor, Node
-
-WINDOW_TIMES, WINDOW_MORE = 2, 30  # an unbounded count is first summed below twice the largest count seen, and more
-MOST_ASSIGNMENTS = 4096  # values of latents at which a bound that depends on them is asked for
+from emppl.structure.variables import constant_data, distribution_text, freeze_data
 
 
 class Reading:
@@ -60,7 +55,6 @@ class Reading:
                 f"latents must be a list of names, not {latents!r}", "latents", (f"latents=[{latents!r}]",)
             )
         self.frozen = {name: as_numbers(value, f"freeze[{name!r}]") for name, value in (freeze or {}).items()}
-        self.support_given = {name: np.asarray(values) for name, values in (support or {}).items()}
         self.coords: dict[str, np.ndarray] = {}
         self.parameters: list[Node] = []
         self.latents: list[Node] = []
@@ -69,12 +63,11 @@ class Reading:
         self.factors: list[Factor] = []
         self.dropped: tuple[str, ...] = ()
         self._values: dict[Any, Any] = {}  # rv -> value variable
-        self._supports: dict[Any, np.ndarray] = {}  # latent rv -> its support
-        self._read(set(latents or ()))
+        self._read(set(latents or ()), support or {})
 
     # -- steps, in order -----------------------------------------------------------------------------------------
 
-    def _read(self, named_latent: set[str]) -> None:
+    def _read(self, named_latent: set[str], support: Mapping[str, Any]) -> None:
         model = self.model
         self._refuse_what_is_not_a_model(named_latent)
         shapes = self._shapes([*model.free_RVs, *model.observed_RVs])
@@ -85,11 +78,12 @@ class Reading:
         for rv in free:
             self._values[rv] = self._value_variable(rv)
         observed_values = {rv: self._observed_value(rv) for rv in model.observed_RVs}
-        latent_rvs = [rv for rv in free if rv.dtype.startswith(("int", "uint", "bool")) or rv.name in named_latent]
+        known = observed_values | {rv: self._values[rv] for rv in free if rv.name in self.frozen}
+        self._supports = Supports(model, support, known)
         for rv in free:
             if rv.name in self.frozen:
                 continue
-            if rv in latent_rvs:
+            if is_discrete(rv):
                 self.latents.append(self._latent_node(rv))
             else:
                 transform = model.rvs_to_transforms.get(rv)
@@ -123,7 +117,7 @@ class Reading:
                     f"latents names {name!r}, which is not a free variable of the model",
                     f"free variables: {', '.join(free)}",
                 )
-            if not free[name].dtype.startswith(("int", "uint", "bool")):
+            if not is_discrete(free[name]):
                 raise UnsupportedModelError(
                     f"{name} is continuous and cannot be summed out",
                     f"latents=[{name!r}]",
@@ -171,7 +165,7 @@ class Reading:
             lengths = [self._dim_length(dim) for dim in dims] if len(dims) == rv.ndim else [None] * rv.ndim
             shape = tuple(static if static is not None else length for static, length in zip(rv.type.shape, lengths))
             if None in shape and rv in model.observed_RVs:
-                shape = tuple(np.shape(_constant_data(model.rvs_to_values[rv])))
+                shape = tuple(np.shape(constant_data(model.rvs_to_values[rv])))
             if None in shape:
                 unknown.append(rv)
             known[rv] = shape
@@ -191,7 +185,7 @@ class Reading:
         if dim is None:
             return None
         length = self.model.dim_lengths[dim]
-        return int(length.get_value()) if isinstance(length, SharedVariable) else int(_constant_data(length))
+        return int(length.get_value()) if isinstance(length, SharedVariable) else int(constant_data(length))
 
     def _unobserved_leaves(self) -> tuple[str, ...]:
         """Masked entries that nothing else depends on integrate to one: they leave the model as if never collected."""
@@ -211,7 +205,7 @@ class Reading:
         )
 
     def _observed_value(self, rv: Any) -> Constant:
-        data = np.asarray(_constant_data(self.model.rvs_to_values[rv]))
+        data = np.asarray(constant_data(self.model.rvs_to_values[rv]))
         if data.dtype.kind == "f" and not np.isfinite(data).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
             raise InvalidDataError(
@@ -251,126 +245,15 @@ class Reading:
         return tuple(dims)
 
     def _latent_node(self, rv: Any) -> Node:
-        values, window = self._support(rv), False
-        if values is None:
-            values, window = self._window(rv), True
-        above = ancestors([rv], blockers=[v for v in self._supports if v is not rv])
-        window = window or any(node.window and node.rv in above for node in self.latents)  # trials that are one
-        self._supports[rv] = values
+        values, window = self._supports.of(rv)
         dims = self._dims(rv.name, self._shape_of[rv])
-        return Node(
+        node = Node(
             name=rv.name, role="latent", dims=dims, shape=self._shape_of[rv], distribution=distribution_text(rv),
             value=self._values[rv], rv=rv, support=values, labels=tuple(str(v) for v in values),
             window=window,
         )  # fmt: skip
-
-    def _window(self, rv: Any) -> np.ndarray:
-        """The first values of an unbounded count: well beyond the largest count seen. Fits check what lies beyond."""
-        lowest = 1 if type(_base(rv).owner.op).__name__ == "GeometricRV" else 0
-        counts = [
-            np.max(np.asarray(_constant_data(self.model.rvs_to_values[seen])))
-            for seen in self.model.observed_RVs
-            if seen.dtype.startswith(("int", "uint"))
-        ]
-        return np.arange(lowest, WINDOW_TIMES * int(max(counts, default=0)) + WINDOW_MORE)
-
-    def _support(self, rv: Any) -> np.ndarray | None:
-        """The values of a latent, None where they are infinitely many counts."""
-        if rv.name in self.support_given:
-            values = self.support_given[rv.name]
-            if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iub":
-                raise InvalidArgumentError(
-                    f"support of {rv.name} must be a list of integers, not {values!r}", f"support={{{rv.name!r}: ...}}"
-                )
-            if len(np.unique(values)) < len(values):
-                raise InvalidArgumentError(
-                    f"support of {rv.name} names a value twice: {values.tolist()}", f"support={{{rv.name!r}: ...}}"
-                )
-            try:
-                natural = self._natural_support(rv)
-            except UnsupportedModelError:  # the support is itself unknown: the user's word stands
-                natural = None
-            outside = np.setdiff1d(values, natural) if natural is not None else np.zeros(0)
-            if len(outside):
-                raise InvalidArgumentError(
-                    f"support of {rv.name} holds {int(outside[0])}, a value that {distribution_text(rv)} never takes",
-                    f"support={{{rv.name!r}: ...}}",
-                )
-            return values.astype("int64")
-        found = self._natural_support(rv)
-        if found is not None:
-            return found
-        op = _base(rv).owner.op
-        if isinstance(op, ptr.PoissonRV | ptr.GeometricRV | ptr.NegBinomialRV):
-            return None
-        if "MarkovChain" in type(op).__name__:
-            raise UnsupportedModelError(
-                f"{rv.name} is a Markov chain, and chains are not supported yet",
-                f"{rv.name} ~ {distribution_text(rv)}",
-                ("for independent states: pm.Categorical",),
-            )
-        raise UnsupportedModelError(
-            f"{rv.name} can take infinitely many values, and they cannot all be summed",
-            f"{rv.name} ~ {distribution_text(rv)}",
-            (
-                f"emppl.fit(model, support={{{rv.name!r}: range(200)}}): sum over these values only",
-                f"truncate it in the model: pm.Truncated({rv.name!r}, ..., upper=200)",
-            ),
-        )
-
-    def _natural_support(self, rv: Any) -> np.ndarray | None:
-        """The values that the distribution itself allows; None where there are infinitely many."""
-        base = _base(rv)
-        op = base.owner.op
-        if isinstance(op, ptr.BernoulliRV):
-            return np.arange(2)
-        if isinstance(op, ptr.CategoricalRV):
-            (p,) = op.dist_params(base.owner)
-            return np.arange(p.type.shape[-1] or int(self._numbers([p.shape[-1]])[0]))
-        if isinstance(op, ptr.BinomialRV | ptr.BetaBinomialRV):
-            n = op.dist_params(base.owner)[0]
-            return np.arange(int(np.max(self._number_or_refuse(rv, n, "number of trials"))) + 1)
-        if type(op).__name__ == "DiscreteUniformRV":
-            lower, upper = op.dist_params(base.owner)
-            low = int(np.min(self._number_or_refuse(rv, lower, "lower end")))
-            return np.arange(low, int(np.max(self._number_or_refuse(rv, upper, "upper end"))) + 1)
-        if isinstance(op, TruncatedRV):
-            lower, upper = (self._number_or_refuse(rv, v, "bound") for v in base.owner.inputs[-2:])
-            if np.isfinite(upper).all():
-                return np.arange(int(max(np.min(lower), 0)), int(np.max(upper)) + 1)
-        return None
-
-    def _number_or_refuse(self, rv: Any, graph: Any, what: str) -> np.ndarray:
-        """The number, or its values [assignments, ...] where it depends on other latents."""
-        latents = list(self._supports)
-        above = [v for v in ancestors([graph], blockers=latents) if v.owner and isinstance(v.owner.op, RandomVariable)]
-        if above and set(above) <= set(self._supports):  # trials that are a count, a change after an earlier one
-            return self._at_supports(graph, above)
-        if above:
-            raise UnsupportedModelError(
-                f"the {what} of {rv.name} is itself unknown, so its support is not fixed",
-                f"{rv.name} ~ {distribution_text(rv)}",
-                (f"emppl.fit(model, support={{{rv.name!r}: range(...)}})",),
-            )
-        return self._numbers([graph])[0]
-
-    def _at_supports(self, graph: Any, latents: Sequence[Any]) -> np.ndarray:
-        """Values of a graph at the values of the latents it depends on, all elements of a latent alike; where these
-        are very many, at their smallest and largest."""
-        supports = [self._supports[v] for v in latents]
-        if np.prod([len(values) for values in supports], dtype=float) > MOST_ASSIGNMENTS:
-            supports = [np.array([values.min(), values.max()]) for values in supports]
-        inputs = [pt.tensor(v.name, dtype=v.dtype, shape=self._shape_of[v]) for v in latents]
-        graphs = freeze_data(substitute([graph], dict(zip(latents, inputs))))
-        function = compile_graph(inputs, graphs)
-        filled = (
-            [np.full(v.type.shape, k, v.dtype) for v, k in zip(inputs, ks)] for ks in itertools.product(*supports)
-        )
-        return np.stack([function(*values)[0] for values in filled])
-
-    def _numbers(self, graphs: Sequence[Any]) -> list[np.ndarray]:
-        """Values of graphs that hold no random variable (shapes of those that do)."""
-        return compile_graph([], freeze_data(list(graphs)))()
+        self._supports.append(node)
+        return node
 
     # -- factors -------------------------------------------------------------------------------------------------
 
@@ -394,7 +277,7 @@ class Reading:
         for potential in self.model.potentials:
             (graph,) = self._by_values([potential])
             raw.append((potential.name, _before_final_sum(graph), None, (), None))
-        flat = freeze_data([g for _, g, _, ps, _ in raw for g in (g, *ps)])
+        flat = slices_apart(freeze_data([g for _, g, _, ps, _ in raw for g in (g, *ps)]))
         position = iter(flat)
         latent_values = {node.value: node.name for node in self.latents}
         parameter_values = {node.value: node.name for node in self.parameters}
@@ -524,49 +407,6 @@ class Reading:
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def freeze_data(graphs: list[Any]) -> list[Any]:
-    """Shared data and dim lengths become constants, so that shapes are known; parameter checks are taken out.
-
-    The checks guard PyMC's users against impossible parameters; our engines see those as non-finite densities.
-    """
-    graphs = list(graphs)
-    shared = {
-        v: pt.constant(v.get_value(borrow=True))
-        for v in explicit_graph_inputs(graphs)
-        if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
-    }
-    graphs = substitute(graphs, shared)
-    checks = {
-        v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
-    }
-    while checks:
-        graphs = [checks.get(g, g) for g in substitute(graphs, {k: v for k, v in checks.items() if k not in graphs})]
-        checks = {
-            v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
-        }
-    return graphs
-
-
-def distribution_text(rv: Any) -> str:
-    """A random variable's distribution for people: "Normal(0, 10)", with · for what is computed."""
-    op = rv.owner.op
-    name = getattr(op, "_print_name", None)
-    name = (name[0] if name else type(op).__name__.removesuffix("RV")).lstrip("_")
-    try:
-        params = op.dist_params(rv.owner)
-    except (AttributeError, ValueError, TypeError):
-        return name
-    return f"{name}({', '.join(_parameter_text(p) for p in params)})"
-
-
-def _constant_data(variable: Any) -> Any:
-    if isinstance(variable, Constant):
-        return variable.data
-    if isinstance(variable, SharedVariable):
-        return variable.get_value(borrow=True)
-    return compile_graph([], freeze_data([variable]))()[0]
-
-
 def _distribution_of(rv: Any) -> tuple[Any, tuple[Any, ...]]:
     """The op and its parameters where the variable is one plain distribution, else (None, ())."""
     node = rv.owner
@@ -602,21 +442,3 @@ def _component_label(component: Any) -> str:
 
 def _names_above(variable: Any) -> set[str]:
     return {v.name for v in ancestors([variable]) if v.name}
-
-
-def _parameter_text(param: Any) -> str:
-    while param.owner and isinstance(param.owner.op, DimShuffle):
-        param = param.owner.inputs[0]
-    if isinstance(param, Constant):
-        data = np.asarray(param.data)
-        if data.size and np.all(data == data.flat[0]):
-            return f"{data.flat[0]:.4g}"
-        return "[" + ", ".join(f"{v:.4g}" for v in data.flat[:4]) + (", …]" if data.size > 4 else "]")
-    return param.name or "·"
-
-
-def _base(rv: Any) -> Any:
-    """The random variable below what indexing and reshaping do to it (parts of masked data)."""
-    while isinstance(rv.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
-        rv = rv.owner.inputs[0]
-    return rv

@@ -11,8 +11,8 @@ import pytensor
 from pymc.initial_point import make_initial_point_expression
 
 from emppl.compiling import compile_graph, interpreted_mode
-from emppl.structure.graph import freeze_data
 from emppl.structure.types import Structure
+from emppl.structure.variables import freeze_data
 
 Theta = dict[str, np.ndarray]
 

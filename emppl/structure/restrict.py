@@ -14,6 +14,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.ops import ViewOp
 from pytensor.graph.basic import Constant
+from pytensor.graph.traversal import explicit_graph_inputs
 from pytensor.tensor.basic import Alloc, ExtractDiag, Join
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
@@ -22,6 +23,7 @@ from pytensor.tensor.shape import SpecifyShape
 from pytensor.tensor.special import LogSoftmax, LogSumExp, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
+from emppl.compiling import compile_graph
 from emppl.structure.topology import Scopes, index_block
 from emppl.structure.types import Factor, Plate
 
@@ -185,7 +187,7 @@ class Restriction:
         position, ndim = block
         if position <= axis < position + ndim:
             if not self.latent_free(source):
-                raise CannotRestrict("what is indexed depends on a latent itself")
+                return self._taken(source, position, indices)
             inner = [self(v, axis - position - (ndim - v.type.ndim)) for v in indices]
             return node.op(source, *inner)
         if any(not self.latent_free(v) for v in indices):
@@ -195,6 +197,16 @@ class Restriction:
         ]
         kept = axis if axis < position else axis - ndim
         return node.op(self(source, sliced[kept]), *indices)
+
+    def _taken(self, source: Any, axis: int, indices: list[Any]) -> Any:
+        """Rows picked from one axis of what depends on latents, as `mean_of_group[group]`: those rows of the source."""
+        if len(indices) > 1 or indices[0].type.ndim != 1 or list(explicit_graph_inputs(indices)):
+            raise CannotRestrict("what is indexed depends on a latent itself")
+        (index,) = indices
+        picked = np.asarray(index.data if isinstance(index, Constant) else compile_graph([], index)())
+        length = self.scopes.length(source, axis)
+        rows = np.where(picked < 0, picked + (length or 0), picked)[self.rows]
+        return Restriction(self.scopes, rows, self.members, self.configurations, self.plate)(source, axis)
 
     def _slice(self, node: Any, axis: int) -> Any:
         source, *rest = node.inputs

@@ -167,6 +167,7 @@ class Structure:
     scopes: Any = field(repr=False, default=None)  # topology.Scopes, None without latents
     coordinates: Any = field(repr=False, default=None)  # coordinates.Coordinates of the parameters
     frozen: dict[str, np.ndarray] = field(repr=False, default_factory=dict)  # parameters kept at a value
+    support_given: dict[str, np.ndarray] = field(repr=False, default_factory=dict)  # by the user, not read
     dropped: tuple[str, ...] = ()  # unobserved leaves: they integrate to one
 
     def node(self, name: str) -> Node:

@@ -7,12 +7,16 @@ import pytest
 from oracles import INTERPRETED
 from pytensor.compile.mode import Mode
 
-from emppl.estep.marginal import MarginalLogLikelihood, marginal_log_likelihood, register
+from emppl.estep.independent import PlateData
+from emppl.estep.marginal import MarginalLogLikelihood, marginal_log_likelihood, members, register
+from emppl.kernels.features import Features
 
 RNG = np.random.default_rng(11)
 N, F, K = 40, 3, 4
 FEATURES, BASE = RNG.normal(size=(N, F)), RNG.normal(size=N)
 WEIGHTS = np.r_[np.zeros(3), RNG.uniform(0.1, 2.0, N - 3)]
+DATA = PlateData(Features.of(FEATURES), BASE, WEIGHTS)
+MEMBERS = members(DATA)
 POINTS = RNG.normal(size=(3, 2 * K * F))
 
 
@@ -22,8 +26,8 @@ def eta_of(u):
 
 
 def by_the_op(u):
-    value, _ = marginal_log_likelihood(eta_of(u), FEATURES, BASE, WEIGHTS)
-    return value
+    value, _ = marginal_log_likelihood(eta_of(u), *MEMBERS)
+    return value + DATA.base_sum
 
 
 def by_autodiff(u):
@@ -68,9 +72,8 @@ def test_numba_equals_autodiff(reference, numba):
 def test_both_outputs_of_both_versions(numba):
     """The statistics too, at a log of zero, and -inf where nothing explains a member."""
     eta = pt.dmatrix("eta")
-    outputs = marginal_log_likelihood(
-        eta, np.abs(FEATURES), BASE, WEIGHTS
-    )  # counts: logs of zero are met by these alone
+    counts = PlateData(Features.of(np.abs(FEATURES)), BASE, WEIGHTS)  # logs of zero are met by counts alone
+    outputs = marginal_log_likelihood(eta, *members(counts))
     slow, fast = (pytensor.function([eta], outputs, mode=mode) for mode in (INTERPRETED, numba))
     values = RNG.normal(size=(K, F))
     impossible = np.full((K, F), -np.inf)
@@ -85,19 +88,19 @@ def test_the_gradient_goes_to_eta_alone():
     assert op == marginal_log_likelihood and hash(op) == hash(
         marginal_log_likelihood
     )  # one compiled function serves all
-    eta, features = pt.dmatrix("eta"), pt.dmatrix("features")
-    value, statistics = op(eta, features, BASE, WEIGHTS)
+    eta, columns = pt.dmatrix("eta"), pt.dmatrix("columns")
+    value, statistics = op(eta, columns, *MEMBERS[1:])
     slope = pytensor.grad(3.0 * value, eta)
-    function = pytensor.function([eta, features], [slope, statistics], mode=INTERPRETED)
+    function = pytensor.function([eta, columns], [slope, statistics], mode=INTERPRETED)
     point = RNG.normal(size=(K, F))
-    by_fisher, expected = function(point, FEATURES)
+    by_fisher, expected = function(point, MEMBERS[0].get_value())
     np.testing.assert_allclose(by_fisher, 3.0 * expected)
     with pytest.raises(pytensor.gradient.DisconnectedInputError):
-        pytensor.grad(value, features)
+        pytensor.grad(value, columns)
 
 
 def test_shapes_are_known_without_running():
     eta = pt.dmatrix("eta")
-    _, statistics = marginal_log_likelihood(eta, FEATURES, BASE, WEIGHTS)
+    _, statistics = marginal_log_likelihood(eta, *MEMBERS)
     function = pytensor.function([eta], statistics.shape, mode=INTERPRETED)
     assert tuple(int(n) for n in function(np.zeros((K, F)))) == (K, F)

@@ -1,5 +1,7 @@
 """The one pass over the data, against the same arithmetic without blocks, frames or care."""
 
+import os
+import pickle
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,9 @@ from hypothesis import given
 from hypothesis.strategies import booleans, integers
 from scipy.special import logsumexp
 
-from emppl.kernels import mixture as kernel
+from emppl.kernels import features as reading
+from emppl.kernels import mixture as passes
+from emppl.kernels.features import Features, Source
 from emppl.kernels.mixture import mixture
 
 seeds = integers(0, 2**32 - 1)
@@ -33,11 +37,11 @@ def plain(features, eta, base, table=0.0, mask=True, weights=1.0):
     return r, member, weighted.T @ features, weighted.sum(axis=0)
 
 
-@given(seed=seeds, with_table=booleans(), with_mask=booleans(), with_weights=booleans())
-def test_equals_its_definition(seed, with_table, with_mask, with_weights):
+@given(seed=seeds, with_table=booleans(), with_mask=booleans(), with_weights=booleans(), compiled=booleans())
+def test_equals_its_definition(seed, with_table, with_mask, with_weights, compiled):
     rng = np.random.default_rng(seed)
     data = inputs(rng)
-    extra = {}
+    extra = {"compiled": compiled}
     if with_table:
         extra["table"] = rng.normal(size=(23, 3))
     if with_mask:
@@ -45,7 +49,7 @@ def test_equals_its_definition(seed, with_table, with_mask, with_weights):
         extra["mask"][:, 0] |= ~extra["mask"].any(axis=1)
     if with_weights:
         extra["weights"] = rng.uniform(0.0, 3.0, 23)
-    r, member, statistics, counts = plain(*data, **extra)
+    r, member, statistics, counts = plain(*data, **{k: v for k, v in extra.items() if k != "compiled"})
     done = mixture(*data, **extra, keep=True)
     np.testing.assert_allclose(done.responsibilities, r, atol=1e-12)
     np.testing.assert_allclose(done.by_member, member, rtol=1e-12, atol=1e-12)
@@ -54,20 +58,29 @@ def test_equals_its_definition(seed, with_table, with_mask, with_weights):
     assert done.log_likelihood == pytest.approx(float(np.sum(extra.get("weights", 1.0) * member)), rel=1e-12)
     without = mixture(*data, **extra)
     assert without.responsibilities is None and without.by_member is None
-    assert without.log_likelihood == done.log_likelihood
+    assert without.log_likelihood == pytest.approx(done.log_likelihood, rel=1e-14)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("block", [1, 2**8 * 10, 2**30])
 @pytest.mark.parametrize("hard", [False, True])
-def test_blocks_change_nothing(monkeypatch, block, hard):
+def test_blocks_change_nothing(monkeypatch, block, hard, compiled):
     rng = np.random.default_rng(0)
     data = inputs(rng, n=1000)
-    extra = {"table": rng.normal(size=(1000, 3)), "weights": rng.uniform(size=1000), "hard": hard, "keep": True}
+    extra = {
+        "table": rng.normal(size=(1000, 3)),
+        "weights": rng.uniform(size=1000),
+        "hard": hard,
+        "keep": True,
+        "compiled": compiled,
+    }
     whole = mixture(*data, **extra)
-    monkeypatch.setattr(kernel, "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(reading, "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(reading, "SMALL", 0)
+    monkeypatch.setattr(passes, "COMPILED_NUMBERS", block)
     parts = mixture(*data, **extra)
-    np.testing.assert_array_equal(parts.responsibilities, whole.responsibilities)
-    np.testing.assert_array_equal(parts.by_member, whole.by_member)
+    np.testing.assert_allclose(parts.responsibilities, whole.responsibilities, rtol=1e-13)
+    np.testing.assert_allclose(parts.by_member, whole.by_member, rtol=1e-13)
     np.testing.assert_allclose(parts.statistics, whole.statistics, rtol=1e-12, atol=1e-12)
     assert parts.log_likelihood == pytest.approx(whole.log_likelihood, rel=1e-13)
 
@@ -106,8 +119,9 @@ def test_hard_takes_the_best_and_its_value():
 # -- where numbers end -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("hard", [False, True])
-def test_a_log_of_zero_rules_out_what_it_meets(hard):
+def test_a_log_of_zero_rules_out_what_it_meets(hard, compiled):
     """log p = -inf with a count of zero is 0, as in 0 log 0; with a count it rules the component out."""
     eta = np.log(
         np.array([[0.5, 0.5], [0.0, 1.0]]) + np.array([[0.0, 0.0], [0.0, 0.0]]),
@@ -115,16 +129,17 @@ def test_a_log_of_zero_rules_out_what_it_meets(hard):
         out=np.full((2, 2), -np.inf),
     )
     features = np.array([[0.0, 3.0], [1.0, 2.0]])
-    done = mixture(features, eta, np.zeros(2), hard=hard, keep=True)
+    done = mixture(features, eta, np.zeros(2), hard=hard, keep=True, compiled=compiled)
     np.testing.assert_allclose(done.responsibilities[1], [1.0, 0.0])
     expected = np.array([np.log(1.0 if hard else 1.0 + 0.125), np.log(0.125)])
     np.testing.assert_allclose(done.by_member, expected, atol=1e-12)
     assert np.isfinite(done.statistics).all()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("how", ["eta", "table", "mask"])
-def test_a_member_that_nothing_explains(how):
-    features, eta, extra = np.ones((3, 1)), np.zeros((2, 1)), {}
+def test_a_member_that_nothing_explains(how, compiled):
+    features, eta, extra = np.ones((3, 1)), np.zeros((2, 1)), {"compiled": compiled}
     if how == "eta":
         features = np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 0.0]])
         eta = np.array([[0.0, -np.inf], [0.0, -np.inf]])
@@ -139,14 +154,102 @@ def test_a_member_that_nothing_explains(how):
     assert np.isfinite(mixture(features, eta, np.zeros(3), weights=weights, **extra).log_likelihood)
 
 
-def test_large_and_small_densities_neither_overflow_nor_vanish():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_large_and_small_densities_neither_overflow_nor_vanish(compiled):
     features = np.ones((2, 1))
     for size in (1e5, -1e5):
-        done = mixture(features, np.array([[size], [size + 1.0]]), np.zeros(2), keep=True)
+        done = mixture(features, np.array([[size], [size + 1.0]]), np.zeros(2), keep=True, compiled=compiled)
         assert done.log_likelihood == pytest.approx(2 * (size + np.logaddexp(0, 1)), rel=1e-14)
         np.testing.assert_allclose(done.responsibilities[0], [1 / (1 + np.e), np.e / (1 + np.e)])
 
 
-def test_nan_is_not_hidden():
-    done = mixture(np.ones((2, 1)), np.array([[np.nan], [0.0]]), np.zeros(2))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nan_is_not_hidden(compiled):
+    done = mixture(np.ones((2, 1)), np.array([[np.nan], [0.0]]), np.zeros(2), compiled=compiled)
     assert not np.isfinite(done.log_likelihood)
+
+
+# -- the compiled loop and its numpy twin ------------------------------------------------------------------------------
+
+
+def gaussian(rng: np.random.Generator, n: int, d: int) -> Features:
+    i, j = np.triu_indices(d)
+    left, right = np.r_[0, np.zeros(d, int), i + 1], np.r_[0, np.arange(d) + 1, j + 1]
+    source = Source(
+        rng.normal(size=(n, d)), centre=rng.normal(size=d), whiten=np.eye(d) + 0.1 * rng.normal(size=(d, d))
+    )
+    return Features(n, (source,), left, right)
+
+
+@pytest.mark.parametrize("d, k", [(1, 2), (2, 3), (3, 5), (8, 8), (20, 16)])  # plain loops, products, long sums
+@pytest.mark.parametrize("hard", [False, True])
+def test_compiled_equals_numpy(d, k, hard):
+    rng = np.random.default_rng(d)
+    features = gaussian(rng, 700, d)
+    eta = rng.normal(size=(k, features.shape[1])) / d
+    one, two = (mixture(features, eta, keep=True, hard=hard, compiled=c) for c in (False, True))
+    assert two.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-13)
+    np.testing.assert_allclose(two.statistics, one.statistics, rtol=1e-11, atol=1e-11 * np.abs(one.statistics).max())
+    np.testing.assert_allclose(two.counts, one.counts, rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(two.responsibilities, one.responsibilities, rtol=1e-11, atol=1e-15)
+    np.testing.assert_allclose(two.by_member, one.by_member, rtol=1e-12, atol=1e-12)
+
+
+def test_improbable_configurations_count_for_nothing_at_all():
+    """exp underflows to 0 in both, so that an impossible configuration has no statistics."""
+    features, eta = np.ones((300, 1)), np.array([[0.0], [-720.0], [-800.0], [-1e150], [-np.inf]])
+    for compiled in (False, True):
+        done = mixture(features, eta, keep=True, compiled=compiled)
+        np.testing.assert_array_equal(done.counts[2:], 0.0)
+        assert done.counts[1] <= 300 * np.exp(-700)
+
+
+def test_the_number_of_threads_changes_nothing():
+    rng = np.random.default_rng(5)
+    features = gaussian(rng, 40_000, 3)
+    eta = rng.normal(size=(3, features.shape[1]))
+    one, two = (mixture(features, eta, compiled=True, workers=w) for w in (1, 3))
+    assert one.log_likelihood == two.log_likelihood
+    np.testing.assert_array_equal(one.statistics, two.statistics)
+
+
+def test_threads_in_a_forked_process():
+    """A pool of threads does not survive a fork: the child makes do with one thread, and gets the same."""
+    rng = np.random.default_rng(6)
+    features = gaussian(rng, 20_000, 2)
+    eta = rng.normal(size=(2, features.shape[1]))
+    here = mixture(features, eta, compiled=True, workers=2).log_likelihood
+
+    def child() -> tuple[float, int]:
+        return mixture(features, eta, compiled=True, workers=2).log_likelihood, passes.threads()
+
+    there, n_threads = in_a_fork(child)
+    assert there == here and n_threads == 1
+
+
+def in_a_fork(function):
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, pickle.dumps(function()))
+        os._exit(0)
+    with os.fdopen(reader, "rb") as stream:
+        os.close(writer)
+        answer = pickle.load(stream)
+    os.waitpid(pid, 0)
+    return answer
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_data_are_read_as_they_lie(order, dtype, compiled):
+    rng = np.random.default_rng(7)
+    values = np.round(10 * rng.normal(size=(500, 3)))
+    left, right = np.zeros(4, int), np.arange(4)
+    eta, centre = rng.normal(size=(2, 4)), values.mean(axis=0)
+    source = Source(np.asarray(values, dtype, order=order), centre=centre, whiten=np.array([1.0, 2.0, 3.0]))
+    done = mixture(Features(500, (source,), left, right), eta, compiled=compiled)
+    expected = mixture(np.c_[np.ones(500), (values - centre) / [1.0, 2.0, 3.0]], eta)
+    assert done.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-12)
+    np.testing.assert_allclose(done.statistics, expected.statistics, rtol=1e-10, atol=1e-10)

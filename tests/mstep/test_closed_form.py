@@ -252,7 +252,18 @@ def test_a_parameter_of_two_likelihoods():
 
 
 def test_a_function_of_several_parameters():
-    assert "function of several" in refusals(small_models.model("deterministic_of_latent").model, "low")
+    assert "computed from low and " in refusals(small_models.model("deterministic_of_latent").model, "low")
+
+
+def test_a_function_of_one_parameter():
+    model = model_with(lambda: pm.Beta("p", 2.0, 2.0), lambda p, z: pm.Bernoulli("y", p**2 / (1 + z), observed=BITS))
+    assert refusals(model, "p").endswith("computed from p")
+
+
+def test_coefficients_of_a_regression_are_no_parameters_of_its_family():
+    """They once were said to enter no observation."""
+    text = refusals(small_models.model("lines").model, "b")
+    assert "enters y through a predictor" in text and "no observation" not in text
 
 
 def test_a_prior_with_parameters_of_its_own():

@@ -99,7 +99,9 @@ def test_a_natural_form_is_the_density_of_its_graph(predictor, spread):
     for theta in small_models.points(plan):
         eta, exact = function(*structure.coordinates.arguments(theta))
         tolerance = 1e-7 if predictor is far_from_zero else 1e-10  # 2000 beta + 1e6 - y leaves nine digits
-        np.testing.assert_allclose(eta @ entry.form.features.T + entry.form.base, exact, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            eta @ np.asarray(entry.form.features).T + entry.form.base, exact, rtol=tolerance, atol=tolerance
+        )
 
 
 def test_several_columns_several_rows_a_member_and_no_latent():

@@ -83,7 +83,7 @@ def test_it_is_the_density_of_every_row(build):
     for _ in range(3):
         theta = structure.coordinates.constrain(rng.normal(scale=0.7, size=structure.coordinates.size))
         eta, exact = function(*structure.coordinates.arguments(theta))
-        found = np.where(np.isneginf(eta), -1e300, eta) @ entry.form.features.T
+        found = np.where(np.isneginf(eta), -1e300, eta) @ np.asarray(entry.form.features).T
         np.testing.assert_allclose(np.where(found < -1e290, -np.inf, found), exact, rtol=1e-10, atol=1e-10)
 
 
@@ -105,7 +105,7 @@ def test_without_a_latent():
         pm.NegativeBinomial("y", mu=mu, alpha=alpha, observed=rng.negative_binomial(2.0, 0.4, N))
     plan = emppl.plan(model)
     (entry,) = plan.factors
-    assert entry.form.features.shape[0] == 1 and entry.form.features.sum() == N
+    assert entry.form.features.shape[0] == 1 and np.asarray(entry.form.features).sum() == N
     point = {"mu": np.array(1.3), "alpha": np.array(0.8)}
     assert plan.log_likelihood(point) == pytest.approx(emppl.plan(model, estep="graph").log_likelihood(point))
 

@@ -33,7 +33,7 @@ def test_each_form_is_its_factors_density(name):
             with np.errstate(all="ignore"):
                 eta, exact = function(*structure.coordinates.arguments(theta))
                 eta = np.where(np.isneginf(eta), -1e300, eta)
-                found = eta @ entry.form.features.T + entry.form.base
+                found = eta @ np.asarray(entry.form.features).T + entry.form.base
             np.testing.assert_allclose(np.where(found < -1e290, -np.inf, found), exact, rtol=1e-10, atol=1e-10)
 
 

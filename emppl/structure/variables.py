@@ -1,0 +1,79 @@
+"""Variables of a PyMC model, as people and programs read them: their text, their data, what they are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pymc.logprob.utils import CheckParameterValue
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant
+from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+
+from emppl.compiling import compile_graph, substitute
+
+
+def freeze_data(graphs: list[Any]) -> list[Any]:
+    """Shared data and dim lengths become constants, so that shapes are known; parameter checks are taken out.
+
+    The checks guard PyMC's users against impossible parameters; our engines see those as non-finite densities.
+    """
+    graphs = list(graphs)
+    shared = {
+        v: pt.constant(v.get_value(borrow=True))
+        for v in explicit_graph_inputs(graphs)
+        if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
+    }
+    graphs = substitute(graphs, shared)
+    checks = {
+        v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
+    }
+    while checks:
+        graphs = [checks.get(g, g) for g in substitute(graphs, {k: v for k, v in checks.items() if k not in graphs})]
+        checks = {
+            v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
+        }
+    return graphs
+
+
+def constant_data(variable: Any) -> Any:
+    """The numbers of data: of a constant, of shared data, or of what is computed from these alone."""
+    if isinstance(variable, Constant):
+        return variable.data
+    if isinstance(variable, SharedVariable):
+        return variable.get_value(borrow=True)
+    return compile_graph([], freeze_data([variable]))()[0]
+
+
+def below_indexing(rv: Any) -> Any:
+    """The random variable below what indexing and reshaping do to it (parts of masked data)."""
+    while isinstance(rv.owner.op, Subtensor | AdvancedSubtensor | DimShuffle):
+        rv = rv.owner.inputs[0]
+    return rv
+
+
+def distribution_text(rv: Any) -> str:
+    """A random variable's distribution for people: "Normal(0, 10)", with · for what is computed."""
+    op = rv.owner.op
+    name = getattr(op, "_print_name", None)
+    name = (name[0] if name else type(op).__name__.removesuffix("RV")).lstrip("_")
+    try:
+        params = op.dist_params(rv.owner)
+    except (AttributeError, ValueError, TypeError):
+        return name
+    return f"{name}({', '.join(_parameter_text(p) for p in params)})"
+
+
+def _parameter_text(param: Any) -> str:
+    while param.owner and isinstance(param.owner.op, DimShuffle):
+        param = param.owner.inputs[0]
+    if isinstance(param, Constant):
+        data = np.asarray(param.data)
+        if data.size and np.all(data == data.flat[0]):
+            return f"{data.flat[0]:.4g}"
+        return "[" + ", ".join(f"{v:.4g}" for v in data.flat[:4]) + (", …]" if data.size > 4 else "]")
+    return param.name or "·"

@@ -1,0 +1,49 @@
+"""What the shipped models ask of the columns of their data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emppl.modelfile import shipped_models
+from emppl.models import columns
+
+TABLE = {"x": [1, 2.5, 4], "hole": np.ma.masked_equal([1.0, -1.0, 2.0], -1.0), "flat": [3, 3, 3], "word": [*"abc"]}
+
+
+def test_columns_are_read():
+    np.testing.assert_array_equal(columns.column(pd.DataFrame({"x": TABLE["x"]}), "x"), [1.0, 2.5, 4.0])
+    np.testing.assert_array_equal(columns.design(TABLE, ["x"], 3), [[1, 1.0], [1, 2.5], [1, 4.0]])
+    assert columns.names_of("a, b,") == columns.names_of(["a", "b"]) == ["a", "b"]
+    np.testing.assert_array_equal(columns.are_counts(np.array([0, 2, -1, 0.5, np.nan])), [1, 1, 0, 0, 0])
+
+
+def test_a_coefficient_of_its_width_moves_the_predictor_by_the_spread():
+    x = np.column_stack([np.ones(6), np.array([3.0, 1, 4, 1, 5, 9]), np.array([-2.0, 7, 1, 8, 2, 8])])
+    widths = columns.widths(x, 2.5)
+    np.testing.assert_allclose((x[:, 1:] * widths[1:]).std(axis=0), 2.5, rtol=1e-12)
+    centred = np.column_stack([np.ones(6), x[:, 1:] - x[:, 1:].mean(axis=0)])
+    assert columns.widths(centred, 2.5)[0] == pytest.approx(2.5) and widths[0] > 2.5
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "words"),
+    [
+        (lambda: columns.column(TABLE, "y"), KeyError, ["'y'", "rename yours"]),
+        (lambda: columns.column(TABLE, "word"), ValueError, ["'word' must hold numbers"]),
+        (lambda: columns.column(TABLE, "hole"), ValueError, ["'hole', row 1: nan", "dropna"]),
+        (lambda: columns.column({"x": [[1, 2], [3, 4]]}, "x"), ValueError, ["shape (2, 2)"]),
+        (lambda: columns.covariate(TABLE, "flat", 3), ValueError, ["'flat' is constant: 3"]),
+        (lambda: columns.covariate(TABLE, "x", 4), ValueError, ["'x' has 3 rows"]),
+        (lambda: columns.names_of("a,a"), ValueError, ["no column twice"]),
+        (lambda: columns.beta_prior((0.0, 1.0)), ValueError, ["(a, b) of a Beta"]),
+        (lambda: columns.beta_prior("flat"), ValueError, ["(a, b) of a Beta"]),
+    ],
+)
+def test_what_is_wrong_is_named(ask, error, words):
+    with pytest.raises(error) as caught:
+        ask()
+    assert [word for word in words if word not in str(caught.value.args[0])] == []
+
+
+def test_the_helper_is_no_model():
+    assert "columns" not in shipped_models() and "coins" in shipped_models()
