@@ -213,7 +213,8 @@ def closed_form(
     layout = ThetaLayout.of(structure)
     coordinates = structure.coordinates
     rng = np.random.default_rng(11)
-    points = [coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size)) for _ in range(2)]
+    spread = 0.7 / np.sqrt(max(1.0, _width(form) / 8.0))  # else a large covariance cannot be told from its factor
+    points = [coordinates.constrain(rng.normal(scale=spread, size=coordinates.size)) for _ in range(2)]
     function = compile_graph(coordinates.values, list(form.params.values()), optimise=False)  # for two points
     draws = [function(*coordinates.arguments(theta)) for theta in points]
     flats = [layout.ravel(theta) for theta in points]
@@ -256,6 +257,11 @@ def closed_form(
     why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
     inside = _inside_check(structure, names, roles)
     return ClosedForm(form, plate, columns, names, layout, roles, framed_fixed, pseudo, inside, RULE, why)
+
+
+def _width(form: NaturalForm) -> int:
+    """Features that a covariance of the form couples; 1 where it has none."""
+    return int(form.params["cov"].type.shape[-1] or 1) if "cov" in form.params else 1
 
 
 def _why_missing(
