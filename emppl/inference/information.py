@@ -124,7 +124,8 @@ def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.
         up, down = point.copy(), point.copy()
         up[i] += h
         down[i] -= h
-        row = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
+        with np.errstate(invalid="ignore"):  # where a spread has collapsed, slopes are infinite
+            row = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
         bend = abs(row[int(np.flatnonzero(inside == i)[0])])
         wanted = 1e-4 / np.sqrt(bend) if np.isfinite(bend) and bend > 0 else 1e-3 * h
         wanted = max(wanted, 4e-12 * abs(point[i]), 1e-12)
