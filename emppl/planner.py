@@ -565,7 +565,13 @@ def _blocks(
         recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
         n_numbers = sum(structure.node(n).size for n in members)
         numeric_rule = AUTODIFF_RULE if others else NATURAL_RULE
-        numeric = NumericUpdate(members, expected, weights, numeric_rule)
+        free_of_priors = None
+        if isinstance(recognised, Refusal) and own_priors:
+            free_of_priors = closed_form(structure, members, forms, others, [], False)
+        numeric = NumericUpdate(
+            members, expected, weights, numeric_rule,
+            without_priors=free_of_priors if isinstance(free_of_priors, ClosedForm) else None,
+        )  # fmt: skip
         refused: list[tuple[str, str]] = []
         if isinstance(recognised, Refusal):
             refused.append((recognised.rule, recognised.reason))
