@@ -20,7 +20,8 @@ from emppl.compiling import compile_graph, depends_on, substitute
 from emppl.structure.types import Factor, Plate, Structure
 
 AFFINE = 1e-8  # of two increments by the same step from different points, relative to the values
-ROUNDS = 12  # configurations of the latents under which a variable is looked at; designs are checked under all
+ROUNDS = 12  # configurations that few members go through; designs are checked under all
+MANY = 200  # members, which are in different configurations at once
 KINKED = (ps.Abs, ps.Sign, ps.Maximum, ps.Minimum, ps.Clip, ps.IntDiv, ps.Mod, SortOp)  # pieces, affine each
 
 
@@ -96,7 +97,8 @@ def _affine(
     good = np.ones(len(variables), bool)
     n_configurations = plate.n_configurations if plate is not None else 1
     first = rng.integers(n_configurations, size=plate.size if plate is not None else 0)
-    for turn in range(max(2, min(n_configurations, ROUNDS))):
+    few = plate is not None and plate.size < MANY
+    for turn in range(max(2, min(n_configurations, ROUNDS)) if few else 2):
         values = _assigned(structure, plate, (first + turn) % n_configurations, rng)
         step = {name: rng.normal(size=structure.node(name).shape) for name in names}
         pairs = []
