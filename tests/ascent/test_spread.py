@@ -46,8 +46,9 @@ def change_point(family: str, y: np.ndarray) -> pm.Model:
     return model
 
 
-@pytest.mark.parametrize("build", [mixture, change_point])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "build"), [*((f, mixture) for f in FAMILIES), *((f, change_point) for f in ("Normal", "StudentT"))]
+)
 def test_a_spread_of_zero_is_seen_and_named(family, build):
     plan = emppl.plan(build(family, TIES), estep="graph")
     theta = small_models.points(plan, count=1)[0]
@@ -73,10 +74,14 @@ def test_an_outlier_does_not_make_the_others_narrow():
     assert collapse(plan, theta, None) is None
 
 
-@pytest.mark.parametrize(("build", "family"), [(mixture, "Laplace"), (mixture, "Logistic"), (change_point, "Gumbel")])
-def test_without_bound_is_degenerate_and_blames_no_rule(family, build):
-    """Three equal values under a prior that is flat at a spread of zero: no maximum, whatever the search met there."""
-    fit = emppl.fit(build(family, TIES), seed=1, starts=2, max_iter=100)
+@pytest.mark.parametrize(
+    ("build", "family", "y"),
+    [(mixture, "Laplace", np.full(5, 2.34)), (change_point, "Gumbel", TIES)],
+    ids=["Laplace", "Gumbel"],
+)
+def test_without_bound_is_degenerate_and_blames_no_rule(build, family, y):
+    """Equal values under a prior that is flat at a spread of zero: no maximum, whatever the search met there."""
+    fit = emppl.fit(build(family, y), seed=1, starts=2, max_iter=100)
     assert fit.status is Status.DEGENERATE
     assert set(fit.starts["status"]) == {"DEGENERATE"}
     text = str(fit.certificate)
