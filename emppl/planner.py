@@ -18,7 +18,8 @@ from emppl.estep.known import label_masks, member_weights
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.kernels.features import Features
-from emppl.kernels.mixture import pays, threads
+from emppl.kernels.mixture import pays
+from emppl.kernels.threads import one_blas_thread, threads
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
@@ -93,7 +94,8 @@ class Plan:
 
     def e_step(self, theta: Mapping[str, np.ndarray], *, keep: bool = False, hard: bool | None = None) -> Posterior:
         """Posterior of the latents at theta; `keep` also returns responsibilities by member."""
-        return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
+        with one_blas_thread():
+            return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
 
     def m_step(self, theta: Theta, posterior: Posterior) -> Theta:
         """theta that maximises the expected log joint, block by block.
@@ -101,12 +103,13 @@ class Plan:
         A block that finds no better point keeps its own.
         """
         new = dict(theta)
-        for block in self.blocks:
-            found = block.update(new, posterior)
-            if found is None and block.fallback is not None:
-                found = block.fallback(new, posterior)
-            if found is not None:
-                new |= found
+        with one_blas_thread():
+            for block in self.blocks:
+                found = block.update(new, posterior)
+                if found is None and block.fallback is not None:
+                    found = block.fallback(new, posterior)
+                if found is not None:
+                    new |= found
         return new
 
     def log_likelihood(self, theta: Mapping[str, np.ndarray]) -> float:

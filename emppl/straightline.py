@@ -267,19 +267,21 @@ def _same(node: Any, writer: Writer) -> str:
 
 
 def _blockwise(node: Any, writer: Writer) -> str | None:
-    """An op on matrices, matrix by matrix along one axis that all inputs have."""
+    """An op on matrices, matrix by matrix along one axis."""
     op = node.op
     if op.batch_ndim(node) != 1 or len(node.outputs) != 1 or type(op.core_op).make_thunk not in PLAIN_THUNKS:
         return None
-    sizes = {v.type.shape[0] for v in node.inputs}
-    if len(sizes) != 1 or None in sizes or 0 in sizes or any(v.type.ndim < 2 for v in node.inputs):
+    lengths = [v.type.shape[0] for v in node.inputs]
+    size = max(n or 0 for n in lengths)
+    if not all(n in (1, size) for n in lengths) or any(v.type.ndim < 2 for v in node.inputs) or not size:
         return None
+    repeated = [n < size for n in lengths]
     core_node = op._create_dummy_core_node(node.inputs, propagate_unbatched_core_inputs=True)
     perform = core_node.op.perform
 
     def each(*arrays: Any) -> Any:
         answers: list[Any] = []
-        for inputs in zip(*arrays):
+        for inputs in zip(*[[a[0]] * size if again else a for a, again in zip(arrays, repeated)]):
             box: list[list[Any]] = [[None]]
             perform(core_node, inputs, box)
             answers.append(box[0][0])

@@ -7,20 +7,20 @@ depend on how many threads share the blocks.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import nullcontext
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from emppl.kernels.features import Features, blocks
+from emppl.kernels.features import Features, Source, blocks
+from emppl.kernels.threads import one_blas_thread, pool
 
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 COMPILED_NUMBERS = 1 << 15  # numbers in the columns of a block of the compiled loop: 256 KiB, and as many to read them
 PAYS = 2e6  # multiplications in a pass, from which on compiled code saves more than its making costs
+WIDE = 16  # columns up to which a product with the frame costs little, though it only scales
+MOST_CHUNKS = 512  # sums that are kept apart
 THREADED = 1 << 14  # members below which threads cost more than they save
 NONE_1, NONE_2, NO_BARS = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0), dtype=bool)
 
@@ -38,13 +38,6 @@ class MixturePass(NamedTuple):
 def pays(features: Features, n_values: int) -> bool:
     """Whether passes over these members are worth compiled code: a few tens of them take as long as loading it."""
     return features.n * n_values * (2 * features.distinct.n + 20) > PAYS
-
-
-def threads() -> int:
-    """Cores that this process may use; one in a forked process, whose siblings use the others."""
-    if _FORKED:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mixture(
@@ -86,18 +79,17 @@ def mixture(
             None if kept is None else kept[:, rows], None if member is None else member[rows],
         )  # fmt: skip
 
-    parts = features.blocks()
-    if compiled:
-        size = COMPILED_NUMBERS // (features.n_columns + (n_values if keep or table is not None else 1))
-        parts = blocks(n, max(512, size))
-    if compiled and workers > 1 and n >= THREADED:
-        with _blas().limit(limits=1):
-            done = list(_pool(workers).map(one, parts))
-    elif len(parts) > 1:
-        with _blas().limit(limits=1):
-            done = [one(rows) for rows in parts]
+    if compiled and table is None and mask is None and not keep and (source := _lying(features)) is not None:
+        done = _rows(source, features, const, reduced, barred, weights, hard, workers if n >= THREADED else 1)
     else:
-        done = [one(rows) for rows in parts]
+        parts = features.blocks()
+        if compiled:
+            parts = blocks(n, max(512, COMPILED_NUMBERS // (features.n_columns + 1)))
+        with one_blas_thread() if len(parts) > 1 else nullcontext():
+            if compiled and workers > 1 and n >= THREADED:
+                done = list(pool(workers).map(one, parts))
+            else:
+                done = [one(rows) for rows in parts]
     if not done:
         done = [(0.0, np.zeros((n_values, features.distinct.n)), np.zeros(n_values))]
     total = sum(value for value, _, _ in done)
@@ -126,7 +118,7 @@ def _small(
         posterior -= peak
         np.exp(posterior, posterior)
         scale = posterior.sum(axis=0)
-        posterior /= scale
+        posterior *= 1.0 / scale
         value = peak + np.log(scale)
     if base is not None:
         value = value + base
@@ -237,6 +229,50 @@ def _compiled(
     return float(value), statistics, counts
 
 
+def _lying(features: Features) -> Source | None:
+    """The one source of the features, where the compiled loop can read it as it lies."""
+    if len(features.sources) != 1:
+        return None
+    source = features.sources[0]
+    plain = source.row_of is None and source.array.dtype == np.float64 and source.array.dtype.isnative
+    affordable = source.whiten is None or source.whiten.ndim == 2 or len(source.whiten) <= WIDE
+    return source if plain and affordable else None
+
+
+def _rows(
+    source: Source, features: Features, const: np.ndarray, eta: np.ndarray, barred: Any, weights: Any, hard: bool,
+    workers: int,
+) -> list[tuple[float, np.ndarray, np.ndarray]]:  # fmt: skip
+    """The compiled pass over members that are read as they lie, each thread a run of chunks."""
+    from emppl.kernels.compiled import run_rows
+
+    d = source.array.shape[1]
+    centre = np.zeros(d) if source.centre is None else np.ascontiguousarray(source.centre, dtype=float)
+    whiten = NONE_2 if source.whiten is None else np.ascontiguousarray(source.whiten, dtype=float)
+    whiten = np.diag(1.0 / whiten) if whiten.ndim == 1 else whiten
+    chunk = max(COMPILED_NUMBERS // d, -(-features.n // MOST_CHUNKS))
+    n_chunks = -(-features.n // chunk)
+    single, left, right, _, n_distinct = features.distinct
+    totals, counts = np.zeros(n_chunks), np.zeros((n_chunks, len(eta)))
+    statistics = np.zeros((n_chunks, len(eta), n_distinct))
+    own = NONE_1 if weights is None else np.ascontiguousarray(weights, dtype=float)
+    shares = np.linspace(0, n_chunks, max(1, min(workers, n_chunks)) + 1).astype(int)
+    eta, const = np.ascontiguousarray(eta), np.ascontiguousarray(const)
+
+    def one(first: int, last: int) -> None:
+        run_rows(
+            source.array, centre, whiten, chunk, first, last, single, left, right, eta, const,
+            NO_BARS if barred is None else barred, own, hard, totals, statistics, counts,
+        )  # fmt: skip
+
+    with one_blas_thread():
+        if len(shares) == 2:
+            one(0, n_chunks)
+        else:
+            list(pool(workers).map(one, shares[:-1].tolist(), shares[1:].tolist()))
+    return list(zip(totals.tolist(), statistics, counts))
+
+
 def _not_a_number(features: Features, n_values: int, keep: bool) -> MixturePass:
     """Parameters that are no numbers, or infinite: nothing is hidden, and nothing is computed with them."""
     n, width = features.shape
@@ -244,27 +280,3 @@ def _not_a_number(features: Features, n_values: int, keep: bool) -> MixturePass:
         np.nan, np.full((n_values, width), np.nan), np.full(n_values, np.nan),
         np.full((n, n_values), np.nan) if keep else None, np.full(n, np.nan) if keep else None,
     )  # fmt: skip
-
-
-_FORKED: list[bool] = []
-
-
-def _forked() -> None:
-    """In the child of a fork, where the threads of the pool are gone."""
-    _FORKED.append(True)
-    _pool.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="emppl")
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """BLAS held to one thread inside the blocks: several for small matrices wait for each other."""
-    return ThreadpoolController()

@@ -144,6 +144,8 @@ def nested(inner: np.ndarray, outer: np.ndarray) -> np.ndarray | None:
 
 def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None = None) -> np.ndarray:
     """Sums of the cells' statistics by group, with the pseudo-statistics of each group's prior: [groups, S]."""
+    if pseudo is None and len(group) == 1:
+        return statistics
     total = np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo.copy()
     np.add.at(total, group, statistics)
     return total

@@ -13,7 +13,7 @@ from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 
 import emppl
 from emppl.ascent.loop import Ascent, ascend
-from emppl.compiling import one_blas_thread
+from emppl.kernels.threads import one_blas_thread
 
 from .cases import Pair, Race, scaled
 from .data import Gaussians, gaussians
