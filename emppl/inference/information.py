@@ -100,7 +100,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     inside = np.flatnonzero(interior)
     point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
     _, centre, posterior = plan.gradient(point)
-    scores = _scores(plan, point) if is_worthwhile(plan) else None
+    scores = _scores(plan, point) if len(inside) and is_worthwhile(plan) else None
 
     def slopes(v: np.ndarray) -> np.ndarray:
         """Gradient [P], and beside it the scores of the members as functions of v."""
@@ -109,7 +109,8 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
             parts[0] = parts[0] + further(v)
         return np.concatenate(parts)
 
-    rows = np.array([_row(slopes, point, int(i), inside) for i in inside]).reshape(len(inside), -1)
+    width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
+    rows = np.array([_row(slopes, point, int(i), inside) for i in inside]).reshape(len(inside), width)
     hessian = rows[:, inside]
     if scores is not None:
         hessian = hessian + _missing(plan, point, rows[:, len(point) :])
