@@ -220,10 +220,10 @@ def _scratch(n_columns: int, width: int, size: int) -> Any:
 
 @_jit()
 def _block(
-    n: int, start: int, scratch: Any, single: Any, left: Any, right: Any, eta: Any, const: Any, barred: Any, extra: Any,
-    weights: Any, hard: bool, kept: Any, member: Any, statistics: Any, counts: Any,
+    n: int, scratch: Any, single: Any, left: Any, right: Any, eta: Any, const: Any, barred: Any, weights: Any,
+    hard: bool, statistics: Any, counts: Any,
 ) -> float:  # fmt: skip
-    """The pass over the n members whose columns stand in the scratch; `start` is the first one's place in the rest."""
+    """The pass over the n members whose columns stand in the scratch: adds to the sums, returns the log-likelihood."""
     z, t, joint, product, sums, peak, scale, bits, power = scratch
     size, width = eta.shape
     _statistics(z, n, single, left, right, t)
@@ -241,25 +241,14 @@ def _block(
                     for b in range(n):
                         if t[f, b] != 0.0:
                             joint[j, b] = LOWEST
-    if extra.size:
-        for j in range(size):
-            for b in range(n):
-                joint[j, b] = max(joint[j, b] + extra[j, start + b], LOWEST)
     if hard:
         _best(joint, n, peak, scale)
     else:
         _softmax(joint, n, peak, scale, bits, power)
-    if kept.size:
-        for j in range(size):
-            for b in range(n):
-                kept[j, start + b] = joint[j, b]
-    if member.size:
-        for b in range(n):
-            member[start + b] = peak[b] + np.log(scale[b])
     total = 0.0
     if weights.size:
         for b in range(n):
-            w = weights[start + b]
+            w = weights[b]
             if w > 0.0:
                 total += w * (peak[b] + np.log(scale[b]))
             for j in range(size):
@@ -273,37 +262,11 @@ def _block(
             for b in range(n):
                 counts[j] += joint[j, b]
         np.dot(joint, t.T, sums)
-        statistics += sums
+        for j in range(size):
+            for f in range(width):
+                statistics[j, f] += sums[j, f]
     else:
         _sums(joint, t, n, statistics, counts)
-    return total
-
-
-@_jit()
-def run(
-    z: Any, single: Any, left: Any, right: Any, eta: Any, const: Any, barred: Any, extra: Any, weights: Any, hard: bool,
-    kept: Any, member: Any, statistics: Any, counts: Any,
-) -> float:  # fmt: skip
-    """One pass over a block of members; adds to `statistics` [J, F] and `counts` [J], returns the log-likelihood.
-
-    z [D, n] columns; single, left, right: the statistics F as columns and products of two; eta [J, F]; const [J];
-    barred [J, F]: configurations that a statistic other than zero rules out; extra [J, n]: further log densities;
-    weights [n]; kept [J, n], member [n]: filled with responsibilities and log-likelihoods. An array that is not wanted
-    has no elements.
-    """
-    scratch = _scratch(len(z), eta.shape[1], len(eta))
-    own = scratch[0]
-    total = 0.0
-    for start in range(0, z.shape[1], ROWS):
-        n = min(ROWS, z.shape[1] - start)
-        for a in range(len(z)):
-            out, column = own[a], z[a, start : start + n]
-            for b in range(n):
-                out[b] = column[b]
-        total += _block(
-            n, start, scratch, single, left, right, eta, const, barred, extra, weights, hard, kept, member, statistics,
-            counts,
-        )  # fmt: skip
     return total
 
 
@@ -314,14 +277,14 @@ def run_rows(
 ) -> None:  # fmt: skip
     """The pass over chunks `first` to `last` (not included) of members, read as they lie: rows [C, D], any strides.
 
-    Columns are whiten (row - centre), whiten [D, D] or without elements: row - centre. Each chunk has log-likelihood,
-    statistics and counts of its own: totals [chunks], statistics [chunks, J, F], counts [chunks, J]. The others as in
-    `run`.
+    Columns are whiten (row - centre), whiten [D, D] or without elements: row - centre. single, left, right: the
+    statistics F as columns and products of two; eta [J, F]; const [J]; barred [J, F]: configurations that a statistic
+    other than zero rules out; weights [C]. What is not wanted has no elements. Each chunk has
+    log-likelihood, statistics and counts of its own: totals [chunks], statistics [chunks, J, F], counts [chunks, J].
     """
     d = rows.shape[1]
     scratch = _scratch(d, eta.shape[1], len(eta))
     z, centred = scratch[0], np.zeros((d, ROWS))
-    nothing, nothing_2 = np.zeros(0), np.zeros((0, 0))
     for c in range(first, last):
         stop = min((c + 1) * chunk, len(rows))
         for start in range(c * chunk, stop, ROWS):
@@ -333,12 +296,13 @@ def run_rows(
             if whiten.size:
                 np.dot(whiten, centred, z)
             else:
-                z[:] = centred
+                for e in range(d):
+                    for b in range(n):
+                        z[e, b] = centred[e, b]
             own = weights[start : start + n]
             totals[c] += _block(
-                n, 0, scratch, single, left, right, eta, const, barred, nothing_2, own, hard, nothing_2, nothing,
-                statistics[c], counts[c],
-            )  # fmt: skip
+                n, scratch, single, left, right, eta, const, barred, own, hard, statistics[c], counts[c]
+            )
 
 
 @_jit()
@@ -346,7 +310,7 @@ def marginal(eta: Any, z: Any, single: Any, left: Any, right: Any, position: Any
     """(log-likelihood, expected statistics [J, F]) of all members in one thread, for a sampler.
 
     eta [J, F] by the statistics that were asked for, position [F] the distinct one that each of them is (-1: the
-    number 1); the others as in `run`.
+    number 1), z [D, C] columns; the others as in `run_rows`.
     """
     size, width = eta.shape
     const, reduced = np.zeros(size), np.zeros((size, len(single) + len(left)))
@@ -372,13 +336,13 @@ def marginal(eta: Any, z: Any, single: Any, left: Any, right: Any, position: Any
     full = np.zeros((size, width))
     if not sound:
         return np.asarray(-np.inf), full
-    statistics, counts = np.zeros(reduced.shape), np.zeros(size)
-    nothing, nothing_2 = np.zeros(0), np.zeros((0, 0))
+    totals, counts, statistics = np.zeros(1), np.zeros((1, size)), np.zeros((1, *reduced.shape))
     bars = barred if any_barred else np.zeros((0, 0), np.bool_)
-    total = run(
-        z, single, left, right, reduced, const, bars, nothing_2, weights, False, nothing_2, nothing, statistics, counts
-    )
+    run_rows(
+        z.T, np.zeros(len(z)), np.zeros((0, 0)), z.shape[1], 0, 1, single, left, right, reduced, const, bars, weights,
+        False, totals, statistics, counts,
+    )  # fmt: skip
     for j in range(size):
         for f in range(width):
-            full[j, f] = counts[j] if position[f] < 0 else statistics[j, position[f]]
-    return np.asarray(total), full
+            full[j, f] = counts[0, j] if position[f] < 0 else statistics[0, j, position[f]]
+    return np.asarray(totals[0]), full

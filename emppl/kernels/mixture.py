@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emppl.kernels.features import Features, Source, blocks
+from emppl.kernels.features import Features
 from emppl.kernels.threads import one_blas_thread, pool
 
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
@@ -70,26 +70,20 @@ def mixture(
         return _not_a_number(features, n_values, keep)
     kept = np.empty((n_values, n)) if keep else None
     member = np.empty(n) if keep else None
-    block = _compiled if compiled else _numpy
-
-    def one(rows: slice) -> tuple[float, np.ndarray, np.ndarray]:
-        return block(
-            features, rows, const, reduced, barred, _extra(table, mask, rows),
-            None if weights is None else weights[rows], hard,
-            None if kept is None else kept[:, rows], None if member is None else member[rows],
-        )  # fmt: skip
-
-    if compiled and table is None and mask is None and not keep and (source := _lying(features)) is not None:
-        done = _rows(source, features, const, reduced, barred, weights, hard, workers if n >= THREADED else 1)
+    if compiled and table is None and mask is None and not keep:
+        done = _compiled(features, const, reduced, barred, weights, hard, workers if n >= THREADED else 1)
     else:
+
+        def one(rows: slice) -> tuple[float, np.ndarray, np.ndarray]:
+            return _numpy(
+                features, rows, const, reduced, barred, _extra(table, mask, rows),
+                None if weights is None else weights[rows], hard,
+                None if kept is None else kept[:, rows], None if member is None else member[rows],
+            )  # fmt: skip
+
         parts = features.blocks()
-        if compiled:
-            parts = blocks(n, max(512, COMPILED_NUMBERS // (features.n_columns + 1)))
         with one_blas_thread() if len(parts) > 1 else nullcontext():
-            if compiled and workers > 1 and n >= THREADED:
-                done = list(pool(workers).map(one, parts))
-            else:
-                done = [one(rows) for rows in parts]
+            done = [one(rows) for rows in parts]
     if not done:
         done = [(0.0, np.zeros((n_values, features.distinct.n)), np.zeros(n_values))]
     total = sum(value for value, _, _ in done)
@@ -208,69 +202,59 @@ def _numpy(
 
 
 def _compiled(
-    features: Features, rows: slice, const: np.ndarray, eta: np.ndarray, barred: Any, extra: Any, weights: Any,
-    hard: bool, kept: Any, member: Any,
-) -> tuple[float, np.ndarray, np.ndarray]:  # fmt: skip
-    from emppl.kernels.compiled import run
-
-    z = features.columns(rows)
-    single, left, right, _, n_distinct = features.distinct
-    statistics, counts = np.zeros((len(eta), n_distinct)), np.zeros(len(eta))
-    responsibilities = NONE_2 if kept is None else np.empty((len(eta), z.shape[1]))
-    by_member = NONE_1 if member is None else np.empty(z.shape[1])
-    value = run(
-        z, single, left, right, np.ascontiguousarray(eta), np.ascontiguousarray(const),
-        NO_BARS if barred is None else barred, NONE_2 if extra is None else np.ascontiguousarray(extra),
-        NONE_1 if weights is None else np.ascontiguousarray(weights, dtype=float), hard, responsibilities, by_member,
-        statistics, counts,
-    )  # fmt: skip
-    if kept is not None:
-        kept[:], member[:] = responsibilities, by_member
-    return float(value), statistics, counts
-
-
-def _lying(features: Features) -> Source | None:
-    """The one source of the features, where the compiled loop can read it as it lies."""
-    if len(features.sources) != 1:
-        return None
-    source = features.sources[0]
-    plain = source.row_of is None and source.array.dtype == np.float64 and source.array.dtype.isnative
-    affordable = source.whiten is None or source.whiten.ndim == 2 or len(source.whiten) <= WIDE
-    return source if plain and affordable else None
-
-
-def _rows(
-    source: Source, features: Features, const: np.ndarray, eta: np.ndarray, barred: Any, weights: Any, hard: bool,
-    workers: int,
-) -> list[tuple[float, np.ndarray, np.ndarray]]:  # fmt: skip
-    """The compiled pass over members that are read as they lie, each thread a run of chunks."""
+    features: Features, const: np.ndarray, eta: np.ndarray, barred: Any, weights: Any, hard: bool, workers: int
+) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """The pass as numba's loop, chunk by chunk; threads share the chunks, each of which has sums of its own."""
     from emppl.kernels.compiled import run_rows
 
-    d = source.array.shape[1]
-    centre = np.zeros(d) if source.centre is None else np.ascontiguousarray(source.centre, dtype=float)
-    whiten = NONE_2 if source.whiten is None else np.ascontiguousarray(source.whiten, dtype=float)
-    whiten = np.diag(1.0 / whiten) if whiten.ndim == 1 else whiten
-    chunk = max(COMPILED_NUMBERS // d, -(-features.n // MOST_CHUNKS))
-    n_chunks = -(-features.n // chunk)
-    single, left, right, _, n_distinct = features.distinct
+    n, d, (single, left, right, _, n_distinct) = features.n, features.n_columns, features.distinct
+    chunk = max(COMPILED_NUMBERS // max(d, 1), -(-n // MOST_CHUNKS))
+    n_chunks = -(-n // chunk)
     totals, counts = np.zeros(n_chunks), np.zeros((n_chunks, len(eta)))
     statistics = np.zeros((n_chunks, len(eta), n_distinct))
     own = NONE_1 if weights is None else np.ascontiguousarray(weights, dtype=float)
-    shares = np.linspace(0, n_chunks, max(1, min(workers, n_chunks)) + 1).astype(int)
-    eta, const = np.ascontiguousarray(eta), np.ascontiguousarray(const)
+    fixed = (
+        single, left, right, np.ascontiguousarray(eta), np.ascontiguousarray(const),
+        NO_BARS if barred is None else barred,
+    )  # fmt: skip
+    lying = _lying(features)
 
-    def one(first: int, last: int) -> None:
-        run_rows(
-            source.array, centre, whiten, chunk, first, last, single, left, right, eta, const,
-            NO_BARS if barred is None else barred, own, hard, totals, statistics, counts,
-        )  # fmt: skip
+    def share(first: int, last: int) -> None:
+        if lying is not None:
+            run_rows(*lying, chunk, first, last, *fixed, own, hard, totals, statistics, counts)
+            return
+        for c in range(first, last):
+            rows = slice(c * chunk, min((c + 1) * chunk, n))
+            here = slice(c, c + 1)
+            run_rows(
+                features.columns(rows).T, np.zeros(d), NONE_2, chunk, 0, 1, *fixed, own[rows], hard,
+                totals[here], statistics[here], counts[here],
+            )  # fmt: skip
 
+    limits = np.linspace(0, n_chunks, max(1, min(workers, n_chunks)) + 1).astype(int).tolist()
     with one_blas_thread():
-        if len(shares) == 2:
-            one(0, n_chunks)
+        if len(limits) == 2:
+            share(0, n_chunks)
         else:
-            list(pool(workers).map(one, shares[:-1].tolist(), shares[1:].tolist()))
+            list(pool(workers).map(share, limits[:-1], limits[1:]))
     return list(zip(totals.tolist(), statistics, counts))
+
+
+def _lying(features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(rows, centre, whiten) where the compiled loop can read the data as they lie; else blocks are made for it."""
+    if len(features.sources) != 1:
+        return None
+    array, row_of, centre, whiten = features.sources[0]
+    if row_of is not None or array.dtype != np.float64 or not array.dtype.isnative:
+        return None
+    if whiten is not None and whiten.ndim == 1:
+        if len(whiten) > WIDE:
+            return None
+        whiten = np.diag(1.0 / whiten)
+    return (
+        array, np.zeros(array.shape[1]) if centre is None else np.ascontiguousarray(centre, dtype=float),
+        NONE_2 if whiten is None else np.ascontiguousarray(whiten, dtype=float),
+    )  # fmt: skip
 
 
 def _not_a_number(features: Features, n_values: int, keep: bool) -> MixturePass:
