@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -37,6 +38,7 @@ from emppl.structure.plates import factored, is_decomposable
 from emppl.structure.symmetry import ComponentAxis, component_axes
 from emppl.structure.types import Factor, Structure
 
+MANY = 1000  # members from which on a step is longer than it takes to see to the threads of BLAS
 METHODS = ("em", "hard")
 ESTIMATES = ("map", "ml")
 ESTEPS = ("auto", "natural", "graph")
@@ -94,7 +96,7 @@ class Plan:
 
     def e_step(self, theta: Mapping[str, np.ndarray], *, keep: bool = False, hard: bool | None = None) -> Posterior:
         """Posterior of the latents at theta; `keep` also returns responsibilities by member."""
-        with one_blas_thread():
+        with self._threads():
             return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
 
     def m_step(self, theta: Theta, posterior: Posterior) -> Theta:
@@ -103,7 +105,7 @@ class Plan:
         A block that finds no better point keeps its own.
         """
         new = dict(theta)
-        with one_blas_thread():
+        with self._threads():
             for block in self.blocks:
                 found = block.update(new, posterior)
                 if found is None and block.fallback is not None:
@@ -111,6 +113,11 @@ class Plan:
                 if found is not None:
                     new |= found
         return new
+
+    @cached_property
+    def _threads(self) -> Any:
+        """The context of a step: what is small has no use for several threads, nor time to see to them."""
+        return one_blas_thread if any(len(plate.features) >= MANY for plate in self.engine.plates) else nullcontext
 
     def log_likelihood(self, theta: Mapping[str, np.ndarray]) -> float:
         """Marginal log-likelihood, latents summed out, with all constants."""

@@ -21,7 +21,7 @@ from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
-from emppl.rules.tables import Conjugate, conjugates_of
+from emppl.rules.tables import Conjugate, conjugates_of, each_its_own
 from emppl.structure.types import Factor, Structure
 
 RULE = "closed form"
@@ -138,7 +138,8 @@ class ClosedForm:
 
     @cached_property
     def _groups(self) -> dict[str, np.ndarray]:
-        return {name: role.groups for name, role in self.roles.items()}
+        own = each_its_own(len(next(iter(self.roles.values())).groups))
+        return {n: own if np.array_equal(role.groups, own) else role.groups for n, role in self.roles.items()}
 
     @cached_property
     def _first(self) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,11 @@ class NaturalForm:
         if self.value_statistics is not None:
             counts = statistics.reshape(-1, 1, 1)  # of each configuration and group of rows
             return (counts * self.value_statistics).reshape(-1, self.value_statistics.shape[-1])
-        cells = next(iter(self.params.values())).type.shape[0]
-        return statistics.reshape(cells, -1)
+        return statistics.reshape(self._n_cells, -1)
+
+    @cached_property
+    def _n_cells(self) -> int:
+        return int(next(iter(self.params.values())).type.shape[0])
 
 
 class Deriver:
