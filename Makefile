@@ -1,6 +1,7 @@
 # make            the main job: EM beside NUTS on the two coins and on Old Faithful
 # make test       all tests        make lint        style and types
 # make notebooks  run them anew    make clean       take away what was made here
+# make bench      speed beside scikit-learn, R, and PyMC's other ways, as a table; an hour, on a quiet machine
 #
 # make PYTHON=/path/to/python      chooses the interpreter of the environment (3.12 or newer)
 
@@ -19,7 +20,7 @@ EXECUTE = import sys, nbformat, nbclient; path = sys.argv[1]; notebook = nbforma
 	nbclient.NotebookClient(notebook, record_timing=False).execute(cwd="notebooks"); nbformat.write(notebook, path)
 FIT = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))
 
-.PHONY: main install test lint notebooks clean
+.PHONY: main install test lint notebooks bench clean
 .DELETE_ON_ERROR:
 
 # Both models run and both reports are named even where a verdict fails; the status then tells that one did.
@@ -45,6 +46,9 @@ lint: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	@for notebook in notebooks/*.ipynb; do echo $$notebook; $(BIN)/python -c '$(EXECUTE)' $$notebook || exit 1; done
+
+bench: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf $(addprefix emppl-,$(MODELS)) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

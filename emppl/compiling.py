@@ -13,7 +13,6 @@ from pytensor.compile.rewriting import inline_ofg_node
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
@@ -80,14 +79,6 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True)
 def untraced() -> Any:
     """A context in which no node of a graph notes which lines of code made it: a tenth of what building it takes."""
     return pytensor.config.change_flags(traceback__limit=0)
-
-
-def one_blas_thread() -> Any:
-    """A context in which BLAS uses one thread.
-
-    For small matrices several threads wait for each other, on a busy machine for long.
-    """
-    return threadpool_limits(limits=1, user_api="blas")
 
 
 def substitute(graphs: Sequence[Any], replacements: dict[Any, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -18,7 +19,8 @@ from emppl.estep.known import label_masks, member_weights
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.kernels.features import Features
-from emppl.kernels.mixture import pays, threads
+from emppl.kernels.mixture import pays
+from emppl.kernels.threads import one_blas_thread, threads
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
@@ -36,6 +38,7 @@ from emppl.structure.plates import factored, is_decomposable
 from emppl.structure.symmetry import ComponentAxis, component_axes
 from emppl.structure.types import Factor, Structure
 
+MANY = 1000  # members from which on a step is longer than it takes to see to the threads of BLAS
 METHODS = ("em", "hard")
 ESTIMATES = ("map", "ml")
 ESTEPS = ("auto", "natural", "graph")
@@ -94,7 +97,8 @@ class Plan:
 
     def e_step(self, theta: Mapping[str, np.ndarray], *, keep: bool = False, hard: bool | None = None) -> Posterior:
         """Posterior of the latents at theta; `keep` also returns responsibilities by member."""
-        return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
+        with self._threads():
+            return self.engine(self.structure.coordinates.arguments(theta), keep=keep, hard=hard)
 
     def m_step(self, theta: Theta, posterior: Posterior) -> Theta:
         """theta that maximises the expected log joint, block by block.
@@ -102,13 +106,19 @@ class Plan:
         A block that finds no better point keeps its own.
         """
         new = dict(theta)
-        for block in self.blocks:
-            found = block.update(new, posterior)
-            if found is None and block.fallback is not None:
-                found = block.fallback(new, posterior)
-            if found is not None:
-                new |= found
+        with self._threads():
+            for block in self.blocks:
+                found = block.update(new, posterior)
+                if found is None and block.fallback is not None:
+                    found = block.fallback(new, posterior)
+                if found is not None:
+                    new |= found
         return new
+
+    @cached_property
+    def _threads(self) -> Any:
+        """The context of a step: what is small has no use for several threads, nor time to see to them."""
+        return one_blas_thread if any(len(plate.features) >= MANY for plate in self.engine.plates) else nullcontext
 
     def log_likelihood(self, theta: Mapping[str, np.ndarray]) -> float:
         """Marginal log-likelihood, latents summed out, with all constants."""
@@ -570,7 +580,13 @@ def _blocks(
         recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
         n_numbers = sum(structure.node(n).size for n in members)
         numeric_rule = AUTODIFF_RULE if others else NATURAL_RULE
-        numeric = NumericUpdate(members, expected, weights, numeric_rule)
+        free_of_priors = None
+        if isinstance(recognised, Refusal) and own_priors:
+            free_of_priors = closed_form(structure, members, forms, others, [], False)
+        numeric = NumericUpdate(
+            members, expected, weights, numeric_rule,
+            without_priors=free_of_priors if isinstance(free_of_priors, ClosedForm) else None,
+        )  # fmt: skip
         refused: list[tuple[str, str]] = []
         if isinstance(recognised, Refusal):
             refused.append((recognised.rule, recognised.reason))

@@ -19,11 +19,12 @@ from pytensor.tensor.random.type import RandomType
 
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
-from emppl.compiling import compile_graph, one_blas_thread
+from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, members, register
 from emppl.inference.information import observed_information
+from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
 from emppl.structure.types import Factor, Structure

@@ -18,9 +18,11 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.op import Op
 from pytensor.link.c.op import COp, OpenMPOp
 from pytensor.scalar.basic import Add, Cast, Identity, Mul, Second
-from pytensor.tensor.basic import Alloc, Join, MakeVector, TensorFromScalar
+from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector, TensorFromScalar
+from pytensor.tensor.blas.batched import BatchedDot
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.extra_ops import CumOp
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import (
@@ -265,19 +267,21 @@ def _same(node: Any, writer: Writer) -> str:
 
 
 def _blockwise(node: Any, writer: Writer) -> str | None:
-    """An op on matrices, matrix by matrix along one axis that all inputs have."""
+    """An op on matrices, matrix by matrix along one axis."""
     op = node.op
     if op.batch_ndim(node) != 1 or len(node.outputs) != 1 or type(op.core_op).make_thunk not in PLAIN_THUNKS:
         return None
-    sizes = {v.type.shape[0] for v in node.inputs}
-    if len(sizes) != 1 or None in sizes or 0 in sizes or any(v.type.ndim < 2 for v in node.inputs):
+    lengths = [v.type.shape[0] for v in node.inputs]
+    size = max(n or 0 for n in lengths)
+    if not all(n in (1, size) for n in lengths) or any(v.type.ndim < 2 for v in node.inputs) or not size:
         return None
+    repeated = [n < size for n in lengths]
     core_node = op._create_dummy_core_node(node.inputs, propagate_unbatched_core_inputs=True)
     perform = core_node.op.perform
 
     def each(*arrays: Any) -> Any:
         answers: list[Any] = []
-        for inputs in zip(*arrays):
+        for inputs in zip(*[[a[0]] * size if again else a for a, again in zip(arrays, repeated)]):
             box: list[list[Any]] = [[None]]
             perform(core_node, inputs, box)
             answers.append(box[0][0])
@@ -287,20 +291,57 @@ def _blockwise(node: Any, writer: Writer) -> str | None:
 
 
 def _incremented(node: Any, writer: Writer) -> str | None:
-    """A copy of an array with some entries set, at places that are known."""
+    """A copy of an array with some entries set or added to, at places that are known."""
     op, (array, values, *indices) = node.op, node.inputs
-    if not op.set_instead_of_inc or not all(isinstance(i, Constant) for i in indices):
+    if not all(isinstance(i, Constant) for i in indices) or _dtype(values) != _dtype(array):
         return None
     index = tuple(unflatten_index_variables([_index(i) for i in indices], op.idx_list))
-    if _dtype(values) != _dtype(array):
-        return None
+    advanced = isinstance(op, AdvancedIncSubtensor)
+    if advanced and not isinstance(values, Constant) and any(values.type.broadcastable):
+        return None  # which lengths may stretch is for PyTensor to say
 
-    def changed(whole: Any, part: Any) -> Any:
+    def put(whole: Any, part: Any) -> Any:
         whole = np.array(whole)
         whole[index] = part
         return whole
 
-    return f"{writer.bind(changed, 'f')}({writer.name(array)}, {writer.name(values)})"
+    def add(whole: Any, part: Any) -> Any:
+        whole = np.array(whole)
+        whole[index] += part
+        return whole
+
+    def add_all(whole: Any, part: Any) -> Any:
+        whole = np.array(whole)
+        np.add.at(whole, index, part)
+        return whole
+
+    once = not advanced or op.ignore_duplicates or _without_duplicates(index)
+    function = put if op.set_instead_of_inc else add if once else add_all
+    return f"{writer.bind(function, 'f')}({writer.name(array)}, {writer.name(values)})"
+
+
+def _without_duplicates(index: tuple[Any, ...]) -> bool:
+    """Whether arrays of indices (none negative) name each place once; slices beside them change nothing in that."""
+    arrays = np.broadcast_arrays(*[i for i in index if not isinstance(i, slice)])
+    places = np.stack([a.ravel() for a in arrays])
+    return bool((places >= 0).all()) and len(np.unique(places, axis=1).T) == places.shape[1]
+
+
+def _cumulative(node: Any, writer: Writer) -> str:
+    function = np.cumsum if node.op.mode == "add" else np.cumprod
+    return f"{writer.bind(function, 'f')}({writer.name(node.inputs[0])}, {node.op.axis})"
+
+
+def _diagonal(node: Any, writer: Writer) -> str:
+    op = node.op
+    return f"{writer.name(node.inputs[0])}.diagonal({op.offset}, {op.axis1}, {op.axis2}).copy()"
+
+
+def _batched_dot(node: Any, writer: Writer) -> str | None:
+    one, two = node.inputs
+    if one.type.shape[0] is None or one.type.shape[0] != two.type.shape[0]:
+        return None
+    return f"{writer.bind(np.matmul, 'f')}({writer.name(one)}, {writer.name(two)})"
 
 
 def _shape(node: Any, writer: Writer) -> str:
@@ -317,6 +358,9 @@ RULES: tuple[tuple[Any, Callable[[Any, Writer], str | None]], ...] = (
     ((Subtensor, AdvancedSubtensor), _subtensor),
     ((IncSubtensor, AdvancedIncSubtensor), _incremented),
     (Blockwise, _blockwise),
+    (BatchedDot, _batched_dot),
+    (CumOp, _cumulative),
+    (ExtractDiag, _diagonal),
     (CAReduce, _reduction),
     (Join, _join),
     (MakeVector, _make_vector),

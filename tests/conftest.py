@@ -11,3 +11,5 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("emppl")
+
+collect_ignore = ["benchmarks"]  # timings, apart from the tests; tests/test_benchmarks.py sees to it that they run

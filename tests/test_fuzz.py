@@ -4,9 +4,10 @@ import fuzz
 import pytest
 
 SEEDS = [1000 + i for i in range(30)]
+FOUND = [415, 664, 691, 752, 811, 429, 696]  # straight for a while only: no predictor (5); collapsed in a last leap (2)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *FOUND])
 def test_a_random_model_agrees_with_brute_force(seed):
     outcome = fuzz.check(seed)
     assert outcome.kind in ("ok", "refused"), f"{outcome.recipe}: {outcome.text}"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pytensor.graph.traversal import explicit_graph_inputs
 
+from emppl.ascent.spread import graph_spreads
 from emppl.compiling import compile_graph
 from emppl.errors import DegenerateDataError, InvalidDataError
 from emppl.estep.posterior import Posterior
@@ -145,6 +146,10 @@ def collapse(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior | Non
                 count = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])[cell, 0]
                 held = f" and holds {count:.4g} effective observations"
             return f"{component_name(plan, entry, cell)} of {entry.factor.name} has collapsed to a spread of zero{held}"
+    arguments = plan.structure.coordinates.arguments(theta)
+    for spread in graph_spreads(plan):
+        if (spread.variances(arguments) < COLLAPSED).any():
+            return f"{spread.name(plan, theta)} has collapsed to zero"
     return None
 
 
@@ -155,12 +160,15 @@ def is_vanishing(plan: Any, theta: dict[str, np.ndarray]) -> bool:
 
 def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:
     """The component with the smallest spread, in words: what was collapsing when the objective left the numbers."""
-    found = [(float(variance.min()), entry, int(np.argmin(variance))) for entry, variance in spreads(plan, theta)]
+    arguments = plan.structure.coordinates.arguments(theta)
+    found = [
+        (float(variance.min()), f"{component_name(plan, entry, int(np.argmin(variance)))} of {entry.factor.name}")
+        for entry, variance in spreads(plan, theta)
+    ] + [(float(spread.variances(arguments).min()), spread.name(plan, theta)) for spread in graph_spreads(plan)]
     if not found:
         return "the objective stopped being finite"
-    variance, entry, cell = min(found, key=lambda f: f[0])
-    name = component_name(plan, entry, cell)
-    return f"{name} of {entry.factor.name} was collapsing (spread {np.sqrt(variance):.2g} of the data's)"
+    variance, name = min(found)
+    return f"{name} was collapsing (spread {np.sqrt(variance):.2g} of the data's)"
 
 
 def runs_off(plan: Any, theta: dict[str, np.ndarray], information: Information | None = None) -> str | None:

@@ -126,7 +126,8 @@ def ascend(
             watch.see(here, value)
             if watch.fall > ROUNDING:
                 status, reason = Status.DECREASED, f"fell by {watch.fall:.2g} relative at iteration {k}"
-                if is_vanishing(plan, here):  # near a spread of zero, rounding is all that is left of the objective
+                # near a spread of zero, rounding is all that is left of the objective
+                if is_vanishing(plan, here) or collapse(plan, here, None):
                     status, reason = Status.DEGENERATE, f"{narrowest(plan, here)} at iteration {k}"
                 break
             found = collapse(plan, here, posterior) if k % 4 == 3 else None
@@ -140,7 +141,11 @@ def ascend(
             if smooth and (k >= next_try or left < tol):
                 # after a leap Aitken's rule sees the fast directions alone: only the Newton decrement ends an ascent
                 if numeric:
-                    watch.passes += climb_marginal(plan, watch)
+                    watch.passes += climb_marginal(plan, watch) + 1
+                    found = collapse(plan, watch.best, plan.e_step(watch.best))
+                    if found:  # it may have leapt there, where Newton finds no curvature
+                        status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
+                        break
                 information, spent = newton(plan, tol, watch)
                 watch.passes += spent
                 left = information.decrement
@@ -156,7 +161,7 @@ def ascend(
                 generator = GENERATORS[accelerate](plan, watch.best)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    if status is Status.CONVERGED:
+    if status in (Status.CONVERGED, Status.MAX_ITER) and watch.best:  # a leap at the end may have led there
         found = collapse(plan, watch.best, plan.e_step(watch.best))
         if found:
             status, reason = Status.DEGENERATE, found

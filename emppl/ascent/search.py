@@ -19,9 +19,10 @@ from emppl.ascent.loop import Ascent, Status, ascend, polish
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import KINDS, PROBED, TIES_MATTER, heaviest_tie, start_point
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
-from emppl.compiling import one_blas_thread, untraced
+from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError, NoStartError, as_numbers
 from emppl.inference.information import observed_information
+from emppl.kernels.threads import one_blas_thread
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan

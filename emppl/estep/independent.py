@@ -12,7 +12,8 @@ import numpy as np
 from emppl.estep.elimination import eliminate
 from emppl.estep.posterior import Posterior
 from emppl.kernels.features import Features
-from emppl.kernels.mixture import MixturePass, log_joint, mixture, threads
+from emppl.kernels.mixture import MixturePass, log_joint, mixture
+from emppl.kernels.threads import threads
 from emppl.structure.types import Elimination
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from emppl.estep.missing import by_score, is_worthwhile, score_covariance
+
 FLAT_CURVATURE = 1e-7  # relative to the largest: below it a direction counts as not identified
 BORDER = 18.0  # a logit or log beyond this is on the border for all that doubles can tell
 
@@ -87,23 +89,32 @@ class Information:
         return full
 
 
-def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> Information:
-    """Minus the Hessian of the objective at u [P], by central differences of the Fisher gradient: 2 P E-steps.
+def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Information:
+    """Minus the Hessian of the objective at u [P].
 
-    gradient_of(u) → gradient [P]; the plan's own objective unless given (the Laplace approximation adds the Jacobian).
+    By central differences of the Fisher gradient, 2 P E-steps; where those are dear and members have natural forms, as
+    complete minus missing information, which takes one pass and differences of the expected log joint, free of N.
+    further(u) → gradient [P] of what the objective has beside the plan's own (the Laplace approximation: the Jacobian).
     """
-    if gradient_of is None:
-
-        def gradient_of(v: np.ndarray) -> np.ndarray:
-            return plan.gradient(v)[1]
-
     interior = plan.structure.coordinates.interior(u, BORDER)
     inside = np.flatnonzero(interior)
     point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
-    centre = gradient_of(point)[inside]
-    hessian = np.zeros((len(inside), len(inside)))
-    for row, i in enumerate(inside):
-        hessian[row] = _row(gradient_of, point, int(i), inside)
+    _, centre, posterior = plan.gradient(point)
+    scores = _scores(plan, point) if len(inside) and is_worthwhile(plan) else None
+
+    def slopes(v: np.ndarray) -> np.ndarray:
+        """Gradient [P], and beside it the scores of the members as functions of v."""
+        parts = [plan.gradient(v)[1]] if scores is None else [plan.expected(v, posterior, plan.weights)[1], scores(v)]
+        if further is not None:
+            parts[0] = parts[0] + further(v)
+        return np.concatenate(parts)
+
+    width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
+    rows = np.array([_row(slopes, point, int(i), inside) for i in inside]).reshape(len(inside), width)
+    hessian = rows[:, inside]
+    if scores is not None:
+        hessian = hessian + _missing(plan, point, rows[:, len(point) :])
+    centre = (centre if further is None else centre + further(point))[inside]
     hessian = 0.5 * (hessian + hessian.T)
     bad = ~np.isfinite(hessian).all(axis=1)
     if bad.any():
@@ -114,8 +125,33 @@ def observed_information(plan: Any, u: np.ndarray, gradient_of: Any = None) -> I
     return Information(np.asarray(u, float), interior, centre, -hessian)
 
 
+def _scores(plan: Any, point: np.ndarray) -> Any | None:
+    """v → all eta, plate by plate as `score_covariance` orders them; None where they are not finite at `point`."""
+    coordinates = plan.structure.coordinates
+
+    def scores(v: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            etas = plan.engine.terms(*coordinates.arguments(coordinates.constrain(v)))
+        return np.concatenate([by_score(data, eta) for data, eta in zip(plan.engine.plates, etas)])
+
+    return scores if np.isfinite(scores(point)).all() else None
+
+
+def _missing(plan: Any, point: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
+    """Covariance of the scores [n, n] along the coordinates whose rows `jacobian` [n, all eta] holds."""
+    coordinates = plan.structure.coordinates
+    etas = plan.engine.terms(*coordinates.arguments(coordinates.constrain(point)))
+    total, start = np.zeros((len(jacobian), len(jacobian))), 0
+    for data, eta in zip(plan.engine.plates, etas):
+        covariance = score_covariance(data, eta)
+        part = jacobian[:, start : start + len(covariance)]
+        start += len(covariance)
+        total += part @ covariance @ part.T
+    return total
+
+
 def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.ndarray:
-    """One row of the Hessian, with a step that is small beside the width of the objective.
+    """Differences of gradient_of along coordinate i, with a step that is small beside the width of the objective.
 
     A mean of 1e8 may have a width of 1.
     """
@@ -124,11 +160,12 @@ def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.
         up, down = point.copy(), point.copy()
         up[i] += h
         down[i] -= h
-        row = (gradient_of(up)[inside] - gradient_of(down)[inside]) / (up[i] - down[i])
-        bend = abs(row[int(np.flatnonzero(inside == i)[0])])
+        with np.errstate(invalid="ignore"):  # where a spread has collapsed, slopes are infinite
+            row = (gradient_of(up) - gradient_of(down)) / (up[i] - down[i])
+        bend = abs(row[i])
         wanted = 1e-4 / np.sqrt(bend) if np.isfinite(bend) and bend > 0 else 1e-3 * h
         wanted = max(wanted, 4e-12 * abs(point[i]), 1e-12)
-        if np.isfinite(row).all() and h <= 30 * wanted:
+        if np.isfinite(row[inside]).all() and h <= 30 * wanted:
             break
         h = wanted
     return row

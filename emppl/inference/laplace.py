@@ -60,15 +60,15 @@ def laplace_draws(plan: Any, theta: Theta, information: Information | None, draw
     u = coordinates.off_the_border(u, 36.0)
     if plan.estimate == "map" and plan.method == "em":
 
-        def gradient(v: np.ndarray) -> np.ndarray:
-            return plan.gradient(v)[1] + np.asarray(coordinates.log_jacobian(v)[1])
+        def jacobian(v: np.ndarray) -> np.ndarray:
+            return np.asarray(coordinates.log_jacobian(v)[1])
 
         def value(v: np.ndarray) -> float:
             return plan.log_posterior(coordinates.constrain(v)) + float(coordinates.log_jacobian(v)[0])
 
         here = value(u)
         for _ in range(20):
-            information = observed_information(plan, u, gradient)
+            information = observed_information(plan, u, jacobian)
             if information.decrement < 1e-8:
                 break
             step, size = information.step(), 1.0

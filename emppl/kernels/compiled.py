@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 ROWS = 256  # rows that stay in a core's first cache from their statistics to the sums over them
 SMALL = 64  # numbers in eta up to which plain loops beat a matrix product
@@ -24,28 +24,35 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
 LOWEST_EXPONENT = -745.2
 
+ONE, TWO, THREE = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
+PLACES, FLAGS = types.int64[::1], types.boolean[:, ::1]
+RUN_ROWS = types.void(  # of the data alone any strides are taken, and that they may not be written to
+    types.Array(types.float64, 2, "A", readonly=True), ONE, TWO, types.int64, types.int64, types.int64, PLACES, PLACES,
+    PLACES, TWO, ONE, FLAGS, ONE, types.boolean, ONE, THREE, TWO,
+)  # fmt: skip
 
-def _jit(**options: Any) -> Callable:
+
+def _jit(signature: Any = None, **options: Any) -> Callable:
     """`njit` with the code kept on disk, where some folder can be written to."""
 
     def decorate(function: Callable) -> Any:
         try:
-            return njit(nogil=True, cache=True, **options)(function)
+            return njit(signature, nogil=True, cache=True, **options)(function)
         except RuntimeError:  # no folder for the cache
-            return njit(nogil=True, **options)(function)
+            return njit(signature, nogil=True, **options)(function)
 
     return decorate
 
 
 @_jit(fastmath=FAST)
-def _statistics(z: Any, start: int, n: int, single: Any, left: Any, right: Any, t: Any) -> None:
-    """Fill t [F, n] with columns and products of columns of z [D, …] from row `start`."""
+def _statistics(z: Any, n: int, single: Any, left: Any, right: Any, t: Any) -> None:
+    """Fill t [F, n] with columns and products of columns of z [D, n]."""
     for f in range(len(single)):
-        out, column = t[f], z[single[f], start : start + n]
+        out, column = t[f], z[single[f]]
         for b in range(n):
             out[b] = column[b]
     for f in range(len(left)):
-        out, one, two = t[len(single) + f], z[left[f], start : start + n], z[right[f], start : start + n]
+        out, one, two = t[len(single) + f], z[left[f]], z[right[f]]
         for b in range(n):
             out[b] = one[b] * two[b]
 
@@ -181,94 +188,121 @@ def _sums(r: Any, t: Any, n: int, statistics: Any, counts: Any) -> None:
         f += 1
 
 
-@_jit()
+@_jit(fastmath=FAST)
 def _log_sum(peak: Any, scale: Any, n: int) -> float:
-    """Sum of peak + log(scale): scales lie between 1 and J, so products of a few need one logarithm."""
-    total, product, room = 0.0, 1.0, 0
-    for b in range(n):
-        total += peak[b]
-        product *= scale[b]
-        room += 1
-        if room == 16:
-            total += np.log(product)
-            product, room = 1.0, 0
+    """Sum of peak + log(scale): scales lie between 1 and J, so products of sixteen need one logarithm."""
+    total, b = 0.0, 0
+    while b + 16 <= n:
+        product = 1.0
+        for i in range(16):
+            total += peak[b + i]
+            product *= scale[b + i]
+        total += np.log(product)
+        b += 16
+    product = 1.0
+    for i in range(b, n):
+        total += peak[i]
+        product *= scale[i]
     return total + np.log(product)
 
 
 @_jit()
-def run(
-    z: Any, single: Any, left: Any, right: Any, eta: Any, const: Any, barred: Any, extra: Any, weights: Any, hard: bool,
-    kept: Any, member: Any, statistics: Any, counts: Any,
-) -> float:  # fmt: skip
-    """One pass over a block of members; adds to `statistics` [J, F] and `counts` [J], returns the log-likelihood.
-
-    z [D, n] columns; single, left, right: the statistics F as columns and products of two; eta [J, F]; const [J];
-    barred [J, F]: configurations that a statistic other than zero rules out; extra [J, n]: further log densities;
-    weights [n]; kept [J, n], member [n]: filled with responsibilities and log-likelihoods. An array that is not wanted
-    has no elements.
-    """
-    n_rows = z.shape[1]
-    size, width = eta.shape
-    t, joint = np.zeros((width, ROWS)), np.zeros((size, ROWS))
-    peak, scale = np.zeros(ROWS), np.ones(ROWS)
-    bits = np.zeros(ROWS, np.int64)
-    power = bits.view(np.float64)
-    with_product = size * width > SMALL
-    product = np.zeros((size, ROWS)) if with_product else np.zeros((0, 0))
+def _scratch(n_columns: int, width: int, size: int) -> Any:
+    """What a block of ROWS members needs: columns, statistics, log joint and its product, sums, and four rows."""
+    product = np.zeros((size, ROWS)) if size * width > SMALL else np.zeros((0, 0))
     sums = np.zeros((size, width)) if size * width > LONG else np.zeros((0, 0))
+    bits = np.zeros(ROWS, np.int64)
+    return (
+        np.zeros((n_columns, ROWS)), np.zeros((width, ROWS)), np.zeros((size, ROWS)), product, sums,
+        np.zeros(ROWS), np.ones(ROWS), bits, bits.view(np.float64),
+    )  # fmt: skip
+
+
+@_jit()
+def _block(
+    n: int, scratch: Any, single: Any, left: Any, right: Any, eta: Any, const: Any, barred: Any, weights: Any,
+    hard: bool, statistics: Any, counts: Any,
+) -> float:  # fmt: skip
+    """The pass over the n members whose columns stand in the scratch: adds to the sums, returns the log-likelihood."""
+    z, t, joint, product, sums, peak, scale, bits, power = scratch
+    size, width = eta.shape
+    _statistics(z, n, single, left, right, t)
+    if product.size:
+        np.dot(eta, t, product)
+        for j in range(size):
+            for b in range(n):
+                joint[j, b] = product[j, b] + const[j]
+    else:
+        _log_joint(t, n, eta, const, joint)
+    if barred.size:
+        for j in range(size):
+            for f in range(width):
+                if barred[j, f]:
+                    for b in range(n):
+                        if t[f, b] != 0.0:
+                            joint[j, b] = LOWEST
+    if hard:
+        _best(joint, n, peak, scale)
+    else:
+        _softmax(joint, n, peak, scale, bits, power)
     total = 0.0
-    for start in range(0, n_rows, ROWS):
-        n = min(ROWS, n_rows - start)
-        _statistics(z, start, n, single, left, right, t)
-        if with_product:
-            np.dot(eta, t, product)
+    if weights.size:
+        for b in range(n):
+            w = weights[b]
+            if w > 0.0:
+                total += w * (peak[b] + np.log(scale[b]))
             for j in range(size):
-                for b in range(n):
-                    joint[j, b] = product[j, b] + const[j]
-        else:
-            _log_joint(t, n, eta, const, joint)
-        if barred.size:
-            for j in range(size):
-                for f in range(width):
-                    if barred[j, f]:
-                        for b in range(n):
-                            if t[f, b] != 0.0:
-                                joint[j, b] = LOWEST
-        if extra.size:
-            for j in range(size):
-                for b in range(n):
-                    joint[j, b] = max(joint[j, b] + extra[j, start + b], LOWEST)
-        if hard:
-            _best(joint, n, peak, scale)
-        else:
-            _softmax(joint, n, peak, scale, bits, power)
-        if kept.size:
-            for j in range(size):
-                for b in range(n):
-                    kept[j, start + b] = joint[j, b]
-        if member.size:
+                joint[j, b] *= w
+    else:
+        total = _log_sum(peak, scale, n)
+    if sums.size:
+        for j in range(size):
+            for b in range(n, ROWS):
+                joint[j, b] = 0.0
             for b in range(n):
-                member[start + b] = peak[b] + np.log(scale[b])
-        if weights.size:
-            for b in range(n):
-                w = weights[start + b]
-                if w > 0.0:
-                    total += w * (peak[b] + np.log(scale[b]))
-                for j in range(size):
-                    joint[j, b] *= w
-        else:
-            total += _log_sum(peak, scale, n)
-        if size * width > LONG:
-            for j in range(size):
-                for b in range(n, ROWS):
-                    joint[j, b] = 0.0
-                for b in range(n):
-                    counts[j] += joint[j, b]
-            np.dot(joint, t.T, sums)
-            statistics += sums
-        else:
-            _sums(joint, t, n, statistics, counts)
+                counts[j] += joint[j, b]
+        np.dot(joint, t.T, sums)
+        for j in range(size):
+            for f in range(width):
+                statistics[j, f] += sums[j, f]
+    else:
+        _sums(joint, t, n, statistics, counts)
     return total
+
+
+@_jit(signature=RUN_ROWS)
+def run_rows(
+    rows: Any, centre: Any, whiten: Any, chunk: int, first: int, last: int, single: Any, left: Any, right: Any,
+    eta: Any, const: Any, barred: Any, weights: Any, hard: bool, totals: Any, statistics: Any, counts: Any,
+) -> None:  # fmt: skip
+    """The pass over chunks `first` to `last` (not included) of members, read as they lie: rows [C, D], any strides.
+
+    Columns are whiten (row - centre), whiten [D, D] or without elements: row - centre. single, left, right: the
+    statistics F as columns and products of two; eta [J, F]; const [J]; barred [J, F]: configurations that a statistic
+    other than zero rules out; weights [C]. What is not wanted has no elements. Each chunk has
+    log-likelihood, statistics and counts of its own: totals [chunks], statistics [chunks, J, F], counts [chunks, J].
+    """
+    d = rows.shape[1]
+    scratch = _scratch(d, eta.shape[1], len(eta))
+    z, centred = scratch[0], np.zeros((d, ROWS))
+    for c in range(first, last):
+        stop = min((c + 1) * chunk, len(rows))
+        for start in range(c * chunk, stop, ROWS):
+            n = min(ROWS, stop - start)
+            for e in range(d):
+                out, column, middle = centred[e], rows[start : start + n, e], centre[e]
+                for b in range(n):
+                    out[b] = column[b] - middle
+            if whiten.size:
+                np.dot(whiten, centred, z)
+            else:
+                for e in range(d):
+                    for b in range(n):
+                        z[e, b] = centred[e, b]
+            own = weights[start : start + n]
+            totals[c] += _block(
+                n, scratch, single, left, right, eta, const, barred, own, hard, statistics[c], counts[c]
+            )
 
 
 @_jit()
@@ -276,7 +310,7 @@ def marginal(eta: Any, z: Any, single: Any, left: Any, right: Any, position: Any
     """(log-likelihood, expected statistics [J, F]) of all members in one thread, for a sampler.
 
     eta [J, F] by the statistics that were asked for, position [F] the distinct one that each of them is (-1: the
-    number 1); the others as in `run`.
+    number 1), z [D, C] columns; the others as in `run_rows`.
     """
     size, width = eta.shape
     const, reduced = np.zeros(size), np.zeros((size, len(single) + len(left)))
@@ -302,13 +336,13 @@ def marginal(eta: Any, z: Any, single: Any, left: Any, right: Any, position: Any
     full = np.zeros((size, width))
     if not sound:
         return np.asarray(-np.inf), full
-    statistics, counts = np.zeros(reduced.shape), np.zeros(size)
-    nothing, nothing_2 = np.zeros(0), np.zeros((0, 0))
+    totals, counts, statistics = np.zeros(1), np.zeros((1, size)), np.zeros((1, *reduced.shape))
     bars = barred if any_barred else np.zeros((0, 0), np.bool_)
-    total = run(
-        z, single, left, right, reduced, const, bars, nothing_2, weights, False, nothing_2, nothing, statistics, counts
-    )
+    run_rows(
+        z.T, np.zeros(len(z)), np.zeros((0, 0)), z.shape[1], 0, 1, single, left, right, reduced, const, bars, weights,
+        False, totals, statistics, counts,
+    )  # fmt: skip
     for j in range(size):
         for f in range(width):
-            full[j, f] = counts[j] if position[f] < 0 else statistics[j, position[f]]
-    return np.asarray(total), full
+            full[j, f] = counts[0, j] if position[f] < 0 else statistics[0, j, position[f]]
+    return np.asarray(totals[0]), full

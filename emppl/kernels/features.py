@@ -15,7 +15,7 @@ import numpy as np
 
 BLOCK_NUMBERS = 1 << 17  # numbers in the statistics of a block: 1 MiB, a core's cache
 SAMPLE = 64  # rows on which products are looked for, before all are checked
-SMALL = 1 << 15  # numbers up to which the statistics themselves are kept
+SMALL = 1 << 17  # numbers up to which the statistics themselves are kept
 WORTHWHILE = 2  # rows must be this many times the distinct ones for these to be counted instead
 SORTED_AT_ONCE = 1 << 26  # numbers in the rows among which distinct ones are looked for
 

@@ -7,20 +7,20 @@ depend on how many threads share the blocks.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import nullcontext
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from emppl.kernels.features import Features, blocks
+from emppl.kernels.features import Features
+from emppl.kernels.threads import one_blas_thread, pool
 
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 COMPILED_NUMBERS = 1 << 15  # numbers in the columns of a block of the compiled loop: 256 KiB, and as many to read them
 PAYS = 2e6  # multiplications in a pass, from which on compiled code saves more than its making costs
+WIDE = 16  # columns up to which a product with the frame costs little, though it only scales
+MOST_CHUNKS = 512  # sums that are kept apart
 THREADED = 1 << 14  # members below which threads cost more than they save
 NONE_1, NONE_2, NO_BARS = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0), dtype=bool)
 
@@ -38,13 +38,6 @@ class MixturePass(NamedTuple):
 def pays(features: Features, n_values: int) -> bool:
     """Whether passes over these members are worth compiled code: a few tens of them take as long as loading it."""
     return features.n * n_values * (2 * features.distinct.n + 20) > PAYS
-
-
-def threads() -> int:
-    """Cores that this process may use; one in a forked process, whose siblings use the others."""
-    if _FORKED:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mixture(
@@ -77,27 +70,20 @@ def mixture(
         return _not_a_number(features, n_values, keep)
     kept = np.empty((n_values, n)) if keep else None
     member = np.empty(n) if keep else None
-    block = _compiled if compiled else _numpy
-
-    def one(rows: slice) -> tuple[float, np.ndarray, np.ndarray]:
-        return block(
-            features, rows, const, reduced, barred, _extra(table, mask, rows),
-            None if weights is None else weights[rows], hard,
-            None if kept is None else kept[:, rows], None if member is None else member[rows],
-        )  # fmt: skip
-
-    parts = features.blocks()
-    if compiled:
-        size = COMPILED_NUMBERS // (features.n_columns + (n_values if keep or table is not None else 1))
-        parts = blocks(n, max(512, size))
-    if compiled and workers > 1 and n >= THREADED:
-        with _blas().limit(limits=1):
-            done = list(_pool(workers).map(one, parts))
-    elif len(parts) > 1:
-        with _blas().limit(limits=1):
-            done = [one(rows) for rows in parts]
+    if compiled and table is None and mask is None and not keep:
+        done = _compiled(features, const, reduced, barred, weights, hard, workers if n >= THREADED else 1)
     else:
-        done = [one(rows) for rows in parts]
+
+        def one(rows: slice) -> tuple[float, np.ndarray, np.ndarray]:
+            return _numpy(
+                features, rows, const, reduced, barred, _extra(table, mask, rows),
+                None if weights is None else weights[rows], hard,
+                None if kept is None else kept[:, rows], None if member is None else member[rows],
+            )  # fmt: skip
+
+        parts = features.blocks()
+        with one_blas_thread() if len(parts) > 1 else nullcontext():
+            done = [one(rows) for rows in parts]
     if not done:
         done = [(0.0, np.zeros((n_values, features.distinct.n)), np.zeros(n_values))]
     total = sum(value for value, _, _ in done)
@@ -126,7 +112,7 @@ def _small(
         posterior -= peak
         np.exp(posterior, posterior)
         scale = posterior.sum(axis=0)
-        posterior /= scale
+        posterior *= 1.0 / scale
         value = peak + np.log(scale)
     if base is not None:
         value = value + base
@@ -216,25 +202,59 @@ def _numpy(
 
 
 def _compiled(
-    features: Features, rows: slice, const: np.ndarray, eta: np.ndarray, barred: Any, extra: Any, weights: Any,
-    hard: bool, kept: Any, member: Any,
-) -> tuple[float, np.ndarray, np.ndarray]:  # fmt: skip
-    from emppl.kernels.compiled import run
+    features: Features, const: np.ndarray, eta: np.ndarray, barred: Any, weights: Any, hard: bool, workers: int
+) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """The pass as numba's loop, chunk by chunk; threads share the chunks, each of which has sums of its own."""
+    from emppl.kernels.compiled import run_rows
 
-    z = features.columns(rows)
-    single, left, right, _, n_distinct = features.distinct
-    statistics, counts = np.zeros((len(eta), n_distinct)), np.zeros(len(eta))
-    responsibilities = NONE_2 if kept is None else np.empty((len(eta), z.shape[1]))
-    by_member = NONE_1 if member is None else np.empty(z.shape[1])
-    value = run(
-        z, single, left, right, np.ascontiguousarray(eta), np.ascontiguousarray(const),
-        NO_BARS if barred is None else barred, NONE_2 if extra is None else np.ascontiguousarray(extra),
-        NONE_1 if weights is None else np.ascontiguousarray(weights, dtype=float), hard, responsibilities, by_member,
-        statistics, counts,
+    n, d, (single, left, right, _, n_distinct) = features.n, features.n_columns, features.distinct
+    chunk = max(COMPILED_NUMBERS // max(d, 1), -(-n // MOST_CHUNKS))
+    n_chunks = -(-n // chunk)
+    totals, counts = np.zeros(n_chunks), np.zeros((n_chunks, len(eta)))
+    statistics = np.zeros((n_chunks, len(eta), n_distinct))
+    own = NONE_1 if weights is None else np.ascontiguousarray(weights, dtype=float)
+    fixed = (
+        single, left, right, np.ascontiguousarray(eta), np.ascontiguousarray(const),
+        NO_BARS if barred is None else barred,
     )  # fmt: skip
-    if kept is not None:
-        kept[:], member[:] = responsibilities, by_member
-    return float(value), statistics, counts
+    lying = _lying(features)
+
+    def share(first: int, last: int) -> None:
+        if lying is not None:
+            run_rows(*lying, chunk, first, last, *fixed, own, hard, totals, statistics, counts)
+            return
+        for c in range(first, last):
+            rows = slice(c * chunk, min((c + 1) * chunk, n))
+            here = slice(c, c + 1)
+            run_rows(
+                features.columns(rows).T, np.zeros(d), NONE_2, chunk, 0, 1, *fixed, own[rows], hard,
+                totals[here], statistics[here], counts[here],
+            )  # fmt: skip
+
+    limits = np.linspace(0, n_chunks, max(1, min(workers, n_chunks)) + 1).astype(int).tolist()
+    with one_blas_thread():
+        if len(limits) == 2:
+            share(0, n_chunks)
+        else:
+            list(pool(workers).map(share, limits[:-1], limits[1:]))
+    return list(zip(totals.tolist(), statistics, counts))
+
+
+def _lying(features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(rows, centre, whiten) where the compiled loop can read the data as they lie; else blocks are made for it."""
+    if len(features.sources) != 1:
+        return None
+    array, row_of, centre, whiten = features.sources[0]
+    if row_of is not None or array.dtype != np.float64 or not array.dtype.isnative:
+        return None
+    if whiten is not None and whiten.ndim == 1:
+        if len(whiten) > WIDE:
+            return None
+        whiten = np.diag(1.0 / whiten)
+    return (
+        array, np.zeros(array.shape[1]) if centre is None else np.ascontiguousarray(centre, dtype=float),
+        NONE_2 if whiten is None else np.ascontiguousarray(whiten, dtype=float),
+    )  # fmt: skip
 
 
 def _not_a_number(features: Features, n_values: int, keep: bool) -> MixturePass:
@@ -244,27 +264,3 @@ def _not_a_number(features: Features, n_values: int, keep: bool) -> MixturePass:
         np.nan, np.full((n_values, width), np.nan), np.full(n_values, np.nan),
         np.full((n, n_values), np.nan) if keep else None, np.full(n, np.nan) if keep else None,
     )  # fmt: skip
-
-
-_FORKED: list[bool] = []
-
-
-def _forked() -> None:
-    """In the child of a fork, where the threads of the pool are gone."""
-    _FORKED.append(True)
-    _pool.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="emppl")
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """BLAS held to one thread inside the blocks: several for small matrices wait for each other."""
-    return ThreadpoolController()

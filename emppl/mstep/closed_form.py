@@ -21,7 +21,7 @@ from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
-from emppl.rules.tables import Conjugate, conjugates_of
+from emppl.rules.tables import Conjugate, conjugates_of, each_its_own
 from emppl.structure.types import Factor, Structure
 
 RULE = "closed form"
@@ -138,7 +138,8 @@ class ClosedForm:
 
     @cached_property
     def _groups(self) -> dict[str, np.ndarray]:
-        return {name: role.groups for name, role in self.roles.items()}
+        own = each_its_own(len(next(iter(self.roles.values())).groups))
+        return {n: own if np.array_equal(role.groups, own) else role.groups for n, role in self.roles.items()}
 
     @cached_property
     def _first(self) -> dict[str, np.ndarray]:
@@ -213,7 +214,8 @@ def closed_form(
     layout = ThetaLayout.of(structure)
     coordinates = structure.coordinates
     rng = np.random.default_rng(11)
-    points = [coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size)) for _ in range(2)]
+    spread = 0.7 / np.sqrt(max(1.0, _width(form) / 8.0))  # else a large covariance cannot be told from its factor
+    points = [coordinates.constrain(rng.normal(scale=spread, size=coordinates.size)) for _ in range(2)]
     function = compile_graph(coordinates.values, list(form.params.values()), optimise=False)  # for two points
     draws = [function(*coordinates.arguments(theta)) for theta in points]
     flats = [layout.ravel(theta) for theta in points]
@@ -256,6 +258,11 @@ def closed_form(
     why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
     inside = _inside_check(structure, names, roles)
     return ClosedForm(form, plate, columns, names, layout, roles, framed_fixed, pseudo, inside, RULE, why)
+
+
+def _width(form: NaturalForm) -> int:
+    """Features that a covariance of the form couples; 1 where it has none."""
+    return int(form.params["cov"].type.shape[-1] or 1) if "cov" in form.params else 1
 
 
 def _why_missing(

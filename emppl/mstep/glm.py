@@ -22,7 +22,7 @@ from emppl.estep.posterior import Posterior
 from emppl.mstep.closed_form import ThetaLayout
 from emppl.mstep.regression import solved
 from emppl.mstep.update import Refusal, Update
-from emppl.structure.predictor_graph import predictors
+from emppl.structure.predictor_graph import AFFINE, predictors
 from emppl.structure.types import Factor, Plate, Structure
 
 RULE = "GLM"
@@ -297,17 +297,19 @@ def _parts(structure: Structure, free: list[str], entries: Sequence[Any]) -> lis
 def _part(structure: Structure, entry: Any, names: Sequence[str]) -> Part:
     factor, coordinates = entry.factor, structure.coordinates
     own = {node.value for node in structure.parameters if node.name in names}
-    found = predictors(structure, factor, names)
     plate: Plate | None = structure.plates[entry.plate] if entry.plate is not None else None
+    found = predictors(structure, factor, names, plate)
     n_configurations = plate.n_configurations if plate is not None else 1
     members = plate.members_of(factor) if plate is not None else np.full(factor.size, -1)
     if plate is not None and (members[np.diff(factor.scope.indptr) > 0] < 0).any():
         raise _NoDesign(f"{factor.name} spans several plates")
-    latents = _enumerated(structure, factor, plate)
+    latents = enumerated(structure, factor, plate)
     batched = [bool(latents) and depends_on(v, set(latents)) for v in found]
     values = [vectorize_graph(v, replace=latents) if many else v for v, many in zip(found, batched)]
     at = compile_graph(coordinates.values, [v.astype("float64") for v in values])
     designs = _designs(structure, names, at, batched)
+    if not _are_affine(structure, names, at, designs):
+        raise _NoDesign(f"{factor.name} depends on {' and '.join(names)} through no linear predictor")
     if sum(x.size for p in designs for _, x in p.designs) > MAX_NUMBERS:
         raise _NoDesign(f"the design matrix of {factor.name} is too large to keep")
     # the density as a function of its predictors
@@ -331,7 +333,7 @@ def _part(structure: Structure, entry: Any, names: Sequence[str]) -> Part:
     )  # fmt: skip
 
 
-def _enumerated(structure: Structure, factor: Factor, plate: Plate | None) -> dict[Any, Any]:
+def enumerated(structure: Structure, factor: Factor, plate: Plate | None) -> dict[Any, Any]:
     """The factor's latents with every member in configuration j, [J, *shape]."""
     if plate is None:
         return {}
@@ -376,6 +378,25 @@ def _designs(structure: Structure, names: Sequence[str], at: Any, batched: Seque
         designs = tuple((e, np.ascontiguousarray(part[:, e])) for part, e in zip(x, entering))
         answer.append(Predictor(designs, shape))
     return answer
+
+
+def _are_affine(structure: Structure, names: Sequence[str], at: Any, designs: Sequence[Predictor]) -> bool:
+    """Whether the designs say what the predictors do in every configuration, near the start and farther out."""
+    coordinates, rng = structure.coordinates, np.random.default_rng(29)
+    layout = ThetaLayout.of(structure)
+    index = np.concatenate([layout.part(name) for name in names])
+    for scale in (0.5, 5.0):
+        theta = coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size))
+        theta |= {name: scale * rng.normal(size=np.shape(theta[name])) for name in names}
+        zero = theta | {name: np.zeros_like(theta[name]) for name in names}
+        with np.errstate(all="ignore"):
+            origin, values = (at(*coordinates.arguments(t)) for t in (zero, theta))
+        for predictor, start, value in zip(designs, origin, values):
+            value, expected = np.asarray(value, float), start + predictor.times(layout.ravel(theta)[index])
+            size = max(float(np.abs(v).max(initial=0.0)) for v in (start, value, expected))
+            if not np.allclose(value, expected, rtol=0, atol=AFFINE * max(size, 1e-300)):
+                return False
+    return True
 
 
 def _meeting(part: Part) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,11 @@ class NaturalForm:
         if self.value_statistics is not None:
             counts = statistics.reshape(-1, 1, 1)  # of each configuration and group of rows
             return (counts * self.value_statistics).reshape(-1, self.value_statistics.shape[-1])
-        cells = next(iter(self.params.values())).type.shape[0]
-        return statistics.reshape(cells, -1)
+        return statistics.reshape(self._n_cells, -1)
+
+    @cached_property
+    def _n_cells(self) -> int:
+        return int(next(iter(self.params.values())).type.shape[0])
 
 
 class Deriver:
@@ -205,10 +209,13 @@ class Deriver:
 
         return evaluate
 
-    def _trials(self, plate: Plate) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Assignments to check at: every configuration at every member while that is affordable, else random ones."""
+    def _trials(self, plate: Plate, numbers: int = 1) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Assignments to check at: every configuration at every member while that is affordable, else random ones.
+
+        numbers: how many are compared for each member.
+        """
         n = plate.n_configurations
-        affordable = n * plate.size <= MAX_CHECKED and n <= MAX_TRIALS
+        affordable = n * plate.size * numbers <= MAX_CHECKED and n <= MAX_TRIALS
         if plate.tied:  # members share elements: what one takes, others must
             for _ in range(min(4 * n, MAX_TRIALS) if affordable else 4):
                 latents = random_latents(self.structure, self.rng)
@@ -329,7 +336,8 @@ class Deriver:
             for (name, graph), core in zip(unknown, cores)
         }
         evaluate = self._evaluator([*[g for _, g in unknown], *small.values()])
-        trials = [({}, None)] if plate is None else self._trials(plate)
+        numbers = int(sum(np.prod([m or 1 for m in graph.type.shape[1:]]) for graph in small.values()))
+        trials = [({}, None)] if plate is None else self._trials(plate, numbers)
         exposure = None
         for latents, configuration in trials:
             pair_of_row = layout.members if configuration is None else layout.pairs(configuration)

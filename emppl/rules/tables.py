@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import singledispatch
+from functools import cache, singledispatch
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,8 +131,7 @@ def columns(*parts: Any) -> np.ndarray:
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, nan where the whole is not positive: a component without members has no parameters."""
-    with np.errstate(all="ignore"):
-        return np.where(whole > 0, np.divide(part, whole), np.nan)
+    return part / np.where(whole > 0, whole, np.nan)
 
 
 def nested(inner: np.ndarray, outer: np.ndarray) -> np.ndarray | None:
@@ -142,8 +141,16 @@ def nested(inner: np.ndarray, outer: np.ndarray) -> np.ndarray | None:
     return found if np.array_equal(found[inner], outer) else None
 
 
+@cache
+def each_its_own(n: int) -> np.ndarray:
+    """The groups of n cells where each is a group of its own, as nearly always: one array, known by its identity."""
+    return np.arange(n)
+
+
 def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None = None) -> np.ndarray:
     """Sums of the cells' statistics by group, with the pseudo-statistics of each group's prior: [groups, S]."""
+    if group is each_its_own(len(group)):
+        return statistics if pseudo is None else statistics + pseudo
     total = np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo.copy()
     np.add.at(total, group, statistics)
     return total
@@ -151,8 +158,8 @@ def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None
 
 def differ_within(other: np.ndarray, group: np.ndarray) -> bool:
     """Whether cells of one group differ in `other` [cells] or [cells, ...]."""
-    if len(group) == int(group.max()) + 1:
-        return False  # each cell is a group of its own, as nearly always
+    if group is each_its_own(len(group)):
+        return False
     return any(np.ptp(other[group == k], axis=0).any() for k in range(int(group.max()) + 1))
 
 

@@ -67,7 +67,7 @@ def streamed(
     over = Pass(blocks, reader, workers, survey.n)
     held = sample.engine.plates[0]
     streaming = StreamedPlate(
-        held.features, held.base, None, None, False, held.supports, False, compiled, over, base
+        reader.features(survey.sample), held.base, None, None, False, held.supports, False, compiled, over, base
     )  # fmt: skip
     structure = sample.structure
     kept = tuple(d for d in structure.deterministics if not live.reads([model[d.name]]))
@@ -354,9 +354,12 @@ def _measured(reader: Reader, blocks: Source, workers: Local | Workers, survey: 
             f"the source had {survey.n:,} rows at first, and {n:,} when it was read again", "source",
             ("a source must give the same blocks in every pass",),
         )  # fmt: skip
-    holds = [all(m.products[i] for m in found if m.n) for i in range(len(reader.parts))]
-    parts = [
-        replace(part, pairs=None) if isinstance(part, FamilyRows) and part.pairs is not None and not good else part
-        for part, good in zip(reader.parts, holds)
-    ]
+    parts = []
+    for i, part in enumerate(reader.parts):
+        here = [m.found[i] for m in found if m.n]
+        if isinstance(part, FamilyRows):
+            pairs = part.pairs if all(one.products for one in here) else None
+            ones = np.all([one.ones for one in here], axis=0)
+            part = replace(part, pairs=pairs, ones=ones)
+        parts.append(part)
     return fsum(m.base for m in found), Reader(reader.shapes, parts, reader.compiled, reader.alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
@@ -26,14 +27,29 @@ class Pass:
     n: int
 
     def __call__(self, eta: np.ndarray, hard: bool) -> Sums:
-        n, values = 0, []
+        values = []
         statistics, counts = np.zeros_like(eta), np.zeros(len(eta))
+        for sums in self._of_blocks("run", (eta, hard)):
+            values.append(sums.log_likelihood)
+            statistics += sums.statistics
+            counts += sums.counts
+        finite = np.isfinite(values).all()
+        return Sums(self.n, fsum(values) if finite else float(np.sum(values)), statistics, counts)
+
+    def scores(self, eta: np.ndarray) -> np.ndarray:
+        """Covariance of the scores of all rows at eta [J, F]: see `estep.missing`."""
+        total: Any = 0.0
+        for one in self._of_blocks("scores", (eta,)):
+            total = total + one.covariance
+        return total
+
+    def _of_blocks(self, method: str, extra: tuple) -> Iterator[Any]:
+        """What the reader finds in each block; raises SourceError where that is not what the first pass found."""
+        n = 0
         try:
-            for sums in self.workers.map(self.source, self.reader, "run", (eta, hard)):
-                n += sums.n
-                values.append(sums.log_likelihood)
-                statistics += sums.statistics
-                counts += sums.counts
+            for found in self.workers.map(self.source, self.reader, method, extra):
+                n += found.n
+                yield found
         except ValueError as problem:  # which an ascent would take for numerical trouble
             raise SourceError(
                 f"a block that was read before cannot be read again: {problem}", "source",
@@ -45,8 +61,6 @@ class Pass:
                 "source",
                 ("nothing may be written to it during a fit", "a source must give the same blocks in every pass"),
             )
-        finite = np.isfinite(values).all()
-        return Sums(n, fsum(values) if finite else float(np.sum(values)), statistics, counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +81,10 @@ class StreamedPlate(PlateData):
     @property
     def kinds(self) -> None:
         return None
+
+    def score_covariance(self, eta: np.ndarray) -> np.ndarray:
+        """Covariance of the scores of all rows, in place of that of the features that are held."""
+        return self.over.scores(eta)
 
     def run(self, eta: np.ndarray, table: Any, *, hard: bool, keep: bool) -> MixturePass:
         if keep:

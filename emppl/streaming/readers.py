@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emppl.errors import InvalidDataError, UnsupportedModelError
+from emppl.estep.independent import PlateData
+from emppl.estep.missing import score_covariance
 from emppl.kernels.features import Features, Source
-from emppl.kernels.mixture import mixture, threads
+from emppl.kernels.mixture import mixture
+from emppl.kernels.threads import threads
 from emppl.rules.natural import _features, _rows_first
 from emppl.rules.tables import Family, Frame
 from emppl.streaming.blocks import Rows, Shape, checked
@@ -30,12 +33,20 @@ class Sums(NamedTuple):
     counts: np.ndarray
 
 
+class Found(NamedTuple):
+    """What one reader finds in one block."""
+
+    base: float = 0.0
+    products: bool = True  # whether its statistics are products of columns here too
+    ones: np.ndarray | None = None  # [F], which statistics are the number 1 in every row
+
+
 class Measure(NamedTuple):
     """What one block adds to what no parameter changes."""
 
     n: int
     base: float
-    products: tuple[bool, ...]  # by reader: whether its statistics are products of columns here too
+    found: tuple[Found, ...]  # by reader
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,8 @@ class Latents:
             return Features(n, (), np.zeros(width, dtype=np.int64), np.zeros(width, dtype=np.int64))
         return Features.of(np.broadcast_to(self.row, (n, width)))
 
-    def measure(self, number: int, rows: Rows, n: int) -> tuple[float, bool]:
-        return 0.0, True
+    def measure(self, number: int, rows: Rows, n: int) -> Found:
+        return Found()
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,10 @@ def at_latents(
 
 @dataclass(frozen=True)
 class FamilyRows:
-    """Observations of a family. left, right: which products of framed columns its statistics are, if they are."""
+    """Observations of a family. pairs: which products of framed columns its statistics are, if they are.
+
+    ones [F]: where they are not, which of them are the number 1 in every row of every block.
+    """
 
     name: str
     y: Graph = field(repr=False)
@@ -95,11 +109,17 @@ class FamilyRows:
     known: dict[str, Any] = field(repr=False)  # numbers, a Graph of the rows, or an Exposure
     width: int  # numbers in a row
     pairs: tuple[np.ndarray, np.ndarray] | None = field(repr=False)
+    ones: np.ndarray | None = field(repr=False, default=None)
 
     def features(self, rows: Rows, n: int) -> Features:
         y = self.y(rows)
         if self.pairs is None:
-            return Features.of(_features(self.rule, self.frame, self.core, self.slots, y, self._known(rows, n))[1])
+            dense = _features(self.rule, self.frame, self.core, self.slots, y, self._known(rows, n))[1]
+            if self.ones is None:
+                return Features.of(dense)
+            right = np.zeros(len(self.ones), dtype=np.int64)
+            right[~self.ones] = 1 + np.arange((~self.ones).sum())
+            return Features(n, (Source(dense[:, ~self.ones]),) if right.any() else (), np.zeros_like(right), right)
         source = Source(y.reshape(n, -1))
         if self.frame is not None:
             whiten = np.asarray(self.frame.whiten)
@@ -122,8 +142,8 @@ class FamilyRows:
                 found[name] = value
         return found
 
-    def measure(self, number: int, rows: Rows, n: int) -> tuple[float, bool]:
-        """Sum of the log base, and whether the products hold. Raises InvalidDataError outside the support."""
+    def measure(self, number: int, rows: Rows, n: int) -> Found:
+        """Sum of the log base, and what holds of the statistics. Raises InvalidDataError outside the support."""
         y, known = self.y(rows), self._known(rows, n)
         self._check_exposure(number, rows, n)
         check_inside(self.name, self.rule, number, y, {k: v for k, v in known.items() if k != "exposure"})
@@ -132,7 +152,7 @@ class FamilyRows:
         if self.pairs is not None:
             z = np.concatenate([np.ones((n, 1)), z], axis=1)
             products = all(np.array_equal(z[:, a] * z[:, b], t[:, f]) for f, (a, b) in enumerate(zip(*self.pairs)))
-        return float(base.sum()), products
+        return Found(float(base.sum()), products, (t == 1.0).all(axis=0))
 
     def _check_exposure(self, number: int, rows: Rows, n: int) -> None:
         for exposure in (v for v in self.known.values() if isinstance(v, Exposure)):
@@ -175,7 +195,7 @@ class RegressionRows:
     def features(self, rows: Rows, n: int) -> Features:
         return Features(n, (Source(self.framed(rows, n)),), *self.pairs)
 
-    def measure(self, number: int, rows: Rows, n: int) -> tuple[float, bool]:
+    def measure(self, number: int, rows: Rows, n: int) -> Found:
         y = self.y(rows).reshape(n, -1)
         if self.logs and not (y > 0).all():
             row = int(np.argwhere(~(y > 0))[0][0])
@@ -190,7 +210,7 @@ class RegressionRows:
             good = np.abs(wanted - got) <= AGREES * max(np.abs(wanted).max(), 1e-300)
             if not good.all():
                 raise _varies(self.name, "mu", number, good)
-        return n * self.base - (float(np.log(y).sum()) if self.logs else 0.0), True
+        return Found(n * self.base - (float(np.log(y).sum()) if self.logs else 0.0))
 
 
 def _varies(name: str, parameter: str, number: int, good: np.ndarray) -> UnsupportedModelError:
@@ -200,6 +220,13 @@ def _varies(name: str, parameter: str, number: int, good: np.ndarray) -> Unsuppo
         f"observed variable {name!r}, block {number}, row {row} of the block",
         ("let covariates enter by a linear map, on columns that vary in more than a few rows", *IN_MEMORY),
     )
+
+
+class Scores(NamedTuple):
+    """What one block adds to the covariance of the scores."""
+
+    n: int
+    covariance: np.ndarray
 
 
 class Reader:
@@ -216,8 +243,8 @@ class Reader:
         """The block's base, looked at row by row. Raises InvalidDataError, UnsupportedModelError."""
         rows = checked(number, block, self.shapes, values=True)
         n = len(next(iter(rows.values())))
-        found = [part.measure(number, rows, n) if n else (0.0, True) for part in self.parts]
-        return Measure(n, sum(base for base, _ in found), tuple(products for _, products in found))
+        found = tuple(part.measure(number, rows, n) if n else Found() for part in self.parts)
+        return Measure(n, sum(one.base for one in found), found)
 
     def run(self, number: int, block: Any, eta: np.ndarray, hard: bool) -> Sums:
         """One pass over the block at eta [J, F]."""
@@ -231,3 +258,10 @@ class Reader:
                 workers=threads() if self.compiled and self.alone else 1,
             )  # fmt: skip
         return Sums(n, done.log_likelihood, done.statistics, done.counts)
+
+    def scores(self, number: int, block: Any, eta: np.ndarray) -> Scores:
+        """Covariance of the scores of the block's rows at eta [J, F]: see `estep.missing`."""
+        rows = checked(number, block, self.shapes, values=False)
+        n = len(next(iter(rows.values())))
+        data = PlateData(self.features(rows), np.broadcast_to(0.0, (n,)))
+        return Scores(n, score_covariance(data, eta))

@@ -53,6 +53,7 @@ def analyse(
         scopes = Scopes(graphs, reading.latents, point)
         offsets = scopes.offsets
         factors = [replace(f, scope=scopes.scope.get(f.log_density)) if f.latents else f for f in factors]
+        scopes.scope |= dict.fromkeys(scopes.scope)  # from here on it is asked alone what depends on latents
     plates, eliminations = plates_of(reading.latents, factors)
     return Structure(
         name=name or getattr(model, "name", "") or "model",

@@ -11,24 +11,40 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytensor.scalar as ps
 from pytensor.graph.traversal import toposort
+from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.sort import SortOp
 
 from emppl.compiling import compile_graph, depends_on, substitute
-from emppl.structure.types import Factor, Structure
+from emppl.structure.types import Factor, Plate, Structure
 
 AFFINE = 1e-8  # of two increments by the same step from different points, relative to the values
+ROUNDS = 12  # configurations that few members go through; designs are checked under all
+MANY = 200  # members, which are in different configurations at once
+KINKED = (ps.Abs, ps.Sign, ps.Maximum, ps.Minimum, ps.Clip, ps.IntDiv, ps.Mod, SortOp)  # pieces, affine each
 
 
-def predictors(structure: Structure, factor: Factor, names: Sequence[str], seed: int = 17) -> list[Any]:
-    """The variables of the factor's log density through which alone the parameters `names` enter it, affinely."""
+def predictors(
+    structure: Structure, factor: Factor, names: Sequence[str], plate: Plate | None = None, seed: int = 17
+) -> list[Any]:
+    """The variables of the factor's log density through which alone the parameters `names` enter it, affinely.
+
+    plate: of the factor's latents, whose configurations are gone through.
+    """
     wanted = {node.value for node in structure.parameters if node.name in names}
-    reached = set(wanted)
+    reached, broken = set(wanted), set[Any]()
     order: list[Any] = []
     for node in toposort([factor.log_density]):
-        if any(v in reached for v in node.inputs):
-            reached.update(node.outputs)
-            order.extend(v for v in node.outputs if hasattr(v.type, "ndim") and v.dtype.startswith("float"))
-    affine = wanted | {v for v, is_affine in zip(order, _affine(structure, order, names, seed)) if is_affine}
+        entering = [v for v in node.inputs if v in reached]
+        if not entering or isinstance(node.op, Shape | Shape_i):
+            continue
+        reached.update(node.outputs)
+        if _is_kinked(node.op) or any(v in broken or not _is_real(v) for v in entering):
+            broken.update(node.outputs)
+        else:
+            order.extend(v for v in node.outputs if _is_real(v))
+    affine = wanted | {v for v, is_affine in zip(order, _affine(structure, order, names, plate, seed)) if is_affine}
     found: list[Any] = []
     seen: set[Any] = set()
     stack = [factor.log_density]
@@ -44,6 +60,19 @@ def predictors(structure: Structure, factor: Factor, names: Sequence[str], seed:
     return _outermost_left_out(found, wanted)
 
 
+def _is_real(variable: Any) -> bool:
+    return hasattr(variable.type, "ndim") and bool(variable.dtype.startswith("float"))
+
+
+def _is_kinked(op: Any) -> bool:
+    """Whether an operation, or one within it, may be affine in pieces without being affine."""
+    inner = getattr(op, "scalar_op", None) or getattr(op, "core_op", None)
+    if isinstance(op, KINKED) or (inner is not None and _is_kinked(inner)):
+        return True
+    graph = getattr(op, "fgraph", None)
+    return graph is not None and any(_is_kinked(node.op) for node in graph.apply_nodes)
+
+
 def _outermost_left_out(found: list[Any], wanted: set[Any]) -> list[Any]:
     """Without variables that are functions of the others: log(exp(h)) is affine too, beside h itself."""
     kept = list(found)
@@ -56,7 +85,9 @@ def _outermost_left_out(found: list[Any], wanted: set[Any]) -> list[Any]:
     return kept
 
 
-def _affine(structure: Structure, variables: Sequence[Any], names: Sequence[str], seed: int) -> list[bool]:
+def _affine(
+    structure: Structure, variables: Sequence[Any], names: Sequence[str], plate: Plate | None, seed: int
+) -> list[bool]:
     """Whether a step in the parameters `names` changes a variable by the same wherever it is taken."""
     if not variables:
         return []
@@ -64,11 +95,14 @@ def _affine(structure: Structure, variables: Sequence[Any], names: Sequence[str]
     coordinates, latents = structure.coordinates, structure.latents
     function = compile_graph([*coordinates.values, *[node.value for node in latents]], list(variables))
     good = np.ones(len(variables), bool)
-    for _ in range(2):
-        values = [rng.choice(node.support, size=node.shape).astype(node.value.dtype) for node in latents]
+    n_configurations = plate.n_configurations if plate is not None else 1
+    first = rng.integers(n_configurations, size=plate.size if plate is not None else 0)
+    few = plate is not None and plate.size < MANY
+    for turn in range(max(2, min(n_configurations, ROUNDS)) if few else 2):
+        values = _assigned(structure, plate, (first + turn) % n_configurations, rng)
         step = {name: rng.normal(size=structure.node(name).shape) for name in names}
         pairs = []
-        for factor in (1.0, 1.0, -0.5):
+        for factor in (1.0, 1.0, -0.5) if turn < 2 else (1.0, -0.5):
             theta = coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size))
             moved = theta | {name: theta[name] + factor * step[name] for name in names}
             with np.errstate(all="ignore"):
@@ -84,3 +118,16 @@ def _affine(structure: Structure, variables: Sequence[Any], names: Sequence[str]
             changes = [(b - a) / factor for factor, a, b in ends]
             good[i] &= all(np.allclose(changes[0], c, rtol=0, atol=AFFINE * max(size, 1e-300)) for c in changes[1:])
     return list(good)
+
+
+def _assigned(
+    structure: Structure, plate: Plate | None, configuration: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Values of the latents: each member of the plate in its configuration, all others at random."""
+    values = [rng.choice(node.support, size=node.shape).astype(node.value.dtype) for node in structure.latents]
+    if plate is None:
+        return values
+    flat = np.concatenate([v.ravel() for v in values])
+    flat[plate.members] = plate.configurations[configuration]
+    starts = [structure.offsets[node.name] for node in structure.latents]
+    return [flat[s : s + v.size].reshape(v.shape).astype(v.dtype) for s, v in zip(starts, values)]

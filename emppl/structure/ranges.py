@@ -49,7 +49,7 @@ class Ranges:
     """
 
     def __init__(self, graph: Any, latents: Sequence[Node]) -> None:
-        self._scopes = Scopes([graph], latents, {})
+        self._scopes = Scopes([graph], latents, {}, keep=True)
         self._latents = latents
         self._sizes = np.array([node.n_values for node in latents for _ in range(node.size)])
         self._found: dict[Any, Range] = {}

@@ -7,6 +7,7 @@ unites everything. The result can only err towards larger scopes; the certificat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,10 +32,13 @@ MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag, ViewO
 class Scopes:
     """Scopes of every variable of some graphs.
 
-    `moved[v]` holds the latent element of each element of v where v merely moves them.
+    `moved[v]` holds the latent element of each element of v where v merely moves them. What depends on latents is in
+    `scope`; of what lies between the latents and the graphs, the matrices are kept where `keep` says so, else None.
     """
 
-    def __init__(self, graphs: Sequence[Any], latents: Sequence[Node], point: dict[Any, np.ndarray]) -> None:
+    def __init__(
+        self, graphs: Sequence[Any], latents: Sequence[Node], point: dict[Any, np.ndarray], keep: bool = False
+    ) -> None:
         self.offsets, total = {}, 0
         for node in latents:
             self.offsets[node.name] = total
@@ -57,10 +61,14 @@ class Scopes:
         for i, v in enumerate(inputs):
             if v in latent_values:
                 arguments[i] = np.full(latent_values[v].shape, latent_values[v].support[0], dtype=v.dtype)
-        with np.errstate(all="ignore"):
-            values = compile_graph(inputs, wanted, optimise=False)(*arguments) if wanted else []
-        self._number = dict(zip(wanted, values)) | dict(zip(inputs, arguments))
-        self.scope: dict[Any, sparse.csr_matrix] = {}
+        known = [v for v in wanted if v not in tainted and v.type.dtype not in ("float32", "float64")]  # e.g. indices
+        with np.errstate(all="ignore"):  # shapes alone of all else: together their values would be many times the data
+            evaluate = compile_graph(inputs, [*known, *[v.shape for v in wanted]], optimise=False)
+            values = evaluate(*arguments) if wanted else []
+        self._number = dict(zip(known, values)) | dict(zip(inputs, arguments))
+        self._shapes = {v: tuple(int(n) for n in shape) for v, shape in zip(wanted, values[len(known) :])}
+        self._shapes |= {v: np.shape(value) for v, value in zip(inputs, arguments)}
+        self.scope: dict[Any, Any] = {}
         self.moved: dict[Any, np.ndarray] = {}
         for value, node in latent_values.items():
             ids = self.offsets[node.name] + np.arange(node.size).reshape(node.shape)
@@ -68,16 +76,21 @@ class Scopes:
             self.scope[value] = sparse.csr_matrix(
                 (np.ones(node.size, bool), (np.arange(node.size), ids.ravel())), (node.size, total)
             )
+        uses = Counter(v for node in relevant for v in set(node.inputs))
         for node in relevant:
             self._visit(node)
+            for v in set(node.inputs) if not keep else ():
+                uses[v] -= 1
+                if v in self.scope and not uses[v] and v not in graphs and v not in latent_values:
+                    self.scope[v] = None
 
     def shape(self, variable: Any) -> tuple[int, ...]:
-        return np.shape(self._number[variable])
+        return self._shapes[variable]
 
     def length(self, variable: Any, axis: int) -> int | None:
         """Length of an axis as it was evaluated, None for variables that were not."""
-        value = self._number.get(variable)
-        return None if value is None else np.shape(value)[axis]
+        shape = self._shapes.get(variable)
+        return None if shape is None else shape[axis]
 
     def _empty(self, rows: int) -> sparse.csr_matrix:
         return sparse.csr_matrix((rows, self.total), dtype=bool)
@@ -210,7 +223,7 @@ class Scopes:
             axis = node.op.axis if isinstance(getattr(node.op, "axis", None), int) else 0
         stacked, ids, start = [], [], 0
         for v in parts:
-            part_shape = self.shape(v) if v in self._number else np.shape(self._number_of(v))
+            part_shape = self._shapes[v] if v in self._shapes else np.shape(self._number_of(v))
             rows = int(np.prod(part_shape, dtype=int))
             stacked.append(self.scope.get(v, self._empty(rows)))
             ids.append(start + np.arange(rows).reshape(part_shape))

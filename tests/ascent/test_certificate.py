@@ -10,6 +10,7 @@ import small_models
 import emppl
 from emppl.ascent import certificate
 from emppl.inference.information import observed_information
+from emppl.kernels.features import Features
 from emppl.planner import Plan
 
 NAMES = ("coins", "two_binary_latents", "gaussian_full", "implicit_normals", "zero_inflated", "change_point", "lines",
@@ -38,9 +39,9 @@ def broken(plan: Plan, which: str) -> Plan:
     if which == "base":
         plate = replace(plate, base=plate.base + np.linspace(0.0, 0.1, len(plate.base)))
     else:
-        features = plate.features.copy()
+        features = np.array(plate.features)
         features[0] += 0.5
-        plate = replace(plate, features=features)
+        plate = replace(plate, features=Features.of(features))
     return replace(plan, engine=replace(plan.engine, plates=(plate, *plan.engine.plates[1:])))
 
 

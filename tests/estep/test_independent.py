@@ -11,6 +11,10 @@ from oracles import Enumeration
 from scipy.special import softmax
 
 import emppl
+from emppl.estep.independent import PlateData
+from emppl.kernels.features import Features
+from emppl.kernels.mixture import mixture
+from emppl.models import poisson_mixture
 
 SEEDS = {"coins": (0, 1), "long_form": (0, 1)}  # other data for the quickest
 ROWS = [(name, seed) for name in small_models.MODELS for seed in SEEDS.get(name, (0,))]
@@ -151,3 +155,35 @@ def test_hard_gives_each_member_to_its_best_value():
         assert posterior.objective == pytest.approx(exact.log_terms(theta).max(), rel=1e-10)
         assert set(np.mod(posterior.counts[0], 1.0)) == {0.0}
         assert plan.log_posterior(theta) == pytest.approx(exact.log_posterior(theta), rel=1e-10)  # not the hard one
+
+
+# -- equal members are counted -----------------------------------------------------------------------------------------
+
+
+def test_rounded_data_are_reduced_to_their_kinds():
+    """The London death notices: 1096 days, ten different counts."""
+    plate = emppl.plan(poisson_mixture.build()).engine.plates[0]
+    assert len(plate.features) == 1096 and len(plate.kinds.counts) == 10 and plate.kinds.counts.sum() == 1096
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("hard", [False, True])
+def test_counting_kinds_changes_nothing(with_mask, with_weights, hard):
+    rng = np.random.default_rng(8)
+    n, k = 1500, 3
+    values = rng.integers(0, 6, size=(n, 2)).astype(float)
+    mask = None
+    if with_mask:
+        mask = rng.random((n, k)) < 0.7
+        mask[:, 0] = True
+    weights = rng.uniform(size=n) * (rng.random(n) < 0.9) if with_weights else None
+    features = Features.of(np.c_[np.ones(n), values])
+    data = PlateData(features, rng.normal(size=n), weights, mask)
+    assert data.kinds is not None and len(data.kinds.counts) <= 36 * 8
+    eta = rng.normal(size=(k, 3))
+    done = data.run(eta, None, hard=hard, keep=True)
+    plain = mixture(features, eta, data.base, mask=mask, weights=weights, hard=hard, keep=True)
+    assert done.log_likelihood == pytest.approx(plain.log_likelihood, rel=1e-12)
+    for one, two in zip(done[1:], plain[1:]):
+        np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-10)

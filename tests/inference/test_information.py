@@ -9,8 +9,9 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import emppl
+from emppl.estep import missing
 from emppl.inference.information import Information, observed_information
-from emppl.models import coins, poisson_mixture
+from emppl.models import coins, gaussian_mixture, latent_class, poisson_mixture
 
 HEADS, TOSSES = np.array([5, 9, 8, 4, 7]), 10
 
@@ -132,3 +133,23 @@ def test_the_border_is_left_out():
     information = observed_information(plan, np.array([-25.0, 0.3, 0.1]))
     assert list(information.interior) == [False, True, True] and information.information.shape == (2, 2)
     assert np.isnan(information.covariance[0]).all() and np.isfinite(information.covariance[1:, 1:]).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("build", [gaussian_mixture.build, poisson_mixture.build, latent_class.build, coins.build])
+def test_complete_minus_missing_equals_differences_of_passes(monkeypatch, build, weighted):
+    """Two ways to the observed information, away from the mode too."""
+    model = build()
+    size = emppl.plan(model).structure.plates[0].size
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, size) if weighted else None
+    plan = emppl.plan(model, obs_weights=weights)
+    u = 0.2 * np.random.default_rng(0).normal(size=plan.structure.coordinates.size)
+    u = plan.structure.coordinates.unconstrain(emppl.fit(plan, seed=0, starts=2).point) + u
+    monkeypatch.setattr(missing, "WORTHWHILE", np.inf)
+    by_passes = observed_information(plan, u)
+    monkeypatch.setattr(missing, "WORTHWHILE", 0)
+    assert missing.is_worthwhile(plan)
+    by_statistics = observed_information(plan, u)
+    scale = np.abs(by_passes.information).max()
+    np.testing.assert_allclose(by_statistics.information, by_passes.information, rtol=1e-5, atol=1e-7 * scale)
+    np.testing.assert_allclose(by_statistics.gradient, by_passes.gradient)

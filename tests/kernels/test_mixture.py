@@ -14,6 +14,7 @@ from emppl.kernels import features as reading
 from emppl.kernels import mixture as passes
 from emppl.kernels.features import Features, Source
 from emppl.kernels.mixture import mixture
+from emppl.kernels.threads import threads
 
 seeds = integers(0, 2**32 - 1)
 
@@ -221,7 +222,7 @@ def test_threads_in_a_forked_process():
     here = mixture(features, eta, compiled=True, workers=2).log_likelihood
 
     def child() -> tuple[float, int]:
-        return mixture(features, eta, compiled=True, workers=2).log_likelihood, passes.threads()
+        return mixture(features, eta, compiled=True, workers=2).log_likelihood, threads()
 
     there, n_threads = in_a_fork(child)
     assert there == here and n_threads == 1

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from emppl.modelfile import shipped_models
-from emppl.models import columns
+from emppl.models import _columns as columns
 
 TABLE = {"x": [1, 2.5, 4], "hole": np.ma.masked_equal([1.0, -1.0, 2.0], -1.0), "flat": [3, 3, 3], "word": [*"abc"]}
 

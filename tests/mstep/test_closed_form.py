@@ -71,6 +71,26 @@ def test_maximum_likelihood_of_gaussians(shape):
     check(small_models.model(f"gaussian_{shape}").model, estimate="ml")
 
 
+def test_a_wide_covariance_is_told_from_its_factor():
+    """Of 32 features: the factor of a covariance drawn without care for its width is known to a few digits only."""
+    y = np.random.default_rng(3).normal(size=(80, 32))
+    with pm.Model() as model:
+        z = pm.Bernoulli("z", p=np.float64(0.5), shape=80)
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(9.0), shape=(2, 32))
+        chol, _, _ = pm.LKJCholeskyCov("chol", n=32, eta=2.0, sd_dist=pm.Exponential.dist(1.0), store_in_trace=False)
+        pm.MvNormal("y", mu[z], chol=chol, observed=y)
+    plan = emppl.plan(model, estimate="ml")
+    (theta,) = small_models.points(plan, count=1)
+    posterior = plan.e_step(theta, keep=True)
+    new = plan.m_step(theta, posterior)
+    shares = posterior.responsibilities[0]
+    means = shares.T @ y / shares.sum(axis=0)[:, None]
+    residuals = y[:, None, :] - means
+    scatter = np.einsum("nk,nki,nkj->ij", shares, residuals, residuals) / 80
+    np.testing.assert_allclose(new["mu"], means, rtol=1e-9)
+    np.testing.assert_allclose(new["chol"], np.linalg.cholesky(scatter)[np.tril_indices(32)], rtol=1e-8, atol=1e-10)
+
+
 def test_means_and_variances_by_hand():
     """The weighted mean and the weighted second moment, nothing else."""
     plan = small_models.plan("normal_mixture", estimate="ml")

@@ -12,6 +12,7 @@ from scipy.stats import poisson
 import emppl
 from emppl.ascent.starts import start_point
 from emppl.errors import InvalidArgumentError, SourceError, UnsupportedModelError
+from emppl.estep.missing import score_covariance
 from emppl.streaming import assemble, streamed
 
 CASES = row_models.cases()
@@ -46,6 +47,11 @@ def test_passes_and_steps_are_those_of_all_rows_in_memory(name, few):
     u = whole.structure.coordinates.unconstrain(theta)
     slope = whole.gradient(u)[1]
     np.testing.assert_allclose(blocks.gradient(u)[1], slope, rtol=1e-9, atol=1e-9 * np.abs(slope).max())
+    eta = whole.engine.terms(*whole.structure.coordinates.arguments(theta))[0]
+    own = blocks.engine.terms(*whole.structure.coordinates.arguments(theta))[0]
+    if name not in ("lines", "vectors"):  # whose frames turn with rounding, or with the rows that are held
+        missing, found = score_covariance(whole.engine.plates[0], eta), score_covariance(blocks.engine.plates[0], own)
+        np.testing.assert_allclose(found, missing, atol=1e-9 * np.abs(missing).max())
     here, there = (plan.m_step(theta, plan.e_step(theta)) for plan in (whole, blocks))
     for parameter, value in here.items():
         np.testing.assert_allclose(there[parameter], value, rtol=1e-8, atol=1e-8 * np.abs(value).max())

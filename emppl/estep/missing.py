@@ -1,0 +1,67 @@
+"""The missing information: how the scores of members vary over their configurations (Louis 1982).
+
+With a natural form the score of a member in configuration j is T in the block j of eta, so its covariance given the
+data is a sum over members of products of statistics: one pass of matrix products in place of two passes a parameter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emppl.estep.independent import PlateData
+from emppl.kernels.features import blocks
+from emppl.kernels.mixture import mixture
+
+WORTHWHILE = 1e6  # multiplications in a pass, below which passes are cheap beside the graphs
+LARGEST = 2500  # numbers in eta: their square is kept
+BLOCK = 1 << 19  # numbers in the scores of a block of members: 4 MiB
+
+
+def is_worthwhile(plan: Any) -> bool:
+    """Whether the plan's plates are in natural form throughout, and long enough for this to pay. plan: a Plan."""
+    plates = plan.engine.plates
+    if not plates or plan.method != "em" or any(p.tied or p.has_table for p in plates):
+        return False
+    sizes = [plate.n_configurations * (1 + p.features.distinct.n) for p, plate in zip(plates, plan.structure.plates)]
+    rows = [p.size if p.kinds is None else len(p.kinds.counts) for p in plates]
+    return max(sizes) <= LARGEST and sum(n * size for n, size in zip(rows, sizes)) >= WORTHWHILE
+
+
+def score_covariance(data: PlateData, eta: np.ndarray) -> np.ndarray:
+    """Covariance of the scores given the data, summed over members: [J (1 + F), J (1 + F)] at eta [J, F].
+
+    Blocks by configuration; in each the number 1 first, then the distinct statistics. eta must be finite. A plate whose
+    rows are not all held knows its own.
+    """
+    if hasattr(data, "score_covariance"):
+        return data.score_covariance(eta)
+    kinds = data.kinds
+    features, weights, mask = (data.features, data.weights, data.mask)
+    if kinds is not None:
+        features, weights, mask = kinds.features, kinds.counts, kinds.mask
+    n_values, width = len(eta), 1 + features.distinct.n
+    answer = np.zeros((n_values * width, n_values * width))
+    own = np.zeros((n_values, width, width))
+    for rows in blocks(features.n, max(64, BLOCK // (n_values * width))):
+        part = features.take(np.arange(rows.start, rows.stop))
+        done = mixture(part, eta, mask=None if mask is None else mask[rows], keep=True)
+        assert done.responsibilities is not None  # kept
+        r, t = np.ascontiguousarray(done.responsibilities.T), part.block(slice(0, part.n))
+        t = np.concatenate([np.ones((1, part.n)), t])
+        w = np.ones(part.n) if weights is None else weights[rows]
+        scores = (r[:, None] * t).reshape(n_values * width, part.n)
+        answer -= (scores * w) @ scores.T
+        for j in range(n_values):
+            own[j] += (t * (r[j] * w)) @ t.T
+    for j in range(n_values):
+        place = slice(j * width, (j + 1) * width)
+        answer[place, place] += own[j]
+    return answer
+
+
+def by_score(data: PlateData, eta: np.ndarray) -> np.ndarray:
+    """eta [J, F] in the order of `score_covariance`: [J (1 + F)]."""
+    const, reduced = data.features.reduce(eta)
+    return np.concatenate([const[:, None], reduced], axis=1).ravel()
