@@ -295,6 +295,7 @@ class Plan:
     def __str__(self) -> str:
         s = self.structure
         n = sum(node.shape[0] if node.shape else 1 for node in s.observed[:1])
+        n = self.engine.plates[0].size if self.sample is not None else n
         head = (
             f"{s.name} · {n:,} observations · {len(s.latents)} latent{'' if len(s.latents) == 1 else 's'} · "
             f"{len(self.blocks)} parameter block{'' if len(self.blocks) == 1 else 's'} · "

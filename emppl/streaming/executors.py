@@ -102,7 +102,7 @@ class Workers:
         """What dask computes once and keeps with its workers: delayed values, and arrays that are in memory here."""
         if type(value).__module__.split(".")[0] == "dask" and hasattr(value, "compute"):
             return self.executor.compute(value)
-        return self.executor.scatter(value) if isinstance(value, np.ndarray) else value
+        return self.executor.scatter([value])[0] if isinstance(value, np.ndarray | dict) else value
 
 
 def _travelling(start: int, stop: int, names: tuple[str, ...], *arrays: Any) -> tuple:

@@ -11,16 +11,17 @@ import numpy as np
 from emppl.errors import InvalidDataError, UnsupportedModelError
 from emppl.estep.independent import PlateData
 from emppl.estep.missing import score_covariance
-from emppl.kernels.features import Features, Source
+from emppl.kernels.features import Features, Source, blocks
 from emppl.kernels.mixture import mixture
 from emppl.kernels.threads import threads
-from emppl.rules.natural import _features, _rows_first
+from emppl.rules.natural import _features, _rows_first, _rows_of
 from emppl.rules.tables import Family, Frame
 from emppl.streaming.blocks import Rows, Shape, checked
 from emppl.streaming.live import Graph
 from emppl.streaming.survey import check_inside
 
 AGREES = 1e-7  # relative: how closely a block must follow what the sample says of parameters that vary over the rows
+MEASURED_AT_ONCE = 4096  # rows whose statistics are written out to be looked at
 IN_MEMORY = ("fit all rows in memory: emppl.fit(model) on a model that holds them",)
 
 
@@ -147,12 +148,16 @@ class FamilyRows:
         y, known = self.y(rows), self._known(rows, n)
         self._check_exposure(number, rows, n)
         check_inside(self.name, self.rule, number, y, {k: v for k, v in known.items() if k != "exposure"})
-        z, t, base = _features(self.rule, self.frame, self.core, self.slots, y, known)
-        products = False
-        if self.pairs is not None:
-            z = np.concatenate([np.ones((n, 1)), z], axis=1)
-            products = all(np.array_equal(z[:, a] * z[:, b], t[:, f]) for f, (a, b) in enumerate(zip(*self.pairs)))
-        return Found(float(base.sum()), products, (t == 1.0).all(axis=0))
+        base, products, ones = 0.0, self.pairs is not None, np.array(True)
+        for some in blocks(n, MEASURED_AT_ONCE):
+            takes = _rows_of(known, some)
+            z, t, by_row = _features(self.rule, self.frame, self.core, self.slots, y[some], takes)
+            base += float(by_row.sum())
+            ones = ones & (t == 1.0).all(axis=0)
+            if products:
+                z = np.concatenate([np.ones((len(z), 1)), z], axis=1)
+                products = all(np.array_equal(z[:, a] * z[:, b], t[:, f]) for f, (a, b) in enumerate(zip(*self.pairs)))
+        return Found(base, products, ones)
 
     def _check_exposure(self, number: int, rows: Rows, n: int) -> None:
         for exposure in (v for v in self.known.values() if isinstance(v, Exposure)):
