@@ -117,8 +117,11 @@ class Plan:
 
     @cached_property
     def _threads(self) -> Any:
-        """The context of a step: what is small has no use for several threads, nor time to see to them."""
-        return one_blas_thread if any(len(plate.features) >= MANY for plate in self.engine.plates) else nullcontext
+        """The context of a step: several threads of BLAS are in the way of everything but a few plain numbers."""
+        nodes = self.engine.terms.function.maker.fgraph.apply_nodes
+        factorises = any("linalg" in type(getattr(node.op, "core_op", node.op)).__module__ for node in nodes)
+        many = any(len(plate.features) >= MANY for plate in self.engine.plates)
+        return one_blas_thread if many or factorises else nullcontext
 
     def log_likelihood(self, theta: Mapping[str, np.ndarray]) -> float:
         """Marginal log-likelihood, latents summed out, with all constants."""

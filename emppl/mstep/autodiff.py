@@ -23,7 +23,7 @@ from emppl.structure.coordinates import Coordinates
 
 NATURAL_RULE = "natural form"
 AUTODIFF_RULE = "autodiff"
-STEPS_FROM_A_GUESS = 3  # from the maximum without priors
+STEPS_FROM_A_GUESS = 2  # from the maximum without priors
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,11 +62,14 @@ class Scopes:
             if v in latent_values:
                 arguments[i] = np.full(latent_values[v].shape, latent_values[v].support[0], dtype=v.dtype)
         known = [v for v in wanted if v not in tainted and v.type.dtype not in ("float32", "float64")]  # e.g. indices
-        with np.errstate(all="ignore"):  # shapes alone of all else: together their values would be many times the data
-            evaluate = compile_graph(inputs, [*known, *[v.shape for v in wanted]], optimise=False)
-            values = evaluate(*arguments) if wanted else []
+        # of all else the shapes alone, since the values together would be many times the data; most have theirs written on
+        self._shapes = {v: v.type.shape for v in wanted if None not in v.type.shape}
+        asked = [v for v in wanted if v not in self._shapes]
+        with np.errstate(all="ignore"):
+            evaluate = compile_graph(inputs, [*known, *[v.shape for v in asked]], optimise=False)
+            values = evaluate(*arguments) if known or asked else []
         self._number = dict(zip(known, values)) | dict(zip(inputs, arguments))
-        self._shapes = {v: tuple(int(n) for n in shape) for v, shape in zip(wanted, values[len(known) :])}
+        self._shapes |= {v: tuple(int(n) for n in shape) for v, shape in zip(asked, values[len(known) :])}
         self._shapes |= {v: np.shape(value) for v, value in zip(inputs, arguments)}
         self.scope: dict[Any, Any] = {}
         self.moved: dict[Any, np.ndarray] = {}

@@ -11,6 +11,7 @@ import numpy as np
 
 SHORTEST = 0.05  # seconds of one timing: faster work is repeated until it takes as long
 FEWEST, MOST = 3, 15  # rounds
+SETTLE = 0.3  # seconds between the sides
 
 
 class Timing(NamedTuple):
@@ -45,6 +46,12 @@ def em_pass(plan: Any, theta: dict[str, np.ndarray]) -> Side:
     return local(lambda: plan.m_step(theta, plan.e_step(theta)))
 
 
+def _settled(side: Side, times: int) -> Timing:
+    """A side's timing once the other's threads sleep: those of BLAS and OpenMP wait for more work on a busy core."""
+    time.sleep(SETTLE)
+    return side(times)
+
+
 def in_turn(*sides: Side, seconds: float, warm: bool = True, fewest: int = FEWEST) -> list[Timing]:
     """The median of each side over rounds A, B, A, B, …; `seconds`: what all rounds together may take.
 
@@ -56,5 +63,5 @@ def in_turn(*sides: Side, seconds: float, warm: bool = True, fewest: int = FEWES
     rounds: list[list[Timing]] = []
     began = time.perf_counter()
     while len(rounds) < fewest or (len(rounds) < MOST and time.perf_counter() - began < seconds):
-        rounds.append([side(times) for side, times in zip(sides, repetitions)])
+        rounds.append([_settled(side, times) for side, times in zip(sides, repetitions)])
     return [Timing(*np.median(column, axis=0)) for column in zip(*rounds)]
