@@ -62,7 +62,7 @@ class Scopes:
             if v in latent_values:
                 arguments[i] = np.full(latent_values[v].shape, latent_values[v].support[0], dtype=v.dtype)
         known = [v for v in wanted if v not in tainted and v.type.dtype not in ("float32", "float64")]  # e.g. indices
-        # of all else the shapes alone, since the values together would be many times the data; most have theirs written on
+        # of all else the shapes alone: the values together would be many times the data; most have theirs written on
         self._shapes = {v: v.type.shape for v in wanted if None not in v.type.shape}
         asked = [v for v in wanted if v not in self._shapes]
         with np.errstate(all="ignore"):
