@@ -40,7 +40,7 @@ def wheel(tmp_path_factory) -> Path:
 def project_sources() -> list[Path]:
     """All files below emppl/ and models/ except what running them leaves behind."""
     files = [path for folder in ("emppl", "models") for path in (ROOT / folder).rglob("*") if path.is_file()]
-    return [path.relative_to(ROOT) for path in files if path.suffix != ".pyc"]
+    return [path.relative_to(ROOT) for path in files if path.parent.name != "__pycache__"]
 
 
 @pytest.fixture(scope="module")
