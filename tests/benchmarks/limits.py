@@ -80,7 +80,10 @@ def iteration(model: Any, estimate: str, scale: float) -> tuple[float, str]:
 
 
 ROWS = (
-    Limit("memory", "peak memory of a pass, GMM full 1e7 × 8, K = 8", "× the data", 1.3, partial(memory, 10**7, 8, 8)),
+    Limit(
+        "memory", "peak memory of a pass, GMM full 1e7 × 8, K = 8, rows as a source", "× the data", 1.3,
+        partial(memory, 10**7, 8, 8),
+    ),  # fmt: skip
     Limit(
         "floor", "a pass beside the floor (bytes ÷ 16 GB/s, flops ÷ 102 GF/s), GMM full 1e6 × 8, K = 8", "×", 3.0,
         partial(floor, 10**6, 8, 8),

@@ -34,10 +34,14 @@ def shipped_theta(data: Gaussians, shape: str) -> Theta:
     return theta | {f"chol_{c}": root[lower] for c, root in enumerate(roots)}
 
 
-def by_cholesky(y: np.ndarray, k: int, *, summed_out: bool = False) -> pm.Model:
-    """The mixture as users of PyMC write it; with `summed_out` as an explicit log-sum-exp in place of the latent."""
-    n, d = y.shape
+def by_cholesky(y: np.ndarray, k: int, *, summed_out: bool = False, as_data: bool = False) -> pm.Model:
+    """The mixture as users of PyMC write it; with `summed_out` as an explicit log-sum-exp in place of the latent.
+
+    as_data: the rows are a pm.Data "rows", which a source may replace.
+    """
+    d = y.shape[1]
     with pm.Model() as model:
+        rows = pm.Data("rows", y) if as_data else y
         weights = pm.Dirichlet("weights", np.ones(k))
         mu = pm.Normal("mu", 0.0, 10.0, shape=(k, d))
         factors = [
@@ -48,8 +52,8 @@ def by_cholesky(y: np.ndarray, k: int, *, summed_out: bool = False) -> pm.Model:
             log_densities = [pm.logp(pm.MvNormal.dist(mu[c], chol=factors[c]), y) for c in range(k)]
             pm.Potential("y", pt.logsumexp(pt.log(weights) + pt.stack(log_densities, axis=1), axis=1).sum())
         else:
-            component = pm.Categorical("component", p=weights, shape=n)
-            pm.MvNormal("y", mu[component], chol=pt.stack(factors)[component], observed=y)
+            component = pm.Categorical("component", p=weights, shape=rows.shape[0])
+            pm.MvNormal("y", mu[component], chol=pt.stack(factors)[component], observed=rows)
     return model
 
 
