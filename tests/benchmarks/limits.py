@@ -83,7 +83,7 @@ ROWS = (
     Limit(
         "memory", "peak memory of a pass, GMM full 1e7 × 8, K = 8, rows as a source", "× the data", 1.3,
         partial(memory, 10**7, 8, 8),
-    ),  # fmt: skip
+    ),
     Limit(
         "floor", "a pass beside the floor (bytes ÷ 16 GB/s, flops ÷ 102 GF/s), GMM full 1e6 × 8, K = 8", "×", 3.0,
         partial(floor, 10**6, 8, 8),
