@@ -132,5 +132,5 @@ def test_sections_stand_in_order():
     headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
     assert headings == [
         "Two commands", "Ten lines", "Five minutes", "Your own model", "What it can do today, and what not",
-        "How it works", "Add a family", "Cite", "Licence",
+        "Rows that do not fit in memory", "Speed", "How it works", "Add a family", "Cite", "Licence",
     ]  # fmt: skip
