@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pytensor.compile.builders import infer_shape
 from pytensor.compile.ops import ViewOp
 from pytensor.graph.traversal import explicit_graph_inputs, toposort
 from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector
@@ -66,10 +67,12 @@ class Scopes:
         self._shapes = {v: v.type.shape for v in wanted if None not in v.type.shape}
         asked = [v for v in wanted if v not in self._shapes]
         with np.errstate(all="ignore"):
-            evaluate = compile_graph(inputs, [*known, *[v.shape for v in asked]], optimise=False)
+            lengths = [n for shape in infer_shape(asked, (), ()) for n in shape]
+            evaluate = compile_graph(inputs, [*known, *lengths], optimise=False)
             values = evaluate(*arguments) if known or asked else []
         self._number = dict(zip(known, values)) | dict(zip(inputs, arguments))
-        self._shapes |= {v: tuple(int(n) for n in shape) for v, shape in zip(asked, values[len(known) :])}
+        rest = iter(values[len(known) :])
+        self._shapes |= {v: tuple(int(next(rest)) for _ in range(v.type.ndim)) for v in asked}
         self._shapes |= {v: np.shape(value) for v, value in zip(inputs, arguments)}
         self.scope: dict[Any, Any] = {}
         self.moved: dict[Any, np.ndarray] = {}
@@ -243,6 +246,9 @@ class Scopes:
             return self._matmul(node, shape)
         batch_ndim = node.op.batch_ndim(node)
         batch, core = shape[:batch_ndim], int(np.prod(shape[batch_ndim:], dtype=int))
+        known = self._same_in_batch(node, batch)
+        if known is not None:
+            return _repeated(known, core, self.total)
         total = self._empty(int(np.prod(batch, dtype=int)))
         for v in dict.fromkeys(node.inputs):
             if v in self.scope:
@@ -254,8 +260,34 @@ class Scopes:
                 total = total + per_batch[_rows(own, batch)]
         return total.astype(bool)[np.repeat(np.arange(total.shape[0]), core)]
 
+    def _same_in_batch(self, node: Any, batch: tuple[int, ...]) -> np.ndarray | None:
+        """The latent elements [batch, m] where all elements of a matrix, and all inputs, have the same; else None.
+
+        As `chol[z]` has it: many entries, one latent. Then nothing needs to be united.
+        """
+        found: np.ndarray | None = None
+        for v in dict.fromkeys(node.inputs):
+            if v not in self.scope:
+                continue
+            scope, size = self.scope[v], int(np.prod(batch, dtype=int))
+            if self.shape(v)[: len(batch)] != batch or not scope.nnz or not size or scope.nnz % scope.shape[0]:
+                return None
+            m = scope.nnz // scope.shape[0]
+            if (np.diff(scope.indptr) != m).any():
+                return None
+            indices = scope.indices.reshape(size, -1, m)
+            if not (indices == indices[:, :1]).all() or (
+                found is not None and not np.array_equal(found, indices[:, 0])
+            ):
+                return None
+            found = indices[:, 0]
+        return found
+
     def _matmul(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
         """Batches of matrix products: an element depends on its row of the left and its column of the right."""
+        known = self._same_in_batch(node, shape[:-2])
+        if known is not None:
+            return _repeated(known, shape[-2] * shape[-1], self.total)
         total = self._empty(int(np.prod(shape, dtype=int)))
         for side, v in enumerate(node.inputs):
             if v in self.scope:
@@ -293,6 +325,13 @@ def index_block(node: Any) -> tuple[int, int] | None:
 def _rows(own: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """For each element of `shape`, the element of an array of shape `own` that broadcasting puts there."""
     return np.broadcast_to(np.arange(int(np.prod(own, dtype=int))).reshape(own), shape).ravel()
+
+
+def _repeated(indices: np.ndarray, times: int, total: int) -> sparse.csr_matrix:
+    """Scopes [batch × times, total] in which each row of indices [batch, m] stands `times` times."""
+    columns = np.repeat(indices, times, axis=0)
+    rows, m = columns.shape
+    return sparse.csr_matrix((np.ones(rows * m, bool), columns.ravel(), np.arange(rows + 1) * m), (rows, total))
 
 
 def _unite(scope: sparse.csr_matrix, group: np.ndarray, n_groups: int) -> sparse.csr_matrix:
