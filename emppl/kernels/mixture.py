@@ -58,8 +58,8 @@ def mixture(
     Shapes: features [C, F], eta [J, F], base [C] (None: zeros), table [C, J] (log densities that have no natural form),
     mask [C, J] (False where a configuration is ruled out), weights [C]. Natural logarithms. `hard` gives each member
     wholly to its best configuration. `keep` returns responsibilities and the log-likelihood by member. `compiled` runs
-    numba's loop in place of numpy's, on `workers` threads. Cost: O(C J F) time, O(block) memory unless `keep`. A member
-    that no configuration explains gives -inf.
+    numba's loop in place of numpy's, on `workers` threads, where neither table, mask nor keep is asked for.
+    Cost: O(C J F) time, O(block) memory unless `keep`. A member that no configuration explains gives -inf.
     """
     features = Features.of(features)
     if table is None and mask is None and not compiled and features.small is not None and isfinite(eta.sum()):
