@@ -103,17 +103,7 @@ def _small(
     t: np.ndarray, eta: np.ndarray, base: np.ndarray | None, weights: np.ndarray | None, hard: bool, keep: bool
 ) -> MixturePass:
     """The pass over few members, where each call counts: t [F, C] as the statistics were asked for."""
-    posterior = eta @ t
-    peak = posterior.max(axis=0)
-    if hard:
-        posterior = (np.arange(len(eta))[:, None] == posterior.argmax(axis=0)).astype(float)
-        value = peak
-    else:
-        posterior -= peak
-        np.exp(posterior, posterior)
-        scale = posterior.sum(axis=0)
-        posterior *= 1.0 / scale
-        value = peak + np.log(scale)
+    posterior, value, _ = _shares(eta @ t, hard)
     if base is not None:
         value = value + base
     weighted = posterior if weights is None else posterior * weights
@@ -175,22 +165,24 @@ def _joint(
     return joint
 
 
+def _shares(joint: np.ndarray, hard: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Responsibilities [J, C] of a log joint, which is overwritten; by member its log-sum-exp and its largest, [C]."""
+    peak = joint.max(axis=0)
+    if hard:
+        return (np.arange(len(joint))[:, None] == joint.argmax(axis=0)).astype(float), peak.copy(), peak
+    joint -= peak
+    np.exp(joint, joint)
+    scale = joint.sum(axis=0)
+    joint *= 1.0 / scale
+    return joint, peak + np.log(scale), peak
+
+
 def _numpy(
     features: Features, rows: slice, const: np.ndarray, eta: np.ndarray, barred: Any, extra: Any, weights: Any,
     hard: bool, kept: Any, member: Any,
 ) -> tuple[float, np.ndarray, np.ndarray]:  # fmt: skip
     t = features.block(rows)
-    posterior = _joint(t, const, eta, barred, extra)
-    peak = posterior.max(axis=0)
-    if hard:
-        posterior = (np.arange(len(posterior))[:, None] == posterior.argmax(axis=0)).astype(float)
-        value = peak.copy()
-    else:
-        posterior -= peak
-        np.exp(posterior, out=posterior)
-        scale = posterior.sum(axis=0)
-        posterior /= scale
-        value = peak + np.log(scale)
+    posterior, value, peak = _shares(_joint(t, const, eta, barred, extra), hard)
     if peak.min(initial=0.0) <= 0.5 * LOWEST:
         value[peak <= 0.5 * LOWEST] = -np.inf
     if kept is not None:
