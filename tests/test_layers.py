@@ -17,6 +17,7 @@ LAYERS = (
     {"rules"},
     {"estep"},
     {"mstep"},
+    {"explanation"},
     {"planner"},
     {"streaming"},
     {"inference"},
