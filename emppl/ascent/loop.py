@@ -213,7 +213,6 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
             watch.see(coordinates.constrain(u), value)
             information = observed_information(plan, u)
             spent += 2 * int(information.interior.sum()) + 1
-    here = True  # whether the information is that of u itself
     for _ in range(15):
         if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
             break
@@ -235,11 +234,10 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
         # near a maximum the curvature stays: one gradient tells what is left, in place of two for each coordinate
         before, information = information, _carried(plan, u, information)
         spent += 1
-        here = information.decrement >= CARRIES * before.decrement or not before.is_maximum
-        if here:
+        if information.decrement >= CARRIES * before.decrement or not before.is_maximum:
             information = observed_information(plan, u)
             spent += 2 * int(information.interior.sum()) + 1
-    if fresh and not here:
+    if fresh and information.carried:
         information = observed_information(plan, u)
         spent += 2 * int(information.interior.sum()) + 1
     return information, spent
@@ -248,7 +246,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
 def _carried(plan: Any, u: np.ndarray, information: Information) -> Information:
     """The information of a point near by, with the gradient at u."""
     point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
-    return replace(information, u=u, gradient=plan.gradient(point)[1][information.interior])
+    return replace(information, u=u, gradient=plan.gradient(point)[1][information.interior], carried=True)
 
 
 def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:

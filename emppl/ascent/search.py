@@ -427,7 +427,7 @@ def _conclude(
 def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
     """The winner with its curvature; carried on by Newton unless the user asked for the textbook iterates."""
     usable = plan.method == "em" and plan.structure.parameters and winner.status is not Status.DEGENERATE
-    if not usable or winner.information is not None:
+    if not usable or (winner.information is not None and not winner.information.carried):
         return winner
     if options["accelerate"] is None or winner.status is not Status.CONVERGED:
         return replace(

@@ -26,6 +26,7 @@ class Information:
     interior: np.ndarray = field(repr=False)
     gradient: np.ndarray = field(repr=False)
     information: np.ndarray = field(repr=False)  # minus the Hessian, symmetrised
+    carried: bool = False  # whether it is that of a point near by
 
     @cached_property
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:

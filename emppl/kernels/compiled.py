@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -43,13 +42,17 @@ RUN_ROWS = types.void(  # of the data alone any strides are taken, and that they
 @intrinsic
 def _bits(_: Any, number: Any) -> Any:
     """The bits of a floating-point number as a whole number."""
-    return types.int64(number), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(64))
+    return types.int64(number), _same_bits
 
 
 @intrinsic
 def _number(_: Any, bits: Any) -> Any:
     """The floating-point number that has these bits."""
-    return types.float64(bits), lambda context, builder, signature, args: builder.bitcast(args[0], ir.DoubleType())
+    return types.float64(bits), _same_bits
+
+
+def _same_bits(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
 
 
 def _jit(signature: Any = None, **options: Any) -> Callable:

@@ -213,15 +213,26 @@ class Scopes:
         source, *indices = node.inputs
         if not any(v in self.scope for v in indices):
             return self._move(node, shape)
-        if source in self.scope:
-            return None
         block = index_block(node)
         if block is None:
             return None
         position, ndim = block
         found = self._together([self.scope[v] for v in indices if v in self.scope])
         middle = (1,) * (ndim - len(found.shape)) + found.shape
-        return Scope(found.rows, (1,) * position + middle + (1,) * (len(shape) - position - ndim))
+        found = Scope(found.rows, (1,) * position + middle + (1,) * (len(shape) - position - ndim))
+        if source not in self.scope:
+            return found
+        # what may be taken, wherever a latent points: all along the axes that latents choose from
+        places = [axis for axis, entry in enumerate(node.op.idx_list) if not isinstance(entry, slice)]
+        chosen = {axis for axis, v in zip(places, indices, strict=True) if v in self.scope}
+        full = self.shape(source)
+        own = self.scope[source].united(tuple(1 if axis in chosen else n for axis, n in enumerate(full)))
+        ids = np.broadcast_to(np.arange(own.rows.shape[0]).reshape(own.shape), full)
+        storage: list[list[Any]] = [[None]]
+        anywhere = [np.zeros(self.shape(v), int) if v in self.scope else self._number_of(v) for v in indices]
+        node.op.perform(node, [ids, *anywhere], storage)
+        taken = np.asarray(storage[0][0])
+        return self._together([found, Scope(own.rows[taken.ravel()], taken.shape)])
 
     def _set(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
         """Known and unknown entries put together: an element is what was put there, or what was there before."""

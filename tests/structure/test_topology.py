@@ -161,3 +161,24 @@ def test_a_bound_that_depends_on_another_latent_takes_all_its_values():
     assert all(np.array_equal(plan.structure.node(name).support, v) for name, v in supports.items())
     theta = {"rate": np.array([2.0, 8.0, 1.5])}
     np.testing.assert_allclose(plan.log_posterior(theta), Enumeration(model, supports).log_posterior(theta), rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["ZeroInflatedPoisson", "HurdlePoisson"])
+def test_a_hidden_choice_whose_chances_another_latent_sets(name):
+    """The chances are indexed by one latent and chosen from by another: rows stay apart all the same."""
+    y = np.array([0, 1, 2, 0, 5, 7, 0, 3, 0, 4])
+    with pm.Model() as model:
+        goes = pm.Beta("goes", np.float64(2.0), np.float64(1.0), shape=2)
+        rate = pm.Gamma("rate", np.float64(2.0), np.float64(0.5), shape=2)
+        z = pm.Bernoulli("z", p=np.float64(0.4), shape=len(y))
+        getattr(pm, name)("y", psi=goes[z], mu=rate[z], observed=y)
+    plan = emppl.plan(model)
+    (plate,) = plan.structure.plates
+    assert plate.size == len(y) and plate.n_configurations == 4
+    theta = {"goes": np.array([0.6, 0.9]), "rate": np.array([1.0, 4.0])}
+    kind = getattr(pm, name)
+    rows = [
+        np.log(p) + pm.logp(kind.dist(psi=np.float64(g), mu=np.float64(r)), y).eval(mode=INTERPRETED)
+        for p, g, r in zip([0.6, 0.4], theta["goes"], theta["rate"])
+    ]
+    assert plan.log_likelihood(theta) == pytest.approx(np.logaddexp(*rows).sum(), rel=1e-12)
