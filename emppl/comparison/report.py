@@ -141,12 +141,16 @@ class Comparison:
         """Labelling of every draw, chain by chain. Raises InvalidArgumentError for a model without symmetry."""
         return plots.permutations(self.switching)
 
+    def plot_ranks(self) -> "Figure":
+        """Ranks of each chain's draws before and after alignment. Raises InvalidArgumentError without a symmetry."""
+        return plots.ranks(self)
+
     def plot_responsibilities(self, latent: str | None = None) -> "Figure":
         """EM's responsibilities against their posterior average, of one latent (the first where none is named)."""
         return plots.responsibilities(self, latent)
 
     def plot_forest(self, limit: int = plots.FOREST_ROWS) -> "Figure":
-        """EM's estimate and interval on the scale of the posterior: in posterior sds from the posterior mean."""
+        """EM's estimate and interval, Laplace's draws and NUTS's: in posterior sds from the posterior mean."""
         return plots.forest(self, limit)
 
     def plot_data(self) -> "Figure | None":

@@ -1,0 +1,118 @@
+"""Forest: all parameters on one scale, EM, its normal approximation and the posterior side by side."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from emppl.errors import EmpplError
+from emppl.plots.rows import element_draws, shown_rows
+from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, QUIET, Picture, on_axes, styled
+
+FOREST_ROWS = 40
+REACH = 6.0  # posterior sds: a longer arm says no more, and would squeeze the others
+LAPLACE_DRAWS = 2000
+LOOKS = {  # colour, dashes, marker, name in the legend
+    "NUTS": (NUTS, "-", "s", "NUTS: mean, 94% HDI"),
+    "Laplace": (LAPLACE, ":", "^", "Laplace: mean, 94% HDI"),
+    "EM": (EM, "--", "o", "EM ± 1.96 se"),
+}
+
+
+@styled
+def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
+    """Every parameter in units of its posterior, in sds from the mean: NUTS, Laplace's draws, EM ± 1.96 se.
+
+    Laplace's draws are those of `fit.to_datatree()`: normal around the mode on the unconstrained scale.
+    """
+    import arviz_plots as az
+
+    names = shown_rows(comparison, limit)
+    spans = forest_spans(comparison, names)
+    models = [model for model in LOOKS if model in spans.model.values]
+    height = {2: 0.27, 3: 0.34}[len(models)]
+    figure = Picture(figsize=(5.2, 1.2 + height * len(names)))
+    ax = figure.subplots()
+    ax.axvline(0, color=QUIET, lw=0.8)
+    if names:
+        offsets = dict(zip(models, np.linspace(-0.24, 0.24, len(models)), strict=True))
+        looks = {model: LOOKS[model] for model in models}
+        over = ["model"]
+        frame = xr.Dataset({"sds": spans["point"]}).expand_dims(column=["forest"], chain=[0], draw=[0])
+        collection = on_axes(
+            frame,
+            figure,
+            [ax],
+            ("column",),
+            y=(["element", "model"], [row + offsets[model] for row in range(len(names)) for model in models]),
+            color=(over, [look[0] for look in looks.values()]),
+            linestyle=(over, [look[1] for look in looks.values()]),
+            marker=(over, [look[2] for look in looks.values()]),
+        )
+        ends = xr.Dataset({"sds": spans["ends"]})
+        az.plot_forest(
+            frame,
+            plot_collection=collection,
+            combined=True,
+            labels=[],
+            stats={"twig": ends, "trunk": ends, "point_estimate": xr.Dataset({"sds": spans["point"]})},
+            aes_by_visuals={
+                "credible_interval": ["y", "color", "linestyle"],
+                "point_estimate": ["y", "color", "marker"],
+            },
+            visuals={"twig": False, "trunk": {"width": 2}, "ticklabels": False, "remove_axis": False},
+        )
+    for model in models:
+        colour, dashes, marker, title = LOOKS[model]
+        ax.plot([], [], color=colour, ls=dashes, marker=marker, lw=2, ms=5, label=title)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="posterior sds from the posterior mean")
+    figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.1)
+    return figure
+
+
+def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
+    """`point` [element, model] and `ends` [element, model, ci_bound], in posterior sds from the posterior mean.
+
+    Models: NUTS, Laplace (left out where the fit has no draws of its own) and EM; an arm is nan where there is no
+    standard error, and cut at REACH sds.
+    """
+    rows = comparison.table.loc[names]
+    mean, sd = rows["mean"].to_numpy(), rows["sd"].to_numpy()
+    points, lows, highs = {}, {}, {}
+    points["NUTS"] = np.zeros(len(names))
+    lows["NUTS"], highs["NUTS"] = ((rows[end].to_numpy() - mean) / sd for end in ("hdi_low", "hdi_high"))
+    drawn = laplace_elements(comparison, names)
+    if drawn is not None:
+        from arviz_stats.base import array_stats
+
+        scaled = (drawn - mean) / sd
+        points["Laplace"] = np.clip(scaled.mean(axis=0), -REACH, REACH)
+        ends = array_stats.hdi(scaled[None], 0.94, axis=[0, 1])
+        lows["Laplace"], highs["Laplace"] = np.clip(ends, -REACH, REACH).T
+    points["EM"] = rows["difference"].to_numpy()
+    arms = np.minimum(NORMAL_95 * rows["standard_error"].to_numpy() / sd, REACH)
+    lows["EM"], highs["EM"] = points["EM"] - arms, points["EM"] + arms
+    models = list(points)
+    ends = np.stack([np.stack([lows[model], highs[model]], axis=-1) for model in models], axis=1)
+    return xr.Dataset(
+        {
+            "point": (("element", "model"), np.stack([points[model] for model in models], axis=1)),
+            "ends": (("element", "model", "ci_bound"), ends.reshape(len(names), len(models), 2)),
+        },
+        coords={"element": names, "model": models, "ci_bound": ["lower", "upper"]},
+    )
+
+
+def laplace_elements(comparison: Any, names: list[str]) -> np.ndarray | None:
+    """Draws of Laplace's approximation of some rows of the table [T, rows]; None where there are none."""
+    try:
+        posterior = comparison.fit.to_datatree(draws=LAPLACE_DRAWS)["posterior"].to_dataset()
+    except (AttributeError, EmpplError):
+        return None
+    if any(comparison.details.loc[name, "variable"] not in posterior for name in names):
+        return None
+    columns = [element_draws(comparison, name, posterior) for name in names]
+    found = np.stack(columns, axis=-1) if columns else np.empty((1, 0))
+    return found if np.isfinite(found).all() else None
