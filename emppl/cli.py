@@ -236,17 +236,18 @@ def compare(
 ) -> None:
     """Set EM and NUTS side by side, and write a report.
 
-    Writes report.html, fit.nc, draws.nc (draws aligned to the fit, and the table) and summary.json (what --json
-    prints) into --out, or into emppl-<model>.
+    Writes report.html, report.md (the same as text), summary.json (the same as --json prints it), fit.nc and draws.nc
+    (draws aligned to the fit, and the table) into --out, or into emppl-<model>.
 
     \b
     Keys of --json, besides emppl, command, line, model, reliable and files:
       headline
       verdicts   name, holds, check, value, bound, limit, measure, text, advice
       table      parameter, estimate, standard_error, mean, sd, hdi_low, hdi_high,
-                 r_hat, ess_bulk, difference, flag
+                 r_hat, ess_bulk, difference, flag, quantile, skewness, coverage, mcse
       timing     em_seconds, nuts_sampling_seconds, nuts_compile_seconds, …
       switching  state, verdict, symmetric, r_hat_before, r_hat_after, switches
+      labels, ascent, members, plan, certificate, reproduce: the sections of the report
       fit        as emppl fit --json
     """
     with running(ctx, as_json, quiet) as session:
@@ -262,6 +263,9 @@ def compare(
             write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(comparison.to_datatree(), path))
             write_result(
                 session, "report", folder / "report.html", lambda path: comparison.to_html(path, command=session.line)
+            )
+            write_result(
+                session, "text", folder / "report.md", lambda path: comparison.to_markdown(path, command=session.line)
             )
         session.files["summary"] = str(folder / "summary.json")
         content = {"reliable": comparison.reliable, **comparison_document(comparison), "files": session.files}

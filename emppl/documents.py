@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from emppl.console import advice, value_labels
+from emppl.plain import plain
 
 MEMBERS_WRITTEN = 100_000  # probabilities in a document; of a larger latent it has the counts alone
 
@@ -20,21 +20,6 @@ MEMBERS_WRITTEN = 100_000  # probabilities in a document; of a larger latent it 
 def to_json(content: Mapping[str, Any]) -> str:
     """One JSON document, ASCII only; what is not a finite number is null."""
     return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """What JSON knows: names for enums, lists for arrays, null for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(one) for one in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def records(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
@@ -93,14 +78,14 @@ def verdict_records(verdicts: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def comparison_document(comparison: Any) -> dict[str, Any]:
-    """What `emppl compare --json` says of a comparison."""
+    """What `emppl compare --json` says of a comparison: the content of its report, and the fit's document."""
+    from emppl.comparison.content import gather
+
     keys = ("state", "verdict", "symmetric", "r_hat_before", "r_hat_after", "switches")
-    return {
-        "headline": comparison.headline, "verdicts": verdict_records(comparison.verdicts),
-        "table": records(comparison.table, "parameter"), "timing": comparison.timing,
+    return gather(comparison) | {
         "switching": {key: getattr(comparison.switching, key) for key in keys},
         "fit": fit_document(comparison.fit),
-    }  # fmt: skip
+    }
 
 
 def write_aside(path: Path, write: Callable[[Path], Any]) -> None:

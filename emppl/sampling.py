@@ -109,8 +109,9 @@ def _sample(
         tree, compiling, used = *_by_pymc(plan, marginal, starts, run, nuts_options), "pymc"
     seconds = time.perf_counter() - began - compiling
     return _dressed(
-        plan, tree, {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed)}
-    )
+        plan, tree,
+        {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed), "tune": tune},
+    )  # fmt: skip
 
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:

@@ -220,7 +220,9 @@ def test_fit_is_saved_where_asked(run):
 def test_compare_writes_everything_and_prints_its_verdicts(run, quick):
     result = run("compare", "coins", "--json", "--draws", "150")
     found = json.loads(result.stdout)
-    files = {"fit": "fit.nc", "draws": "draws.nc", "report": "report.html", "summary": "summary.json"}
+    files = {
+        "fit": "fit.nc", "draws": "draws.nc", "report": "report.html", "text": "report.md", "summary": "summary.json"
+    }  # fmt: skip
     assert found["files"] == {name: str(Path("emppl-coins") / file) for name, file in files.items()}
     assert {path.name for path in Path("emppl-coins").iterdir()} == set(files.values())
     assert json.loads(Path("emppl-coins/summary.json").read_text("utf-8")) == found

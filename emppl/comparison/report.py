@@ -12,6 +12,7 @@ import xarray as xr
 from emppl import plots
 from emppl.comparison.members import members
 from emppl.comparison.page import write_page
+from emppl.comparison.renderings import write_json, write_markdown
 from emppl.comparison.table import COLUMNS, HDI, tabulate
 from emppl.comparison.verdicts import Evidence, Verdict, headline, heights, judge
 from emppl.errors import InvalidArgumentError
@@ -107,6 +108,19 @@ class Comparison:
         where none is given). `command`: the shell command that reproduces the page, where there was one.
         """
         return write_page(self, Path(path), title, command)
+
+    def to_markdown(
+        self, path: str | Path, *, title: str | None = None, command: str | None = None, pictures: bool = False
+    ) -> Path:
+        """Write the report as markdown and return its path; arguments as for `to_html`.
+
+        `pictures`: also write them, as SVG, into a folder beside the file that is named after it.
+        """
+        return write_markdown(self, Path(path), title, command, pictures)
+
+    def to_json(self, path: str | Path, *, title: str | None = None, command: str | None = None) -> Path:
+        """Write the report as JSON, numbers unrounded, and return its path; arguments as for `to_html`."""
+        return write_json(self, Path(path), title, command)
 
     def to_datatree(self) -> xr.DataTree:
         """All of it as an ArviZ DataTree that can be saved: aligned draws, estimate, table, permutations, members.

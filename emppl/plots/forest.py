@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from emppl.errors import EmpplError
 from emppl.plots.rows import element_draws, shown_rows
-from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, QUIET, Picture, on_axes, styled
+from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, PAPER, QUIET, Picture, on_axes, styled
 
 FOREST_ROWS = 40
 REACH = 6.0  # posterior sds: a longer arm says no more, and would squeeze the others
@@ -61,7 +61,13 @@ def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
                 "credible_interval": ["y", "color", "linestyle"],
                 "point_estimate": ["y", "color", "marker"],
             },
-            visuals={"twig": False, "trunk": {"width": 2}, "ticklabels": False, "remove_axis": False},
+            visuals={
+                "twig": False,
+                "trunk": {"width": 2},
+                "point_estimate": {"facecolor": PAPER},
+                "ticklabels": False,
+                "remove_axis": False,
+            },
         )
     for model in models:
         colour, dashes, marker, title = LOOKS[model]
