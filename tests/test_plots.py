@@ -171,6 +171,15 @@ def test_forest_is_in_posterior_sds(comparison):
         )
 
 
+def test_forest_draws_what_is_far_out_at_its_edge(comparison):
+    table = comparison.table.copy()
+    table.loc["mu[B]", "difference"] = -22.4
+    figure = fakes.replace(comparison, table=table).plot_forest()
+    assert "−22" in texts(figure) or "-22" in texts(figure)
+    points = np.concatenate([dots.get_offsets()[:, 0] for dots in figure.axes[0].collections])
+    assert points.min() == -6
+
+
 def test_laplace_is_drawn_where_the_fit_has_draws_of_it(comparison):
     draws = comparison.draws["posterior"].to_dataset()
     shifted = type("Approximated", (fakes.MixtureFit,), {"to_datatree": lambda self, draws: {"posterior": moved}})

@@ -109,6 +109,7 @@ def labels(report: Any) -> dict[str, Any] | None:
         "state": report.state,
         "noun": axis.noun,
         "weak": bool(axis.weak),
+        "aligned": any(not axis.weak for axis in report.axes),
         "variables": list(axis.variables),
         "groups": [[axis.labels[k] for k in group] for group in axis.exchangeable],
         "switches": [int(count) for count in report.switches],

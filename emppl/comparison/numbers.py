@@ -19,6 +19,12 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace(",", "\u202f").replace("-", "−")
 
 
+def figure(value: float) -> str:
+    """A number that may be a count: whole ones without decimals."""
+    whole = np.isfinite(value) and float(value).is_integer() and abs(value) < 1e7
+    return number(value, 0) if whole else number(value)
+
+
 def height(value: float) -> str:
     """A log density: four decimals, whatever its size, since differences of a nat matter."""
     return f"{value:,.4f}".replace(",", "\u202f").replace("-", "−")

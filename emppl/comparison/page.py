@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from emppl import plots
 from emppl.comparison.content import MEMBERS_SHOWN, MODES_SHOWN, R_HAT_ROWS, gather
-from emppl.comparison.numbers import fixed, height, number, percent, short
+from emppl.comparison.numbers import figure, fixed, height, number, percent, short
 from emppl.comparison.table import HDI
 from emppl.comparison.terms import TERMS
 
@@ -69,7 +69,7 @@ def environment(html: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {"number": number, "height": height, "short": short, "fixed": fixed, "percent": percent}
+    filters = {"number": number, "figure": figure, "height": height, "short": short, "fixed": fixed, "percent": percent}
     found.filters |= {**filters, "terms": link_terms, "picture": picture, "sentence": sentence}
     return found
 
@@ -98,9 +98,9 @@ def link_terms(text: str) -> Markup:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def picture(drawn: tuple[Figure, str]) -> Markup:
+def picture(drawn: tuple[Any, ...]) -> Markup:
     """An <img> that carries its picture: SVG in the colours of the reader's theme, PNG where that would be large."""
-    figure, alt = drawn
+    figure, alt = drawn[:2]
     kind, stored = "svg+xml", plots.svg(figure).encode()
     if len(stored) > SVG_LIMIT:
         buffer = io.BytesIO()
@@ -125,7 +125,9 @@ def pictures(comparison: Any, content: dict[str, Any]) -> dict[str, Any]:
         "permutations": (plots.permutations(switching), f"Labelling of every draw by chain: {switching.verdict}")
         if labelled
         else None,
-        "ranks": (plots.ranks(comparison), ranks_alt(content["labels"])) if labelled and len(switching.r_hat) else None,
+        "ranks": (plots.ranks(comparison), ranks_alt(content["labels"]))
+        if labelled and content["labels"]["aligned"] and len(switching.r_hat)
+        else None,
         "ascent": (plots.ascent(comparison.fit), ascent_alt(content)),
         "members": {
             entry["latent"]: (plots.responsibilities(comparison, entry["latent"]), entry["summary"])
@@ -181,10 +183,23 @@ def ascent_alt(content: dict[str, Any]) -> str:
     return f"{found['starts']} starts climbing; the best ends at {reached:.4f} after {found['iterations']} iterations"
 
 
-def data_picture(comparison: Any) -> tuple[Figure, str] | None:
-    """The data by component, where there is a way to draw them."""
+def data_picture(comparison: Any) -> tuple[Figure, str, str] | None:
+    """The data by component, their alternative text and their caption, where there is a way to draw them."""
     figure = plots.data(comparison)
     if figure is None:
         return None
-    names = ", ".join(dict.fromkeys(panel.name for panel in plots.observed_panels(comparison)))
-    return figure, f"Observed {names}, each member shared out among the components by its responsibilities"
+    panels = plots.observed_panels(comparison)
+    names = ", ".join(dict.fromkeys(panel.name for panel in panels))
+    words = ["Every member counts towards each component with its responsibility."]
+    if any(panel.values.shape[1] > 1 for panel in panels):
+        words.append("Colour and marker show the likeliest one.")
+    curves = {min(panel.values.shape[1], 3) for panel in panels if panel.densities is not None}
+    if 1 in curves:
+        words.append(
+            "Black, the density of the fit; broken, its components; shaded, where the densities of 94% of the draws of "
+            "NUTS lie at each point: members expected in a bar."
+        )
+    if 2 in curves:
+        words.append("Thick, contours of the fit's components; thin, those of some draws of NUTS.")
+    alt = f"Observed {names}, each member shared out among the components by its responsibilities"
+    return figure, alt, " ".join(words)

@@ -4,7 +4,7 @@ Every figure says what it shows without colour too (line styles, markers, hatchi
 which follows the reader's theme where it is written as SVG by `svg`, and is drawn for about half a page's width.
 """
 
-from emppl.plots.ascent import ascent
+from emppl.plots.ascent import ascent, modes
 from emppl.plots.data import ObservedPanel, data, observed_panels
 from emppl.plots.forest import FOREST_ROWS, forest
 from emppl.plots.labels import permutations, ranks
@@ -15,6 +15,7 @@ from emppl.plots.style import Picture, styled, svg
 
 __all__ = [
     "FOREST_ROWS", "PANELS", "ObservedPanel", "Picture",
-    "as_sampled", "ascent", "data", "element_draws", "forest", "marginal", "marginals", "observed_panels",
+    "as_sampled", "ascent", "data", "element_draws", "forest", "marginal", "marginals", "modes",
+    "observed_panels",
     "permutations", "ranks", "responsibilities", "shared_limits", "shown_rows", "styled", "svg",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from emppl.plots.rows import element_draws, shown_rows
 from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, PAPER, QUIET, Picture, on_axes, styled
 
 FOREST_ROWS = 40
-REACH = 6.0  # posterior sds: a longer arm says no more, and would squeeze the others
+REACH = 6.0  # posterior sds: what lies further out is drawn there, lest it squeeze the others
 LAPLACE_DRAWS = 2000
 LOOKS = {  # colour, dashes, marker, name in the legend
     "NUTS": (NUTS, "-", "s", "NUTS: mean, 94% HDI"),
@@ -73,6 +73,13 @@ def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
         colour, dashes, marker, title = LOOKS[model]
         ax.plot([], [], color=colour, ls=dashes, marker=marker, lw=2, ms=5, label=title)
     ax.set_yticks(range(len(names)), names)
+    for row, value in enumerate(comparison.table.loc[names, "difference"]):
+        if abs(value) > REACH:  # drawn at the edge, its number beside it
+            side = np.sign(value)
+            ax.annotate(
+                f"{value:.0f}", (side * REACH, row + max(offsets.values())), (-6 * side, 0), va="center", color=EM,
+                textcoords="offset points", ha="right" if side > 0 else "left", fontsize=8.5,
+            )  # fmt: skip
     ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="posterior sds from the posterior mean")
     figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.1)
     return figure
@@ -97,9 +104,9 @@ def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
         points["Laplace"] = np.clip(scaled.mean(axis=0), -REACH, REACH)
         ends = array_stats.hdi(scaled[None], 0.94, axis=[0, 1])
         lows["Laplace"], highs["Laplace"] = np.clip(ends, -REACH, REACH).T
-    points["EM"] = rows["difference"].to_numpy()
-    arms = np.minimum(NORMAL_95 * rows["standard_error"].to_numpy() / sd, REACH)
-    lows["EM"], highs["EM"] = points["EM"] - arms, points["EM"] + arms
+    differences, arms = rows["difference"].to_numpy(), NORMAL_95 * rows["standard_error"].to_numpy() / sd
+    points["EM"] = np.clip(differences, -REACH, REACH)
+    lows["EM"], highs["EM"] = (np.clip(differences + sign * arms, -REACH, REACH) for sign in (-1, 1))
     models = list(points)
     ends = np.stack([np.stack([lows[model], highs[model]], axis=-1) for model in models], axis=1)
     return xr.Dataset(

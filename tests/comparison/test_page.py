@@ -8,7 +8,7 @@ import pytest
 from comparison import fakes
 
 from emppl.comparison import compare
-from emppl.comparison.numbers import fixed, number, short
+from emppl.comparison.numbers import figure, fixed, number, short
 from emppl.comparison.page import link_terms, render
 
 SECTIONS = ["table", "marginals", "labels", "ascent", "members", "data", "plan", "reproduce", "terms"]
@@ -187,6 +187,13 @@ def test_other_numbers():
     assert [fixed(-0.001), fixed(-1.5), fixed(np.nan)] == ["0.00", "−1.50", "–"]
     assert [short(400.0), short(0.001), short(1.05), short(np.nan)] == ["400", "0.001", "1.05", "–"]
     assert number(812.4, 0) == "812"
+    assert [figure(10.0), figure(2.5), figure(0.0), figure(np.nan), figure(1e-13)] == [
+        "10",
+        "2.500",
+        "0",
+        "–",
+        "1.0·10⁻¹³",
+    ]
 
 
 def test_terms_are_linked_once_and_text_is_escaped():

@@ -10,7 +10,7 @@ import pytest
 from comparison import fakes
 
 from emppl.comparison import compare
-from emppl.comparison.numbers import fixed, height, number, percent
+from emppl.comparison.numbers import figure, fixed, height, number, percent
 from emppl.comparison.page import render
 from emppl.comparison.renderings import render_json, render_markdown
 from emppl.plain import plain
@@ -87,7 +87,7 @@ def test_json_holds_the_numbers_that_the_tables_round(document, text):
     assert column(r_hat, 1) == written(document["labels"]["r_hat"], "r_hat_before", number)
     assert column(modes, 1) == written(document["ascent"]["modes"], "height", height)
     assert column(members, 2) == written(document["members"][0]["changed"], "em_probability", number)
-    assert column(certificate, 2) == written(document["certificate"]["points"], "value", number)
+    assert column(certificate, 2) == written(document["certificate"]["points"], "value", figure)
 
 
 def test_json_holds_the_comparison_unrounded(comparison, document):
