@@ -81,13 +81,15 @@ class Atlas:
     reached [n]: index of the mode that the ascent from point i ended at, -1 where it was lost (it collapsed, ran off or
     did not come to an end). permutations: {latent: [n, K]}, perm[i, j] the component of point i that becomes component
     j of that mode (`axis.permute` takes it), for every axis whose components may be renamed; 0, 1, 2, … where the point
-    was lost. chains [n]: the chain that each point was said to be of. lost: {name of a Status: how many points}.
+    was lost. known: the mode that each `known` point reached. chains [n]: the chain that each point was said to be of.
+    lost: {name of a Status: how many points}.
     n_starts: random starts besides the points. n_passes: E-steps spent.
     """
 
     modes: tuple[Mode, ...]
     reached: np.ndarray
     permutations: dict[str, np.ndarray]
+    known: tuple[int, ...]
     chains: np.ndarray
     n_starts: int
     lost: dict[str, int]
@@ -135,8 +137,9 @@ def atlas(
         raise InvalidArgumentError(f"chains has {len(origin)} entries for {n} points", "emppl.ascent.atlas.atlas")
     climber = _Climber(plan)
     with one_blas_thread(), untraced():
-        for theta in known:
-            climber.climb({name: np.asarray(theta[name], float) for name in plan.structure.parameter_names})
+        names = plan.structure.parameter_names
+        at_known = [climber.climb({name: np.asarray(theta[name], float) for name in names})[0] for theta in known]
+        climber.lost.clear()
         results = [climber.climb({name: values[i] for name, values in given.items()}) for i in range(n)]
         lost = Counter(climber.lost)
         ends = []
@@ -144,7 +147,7 @@ def atlas(
             rng = np.random.default_rng(child)
             kind = KINDS[i % len(KINDS)] if plan.structure.plates else "prior"
             ends.append(climber.climb(start_point(plan, kind, rng))[0])
-        return _drawn(plan, climber, results, origin, ends, dict(lost))
+        return _drawn(plan, climber, results, at_known, origin, ends, dict(lost))
 
 
 def movable(plan: Any) -> list[Any]:
@@ -153,8 +156,9 @@ def movable(plan: Any) -> list[Any]:
 
 
 def _drawn(
-    plan: Any, climber: _Climber, results: list[Any], origin: np.ndarray, ends: list[int], lost: dict[str, int]
-) -> Atlas:
+    plan: Any, climber: _Climber, results: list[Any], at_known: list[int], origin: np.ndarray, ends: list[int],
+    lost: dict[str, int],
+) -> Atlas:  # fmt: skip
     order = sorted(range(len(climber.found)), key=lambda i: -climber.found[i].value)
     rank = {old: new for new, old in enumerate(order)} | {-1: -1}
     reached = np.array([rank[mode] for mode, _ in results], dtype=int)
@@ -169,7 +173,8 @@ def _drawn(
         axis.latent: np.array([perms[a] for _, perms in results], dtype=int).reshape(-1, axis.size)
         for a, axis in enumerate(climber.axes)
     }
-    return Atlas(tuple(modes), reached, permutations, origin, len(ends), lost, climber.passes)
+    at = tuple(rank[mode] for mode in at_known)
+    return Atlas(tuple(modes), reached, permutations, at, origin, len(ends), lost, climber.passes)
 
 
 def _described(plan: Any, found: _Found, draws: np.ndarray, starts: float, whole: bool) -> Mode:

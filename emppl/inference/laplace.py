@@ -50,15 +50,28 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
 
 
 def laplace_draws(plan: Any, theta: Theta, information: Information | None, draws: int, seed: int) -> Theta:
-    """{name: [draws, *shape]}: normal on the unconstrained scale, mapped back.
+    """{name: [draws, *shape]}: normal on the unconstrained scale, mapped back; see `laplace_centre`."""
+    return normal_draws(plan, *laplace_centre(plan, theta, information), draws, seed)
 
-    For "map" centred at the mode of the density that NUTS sees (log posterior + log Jacobian), a few Newton steps from
-    theta; for "ml" at the estimate itself. Coordinates on a border or not identified stay at the mode.
+
+def laplace_centre(plan: Any, theta: Theta, information: Information | None) -> tuple[np.ndarray, Information | None]:
+    """Centre u [P] and curvature of the Laplace approximation at theta.
+
+    For "map" the mode of the density that NUTS sees (log posterior + log Jacobian), a few Newton steps from theta; for
+    "ml" the estimate itself.
+    """
+    if plan.estimate == "map" and plan.method == "em":
+        return unconstrained_mode(plan, theta)[:2]
+    coordinates = plan.structure.coordinates
+    return coordinates.off_the_border(coordinates.unconstrain(theta), 36.0), information
+
+
+def normal_draws(plan: Any, u: np.ndarray, information: Information | None, draws: int, seed: int) -> Theta:
+    """{name: [draws, *shape]} of parameters and deterministics, normal around u [P] on the unconstrained scale.
+
+    Coordinates on a border or not identified stay at u.
     """
     coordinates = plan.structure.coordinates
-    u = coordinates.off_the_border(coordinates.unconstrain(theta), 36.0)
-    if plan.estimate == "map" and plan.method == "em":
-        u, information, _ = unconstrained_mode(plan, theta)
     if information is None:
         covariance = np.zeros((coordinates.size, coordinates.size))
     else:
