@@ -10,10 +10,15 @@ import pandas as pd
 import xarray as xr
 
 from emppl import plots
+from emppl.ascent.atlas import Atlas
+from emppl.comparison.evidence import Evidence, Verdict, judge
 from emppl.comparison.members import members
+from emppl.comparison.modes import go_on, heights, survey
+from emppl.comparison.normal import laplace_table, prior_table
 from emppl.comparison.page import write_page
+from emppl.comparison.predictive import Prediction, predict
 from emppl.comparison.table import COLUMNS, HDI, tabulate
-from emppl.comparison.verdicts import Evidence, Verdict, headline, heights, judge
+from emppl.comparison.verdicts import headline
 from emppl.errors import InvalidArgumentError
 from emppl.labels import SwitchingReport
 from emppl.labels.diagnose import examine
@@ -34,7 +39,13 @@ class Comparison:
     labels. `draws`: aligned to the fit. `timing`: seconds of both and effective draws per second. `members`: latent ->
     Dataset of EM's responsibilities (`em`) and their posterior average (`posterior`). `details`: quantile, skewness,
     coverage and Monte Carlo error for each row of the table. `left_out`: deterministics too large for the table.
-    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start.
+    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start. `atlas`: the modes that EM
+    reaches from thinned draws and random starts, with the share of draws of each by chain; `atlas.known[0]` is the
+    fit's own. `better`: the fit that goes on from a higher point, where one was found. `laplace`: the normal
+    approximation beside the posterior, a row for each row of `table` (columns mean, sd, low, high, distance, ks,
+    coverage, unconstrained_mode, shift). `priors`: width of prior and posterior, and the prior's share of the
+    precision. `prediction`: leave-one-out score, and stacking weights of chains that do not mix. Each of these five is
+    None where there is nothing to make it from (a fit without its model, draws without log-likelihoods).
     """
 
     fit: Any
@@ -47,6 +58,11 @@ class Comparison:
     details: pd.DataFrame
     left_out: tuple[str, ...]
     best_draw: Theta
+    atlas: Atlas | None = None
+    better: Any = None
+    laplace: pd.DataFrame | None = None
+    priors: pd.DataFrame | None = None
+    prediction: Prediction | None = None
 
     @property
     def reliable(self) -> bool:
@@ -154,13 +170,14 @@ class Comparison:
         return plots.data(self)
 
 
-def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison:
+def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int | None = None) -> Comparison:
     """EM's fit beside draws of the same posterior: labels aligned, numbers tabulated, differences judged.
 
     `draws`: a DataTree as `emppl.sample` or `pm.sample` return it; every draw is aligned to the fit's labels by
     `method` (see `emppl.relabel`). Posterior probabilities of the latents are read from the `latent` group, and
-    computed where there is none. Raises InvalidArgumentError when the draws lack the model's parameters.
-    Cost: about 200 evaluations of the objective, besides the alignment.
+    computed where there is none. `ascents`: from how many draws EM climbs to say how many modes there are (None: up to
+    200, fewer where a pass is dear; 0: from none). Raises InvalidArgumentError when the draws lack the model's
+    parameters. Cost: about 200 evaluations of the objective and 20 E-steps for each ascent, besides the alignment.
     """
     if not hasattr(fit, "point"):
         raise InvalidArgumentError(
@@ -173,9 +190,17 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison
     table, details, left_out = tabulate(fit, aligned)
     averaged = members(fit, aligned)
     found = heights(fit, aligned)
-    verdicts = judge(Evidence(fit, aligned, table, details, switching, averaged, found))
-    timing = _timing(fit, aligned, table[~details["derived"].astype(bool)])
-    return Comparison(fit, aligned, table, verdicts, switching, timing, averaged, details, left_out, found.best)
+    atlas = survey(fit, aligned, found, ascents)
+    own = table[~details["derived"].astype(bool)]
+    evidence = Evidence(
+        fit, aligned, table, details, switching, averaged, found, atlas, go_on(fit, found, atlas),
+        laplace_table(fit, aligned, details), prior_table(fit, aligned, details),
+        predict(aligned, atlas, float(own["r_hat"].max())),
+    )  # fmt: skip
+    return Comparison(
+        fit, aligned, table, judge(evidence), switching, _timing(fit, aligned, own), averaged, details, left_out,
+        found.best, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
+    )  # fmt: skip
 
 
 def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, float]:
