@@ -1,6 +1,6 @@
 """What a verdict is, what it may look at, and the table of all of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,11 @@ def verdict(function: Callable[[Evidence], Verdict | None]) -> Callable[[Evidenc
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     """All verdicts: failed checks first, then differences between mode and posterior, then what holds."""
-    found = [result for function in VERDICTS if (result := function(evidence)) is not None]
+    return in_order([result for function in VERDICTS if (result := function(evidence)) is not None])
+
+
+def in_order(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """Verdicts as they are told."""
     place = {name: number for number, name in enumerate(ORDER)}
     return tuple(sorted(found, key=lambda v: (v.holds, not v.check, place.get(v.name, len(place)))))
 

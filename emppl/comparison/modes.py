@@ -1,5 +1,6 @@
 """Modes: did NUTS find a higher point than EM, how many modes are there, and how much of the posterior is in each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from emppl.ascent.atlas import Atlas, affordable, atlas
 from emppl.ascent.search import fit as fit_again
 from emppl.comparison.evidence import Evidence, Heights, Verdict, listed, status_name, verdict
 from emppl.comparison.members import spread
-from emppl.labels.draws import at, sampler_record, shape_of, stacked, theta_draws
+from emppl.labels.draws import Theta, at, sampler_record, shape_of, stacked, theta_draws
 from emppl.planner import Plan
 
 HEIGHT_LIMIT = 1e-3  # nats by which a draw may pass EM: a fit stops with about 1e-6 left
@@ -58,11 +59,14 @@ def _guides(draws: xr.DataTree, n_draws: int) -> list[np.ndarray]:
     return [np.where(np.isfinite(order), order, -np.inf) for order in guides]
 
 
-def survey(fit: Any, draws: xr.DataTree, found: Heights, ascents: int | None = None) -> Atlas | None:
+def survey(
+    fit: Any, draws: xr.DataTree, found: Heights, ascents: int | None = None, others: Sequence[Theta] = ()
+) -> Atlas | None:
     """The modes that EM reaches from thinned draws and from random starts; None where there is nothing to climb with.
 
-    `atlas.known[0]` is the mode of the fit, `atlas.known[1]` that of the highest draw; components are named as in the
-    fit. `ascents`: from how many draws (`affordable` says where None is given), 0 for no atlas.
+    `atlas.known[0]` is the mode of the fit, `atlas.known[1]` that of the highest draw, then those of `others`;
+    components are named as in the fit. `ascents`: from how many draws (`affordable` says where None is given), 0 for
+    no atlas.
     """
     plan = fit.plan
     climbs = isinstance(plan, Plan) and plan.sample is None and plan.method == "em" and plan.structure.parameters
@@ -74,7 +78,7 @@ def survey(fit: Any, draws: xr.DataTree, found: Heights, ascents: int | None = N
     picked = spread(chains * length, number)
     points = {name: values[picked] for name, values in theta.items()}
     starts = min(STARTS, max(number // 6, 2))
-    return atlas(plan, points, chains=picked // length, known=[fit.point, found.best], starts=starts)
+    return atlas(plan, points, chains=picked // length, known=[fit.point, found.best, *others], starts=starts)
 
 
 def go_on(fit: Any, found: Heights, modes: Atlas | None) -> Any:
@@ -146,9 +150,12 @@ def _how_many(evidence: Evidence) -> str:
         return _by_starts(evidence.fit.starts)
     number = len(found.modes)
     kinds = "one mode" if number == 1 else f"{number} modes"
-    symmetric = any(len(axis.exchangeable) < axis.size for axis in evidence.fit.plan.axes)
-    names = " up to names" if symmetric else ""
-    return f"{kinds}{names} found from {len(found.reached)} draws and {found.n_starts} starts"
+    return f"{kinds}{_beyond(evidence)} found from {len(found.reached)} draws and {found.n_starts} starts"
+
+
+def _beyond(evidence: Evidence) -> str:
+    """How modes are counted, where names may be exchanged."""
+    return " up to names" if any(len(axis.exchangeable) < axis.size for axis in evidence.fit.plan.axes) else ""
 
 
 def _by_starts(starts: pd.DataFrame) -> str:
@@ -200,11 +207,13 @@ def other_modes(evidence: Evidence) -> Verdict | None:
         return _bounded(elsewhere, f"{kind} none of {n} draws looked at{lower}")
     shares = [(mode.share, i) for i, mode in enumerate(found.modes) if mode.share > 0]
     said = [
-        f"{share:.0%} of the draws climb to {'EM’s' if i == own else 'one'} at {found.modes[i].log_posterior:.2f}"
+        f"{share:.0%} {'of the draws climb to EM’s' if i == own else 'to one'} at {found.modes[i].log_posterior:.2f}"
         for share, i in sorted(shares, key=lambda pair: (pair[1] != own, -pair[0]))[:MODES_NAMED]
     ]
+    if own not in [i for _, i in shares]:
+        said = ["none of the draws climbs to EM's", *said]
     objective = "log-likelihood" if evidence.fit.plan.estimate == "ml" else "log posterior"
-    text = f"the {objective} has {len(found.modes)} modes beyond names: {listed(said)}{_homes(found, own)}{aside}"
+    text = f"the {objective} has {len(found.modes)} modes{_beyond(evidence)}: {listed(said)}{_homes(found, own)}{aside}"
     return _bounded(elsewhere, text)
 
 

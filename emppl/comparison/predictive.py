@@ -10,7 +10,7 @@ from arviz_stats import compare as az_compare
 from arviz_stats import loo as az_loo
 
 from emppl.ascent.atlas import Atlas
-from emppl.comparison.evidence import AT_LEAST, Evidence, Verdict, listed, verdict
+from emppl.comparison.evidence import Evidence, Verdict, listed, verdict
 from emppl.comparison.members import spread
 from emppl.comparison.modes import residence
 from emppl.labels.diagnose import R_HAT_ALIGNED
@@ -18,7 +18,6 @@ from emppl.labels.diagnose import R_HAT_ALIGNED
 CELLS = 2e7  # rows × draws that leave-one-out goes over; more draws are thinned
 LEAST_DRAWS = 100  # fewer say nothing about tails
 PARETO_LIMIT = 0.7  # Vehtari, Gelman & Gabry (2017): above it the estimate for a row cannot be trusted
-WEIGHT_LIMIT = 0.5  # of the chains that sit in EM's mode
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _stacked(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> pd.DataFr
     homes = residence(modes) if modes is not None and len(modes.reached) else np.full(chains, -1)
     if len(homes) != chains:
         homes = np.full(chains, -1)
-    if len(set(homes.tolist())) > 1:
+    if len(set(homes[homes >= 0].tolist())) > 1:  # a chain that moves between modes by itself is no sign of it
         groups = [(np.flatnonzero(homes == home), int(home)) for home in sorted(set(homes.tolist()))]
     elif r_hat > R_HAT_ALIGNED and chains > 1:
         groups = [(np.array([chain]), int(homes[chain])) for chain in range(chains)]
@@ -130,17 +129,17 @@ def stacking(evidence: Evidence) -> Verdict | None:
         return None
     groups, atlas = found.groups, evidence.atlas
     own = atlas.known[0] if atlas is not None and atlas.known else -1
-    at_home = groups["mode"] == own if own >= 0 else groups["weight"] == groups["weight"].max()
-    weight = float(groups.loc[at_home, "weight"].sum())
     said = [
         f"{_chains(row.chains)} {_mode(row.mode, own)}{row.weight:.0%}"
         for row in groups.sort_values("weight", ascending=False).itertuples()
     ]
-    holds = weight >= WEIGHT_LIMIT
-    text = f"chains do not mix; weights by how well they predict (stacking): {listed(said)}"
-    advice = "" if holds else "the chains outside EM's mode predict better: start EM from them, or report both"
-    measure = "stacking weight of the chains in EM's mode"
-    return Verdict("stacking", weight, WEIGHT_LIMIT, holds, text, measure, False, advice, AT_LEAST)
+    text = f"chains do not mix; weights by how well each part predicts (stacking): {listed(said)}"
+    at_home = groups.loc[groups["mode"] == own, "weight"].sum() if own >= 0 else np.nan
+    if own >= 0 and (groups["mode"] == own).any() and at_home < 0.5:
+        text += ": the chains outside EM's mode predict better"
+    advice = "sample longer; if the chains must be put together, weigh them by this and not by their numbers of draws"
+    measure = "groups of chains that do not mix with each other"
+    return Verdict("stacking", float(len(groups)), 1.0, False, text, measure, False, advice)
 
 
 def _chains(chains: tuple[int, ...]) -> str:

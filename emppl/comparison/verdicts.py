@@ -131,7 +131,7 @@ def convergence(evidence: Evidence) -> Verdict | None:
     advice = (
         ""
         if holds
-        else "sample longer (draws=, tune=), and read the labels verdict: the chains may sit in different modes"
+        else "sample longer (draws=, tune=); the verdicts on labels and modes say whether chains sit in different modes"
     )
     return Verdict("convergence", float(r_hat.max()), R_HAT_LIMIT, holds, text, "largest R-hat", True, advice)
 
@@ -143,10 +143,18 @@ def precision(evidence: Evidence) -> Verdict | None:
     if ess.empty:
         return None
     holds = bool(ess.min() >= ESS_LIMIT)
-    text = f"at least {ess.min():.0f} effective draws ({ess.idxmin()}); {ESS_LIMIT} are enough for means and intervals"
+    known = f"means are known to {1 / np.sqrt(ess.min()):.2f} posterior sds or better"
+    text = f"at least {ess.min():.0f} effective draws ({ess.idxmin()}), so {known} (Monte Carlo error)"
     if not holds:
-        text = f"only {ess.min():.0f} effective draws of {ess.idxmin()}, where {ESS_LIMIT} are asked for"
-    advice = "" if holds else f"about {np.ceil(ESS_LIMIT / max(ess.min(), 1)):.0f} times as many draws would do"
+        text = (
+            f"only {ess.min():.0f} effective draws of {ess.idxmin()}, where {ESS_LIMIT} are asked for: its mean is "
+            f"known to {1 / np.sqrt(max(ess.min(), 1)):.2f} posterior sds (Monte Carlo error)"
+        )
+    mixed = evidence.table.loc[ess.index, "r_hat"].max() <= R_HAT_ALIGNED
+    advice = f"about {np.ceil(ESS_LIMIT / max(ess.min(), 1)):.0f} times as many draws would do"
+    if not mixed:
+        advice = "see convergence first: while chains sit apart, more draws alone do not help"
+    advice = "" if holds else advice
     return Verdict(
         "precision", float(ess.min()), ESS_LIMIT, holds, text, "smallest effective sample size", True, advice, AT_LEAST
     )
@@ -204,7 +212,7 @@ def headline(verdicts: tuple[Verdict, ...], switching: SwitchingReport) -> str:
     if failed & {"fit", "certificate"}:
         start = "EM's result cannot be relied on"
     elif "modes" in failed:
-        start = "EM missed a better mode: NUTS found a higher point"
+        start = "EM missed a better mode"
     elif failed & {"labels", "convergence", "precision"}:
         start = "The draws of NUTS cannot be relied on yet"
     elif "place" in failed:
@@ -216,6 +224,7 @@ def headline(verdicts: tuple[Verdict, ...], switching: SwitchingReport) -> str:
         names = " and ".join(f"which {axis.noun} is called which" for axis in moved)
         start = f"EM and NUTS agree{', up to ' + names if names else ''}"
     ends = {
+        "other modes": "the posterior has other modes, which one estimate does not describe",
         "shape": "the posterior is not normal, so take intervals from NUTS",
         "members": "some members are less certain than EM says",
     }
