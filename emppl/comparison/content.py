@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emppl.comparison.evidence import status_name
 from emppl.comparison.members import changes, member_names
 from emppl.comparison.table import HDI
-from emppl.comparison.verdicts import status_name
 
 MEMBERS_SHOWN = 20
 R_HAT_ROWS = 12
