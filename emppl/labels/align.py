@@ -13,10 +13,12 @@ from emppl.labels.assignment import Groups
 from emppl.labels.draws import Theta
 from emppl.labels.material import Alignment, Material
 from emppl.labels.methods import named
+from emppl.labels.methods.iterative import divergence, least_divergence
 from emppl.labels.subject import material
 from emppl.labels.units import summed
 
 COINCIDENT = 0.05  # two columns closer than this (0 the same, 1 disjoint) do not tell their components apart
+WORSE, NATS = 0.1, 0.5  # by so much, relative and nats a draw, may the reference align worse than the draws themselves
 
 TO_MEMBERS = ("responsibilities", "ECR", "densities")  # methods that rest on the reference's members
 
@@ -112,7 +114,26 @@ def choose(material: Material, labels: tuple[str, ...] = ()) -> Choice:
 def run(material: Material, method: str, labels: tuple[str, ...] = ()) -> tuple[Alignment, Choice]:
     """The alignment of one axis by a method's name, "auto" among them."""
     choice = choose(material, labels) if method == "auto" else Choice(named(method).name, "as asked for")
-    return named(choice.method)(material), choice
+    found = named(choice.method)(material)
+    if method == "auto" and choice.method == "responsibilities":
+        return _unless_better(material, found, choice)
+    return found, choice
+
+
+def _unless_better(material: Material, found: Alignment, choice: Choice) -> tuple[Alignment, Choice]:
+    """The alignment to the reference, unless it leaves the draws much further apart than they need be.
+
+    A reference may be distinct and yet not what most draws are like: the highest of several modes.
+    """
+    units, other = least_divergence(material)
+    here, there = divergence(units, np.stack([found.permutations, other.permutations]))
+    if not (here - there > WORSE * here and here - there > NATS * material.n_draws):
+        return found, choice
+    why = (
+        f"aligned to the reference, draws are {here / material.n_draws:.3g} nats from their mean, and "
+        f"{there / material.n_draws:.3g} aligned among themselves: most of them are not like the reference"
+    )
+    return named("STEPHENS")(material), Choice("STEPHENS", why)
 
 
 def align(

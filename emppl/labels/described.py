@@ -65,7 +65,7 @@ class NamedAxis:
 
     def sentence(self) -> str:
         """What was named, in one line."""
-        return f"components of {self.dim or self.latent} ({', '.join(self.variables)}), exchangeable as you say"
+        return f"components of {', '.join(self.variables)}, exchangeable as you say"
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,10 +43,10 @@ def relabel(
     starts; `relabel_reason` among the attributes of the result says why.
 
     Draws of anything, without a model: `component_dims`, a dim that variables share, a tuple of dims that run over the
-    same components (rows and columns of a transition matrix), or {variable: axis, dim, or a tuple of them}, axes
-    counted from 0 after chain and draw; a list of these for several families of components. `responsibilities`: variable
-    [chain, draw, …, K], or the only one of the `latent` group that fits; `allocations`: variable of whole numbers,
-    counted from 0 or from 1. With several families, one name for each.
+    same components (rows and columns of a transition matrix), or {variable: axis, dim, or a tuple of them}, with axes
+    counted from 0 after chain and draw; a list of these for several families of components. `responsibilities`:
+    variable [chain, draw, …, K], or the only one of the `latent` group that fits; `allocations`: variable of whole
+    numbers, counted from 0 or from 1. With several families, one name for each.
 
     `by`: the variable that method="ordering" goes by. `permutations` [chain, draw, K] for method="permutations"
     ({latent: …} where there are several axes).

@@ -11,7 +11,9 @@ import numpy as np
 from emppl.labels.assignment import one_hot
 
 CHUNK_CELLS = 4_000_000  # cells of a block: 32 MB of doubles
-HELD_CELLS = 16_000_000  # up to so many are kept between sweeps, 128 MB
+HELD_CELLS = 32_000_000  # up to so many are kept between sweeps, 256 MB
+SAMPLE_CELLS = 8_000_000  # so many of a sample, where all are too many
+REPLAYED_CELLS = 16_000_000  # up to so many are kept as they came, since they may be dear to compute
 FLOOR = 1e-6  # probabilities are kept this far from 0 and 1, as R's label.switching does: logarithms stay finite
 
 Chunks = Callable[[], Iterator[tuple[slice, np.ndarray]]]
@@ -43,7 +45,7 @@ def replayed(chunks: Chunks) -> Chunks:
         cells, small = 0, True
         for where, values in chunks():
             cells += values.size
-            small = small and cells <= HELD_CELLS
+            small = small and cells <= REPLAYED_CELLS
             if small:
                 kept.append((where, values))
             else:
@@ -79,7 +81,7 @@ class Units:
 
     def sample(self) -> "Units":
         """The same for as many units, evenly spaced, as can be kept between sweeps."""
-        count = max(1, HELD_CELLS // (self.n_draws * self.size))
+        count = max(1, SAMPLE_CELLS // (self.n_draws * self.size))
         places = np.unique(np.linspace(0, self.n_units - 1, min(count, self.n_units)).astype(int))
         kept = places if self.kept is None else self.kept[places]
         return Units(self.n_draws, len(kept), self.size, self.probabilities, self.allocations, kept)
@@ -125,9 +127,10 @@ class Units:
         return values if self.kept is None else values[:, self.kept]
 
     def _laid_out(self, p: np.ndarray) -> np.ndarray:
-        block = np.ascontiguousarray(p.transpose(1, 0, 2), dtype=float)
-        block = np.clip(block, FLOOR, 1.0 - FLOOR, out=block)
-        block /= block.sum(axis=2, keepdims=True)
+        block = np.empty((p.shape[1], p.shape[0], self.size))
+        np.clip(p.transpose(1, 0, 2), FLOOR, 1.0 - FLOOR, out=block)
+        flat = block.reshape(-1, self.size)
+        flat /= (flat @ np.ones(self.size))[:, None]
         return block.reshape(len(block), -1)
 
     def _hot(self, z: np.ndarray) -> np.ndarray:
@@ -137,7 +140,7 @@ class Units:
         return block.reshape(units, -1)
 
     def sums(self, perms: np.ndarray, kind: str) -> np.ndarray:
-        """Probabilities (or allocations) of the units after relabelling, summed over draws: perms [S, T, K] → [S, n, K]."""
+        """Probabilities (or allocations) after relabelling, summed over draws: perms [S, T, K] → [S, n, K]."""
         total = np.zeros((len(perms), self.n_units, self.size))
         for where, (block,) in self.blocks(kind):
             total += summed(block, perms[:, where])

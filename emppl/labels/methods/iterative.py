@@ -9,7 +9,7 @@ from emppl.labels.material import Alignment, Material, alignment_of
 from emppl.labels.methods.pivots import column_of, ordering
 from emppl.labels.methods.table import method
 from emppl.labels.sweeps import Descent, Start, descend
-from emppl.labels.units import Units, array_chunks, block_costs
+from emppl.labels.units import FLOOR, Units, array_chunks, block_costs
 
 COORDINATES = 6  # columns of the parameters by whose order a start begins
 PIVOT_DRAWS = 4  # draws that a start is aligned to
@@ -85,7 +85,7 @@ def told(found: Descent, groups: Groups | None, own: np.ndarray | None) -> Align
     return alignment_of(
         run.costs, forbidden_pairs(run.permutations.shape[1], groups), own, run.permutations,
         objective=run.total, sweeps=run.sweeps, converged=run.converged, starts=found.starts,
-        note=f"best of {len(found.starts)} starts: {run.name}",
+        note=f"best of {len(found.starts)} starts: {run.name}" if len(found.starts) > 1 else f"from {run.name}",
     )  # fmt: skip
 
 
@@ -129,12 +129,13 @@ def from_draws(units: Units, kind: str) -> list[Start]:
     return [Start(f"draw {t}", pivot=pivot) for _, t, pivot in found[:PIVOT_DRAWS]]
 
 
-def starts_for(material: Material, kind: str) -> list[Start]:
+def starts_for(material: Material, kind: str, units: Units | None = None) -> list[Start]:
     """As drawn, the reference, a few distinct draws, and the order of each parameter."""
-    units = material.units
+    units = material.units if units is None else units
     starts = [identity(units)]
     if material.pivot is not None:
-        starts.append(Start("the reference", pivot=np.asarray(material.pivot, dtype=float)))
+        pivot = np.asarray(material.pivot, dtype=float)
+        starts.append(Start("the reference", pivot=pivot if units.kept is None else pivot[units.kept]))
     if material.components is not None:
         columns = list(range(min(material.components.shape[2], COORDINATES)))
         if material.by is not None:
@@ -158,6 +159,19 @@ def permutation_starts(material: Material, kind: str) -> list[Start]:
             start = Start(start.name, permutations=perms)
         starts.append(start)
     return starts
+
+
+def divergence(units: Units, permutations: np.ndarray) -> np.ndarray:
+    """Stephens' objective of each of several alignments: permutations [S, T, K] → [S]."""
+    entropy = sum(float((block * np.log(block)).sum()) for _, (block,) in units.blocks("p"))
+    means = units.sums(permutations, "p") / units.n_draws
+    return entropy - units.n_draws * (means * np.log(np.maximum(means, FLOOR**2))).sum(axis=(1, 2))
+
+
+def least_divergence(material: Material) -> tuple[Units, Alignment]:
+    """Stephens' alignment over as many units as can be kept between sweeps, and those units."""
+    units = material.units.sample() if material.units.streamed else material.units
+    return units, _stephens(units, starts_for(material, "p", units), material.groups)
 
 
 def named_as_reference(material: Material, found: Alignment, kind: str = "p") -> Alignment:

@@ -16,9 +16,15 @@ WORDS = {
     "data": "observed numbers of each unit",
     "log_joint": "the model's log density of each unit in each component",
     "densities": "the model's density of each unit in each component",
+    "pivot_densities": "the model's density of each unit in each component",
     "ascend": "a plan whose EM can be run from the draws",
     "given": "`permutations=`",
 }
+
+
+def wanted(missing: tuple[str, ...]) -> str:
+    """What is missing, in words."""
+    return " and ".join(dict.fromkeys(WORDS.get(need, need) for need in missing))
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Method:
         missing = self.missing(material)
         if missing:
             raise InvalidArgumentError(
-                f'method="{self.name}" needs {" and ".join(WORDS.get(need, need) for need in missing)}',
+                f'method="{self.name}" needs {wanted(missing)}',
                 "the argument `method`",
                 ('method="auto" takes what there is', "emppl.compare_methods(...) lists what each method needs"),
             )
