@@ -1,9 +1,11 @@
 """Pictures: what they draw is what the results say, and none fails on the odd shapes that results take."""
 
 import re
+from collections import namedtuple
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from comparison import fakes
 from matplotlib.figure import Figure
@@ -180,18 +182,28 @@ def test_forest_draws_what_is_far_out_at_its_edge(comparison):
     assert points.min() == -6
 
 
-def test_laplace_is_drawn_where_the_fit_has_draws_of_it(comparison):
-    draws = comparison.draws["posterior"].to_dataset()
-    shifted = type("Approximated", (fakes.MixtureFit,), {"to_datatree": lambda self, draws: {"posterior": moved}})
-    sd = comparison.table.loc["mu[B]", "sd"]
-    moved = type("Group", (), {"to_dataset": lambda self: draws.assign(mu=draws["mu"] + sd)})()
-    fields = {name: getattr(comparison.fit, name) for name in comparison.fit.__dataclass_fields__}
-    spans = forest_spans(fakes.replace(comparison, fit=shifted(**fields)), ["mu[B]", "sigma[C]"])
+def test_laplace_is_drawn_where_there_is_one(comparison):
+    rows = comparison.table
+    ends = {"low": rows["mean"] - rows["sd"], "high": rows["mean"] + 9 * rows["sd"]}
+    normal = pd.DataFrame({"mean": rows["mean"] + rows["sd"] / 2, **ends})
+    spans = forest_spans(fakes.replace(comparison, laplace=normal), ["mu[B]", "sigma[C]"])
     assert list(spans.model.values) == ["NUTS", "Laplace", "EM"]
-    assert spans["point"].sel(model="Laplace").values == pytest.approx([1, 0])
-    ends = spans["ends"].sel(element="mu[B]")
-    np.testing.assert_allclose(ends.sel(model="Laplace"), ends.sel(model="NUTS") + 1)
+    np.testing.assert_allclose(spans["point"].sel(model="Laplace"), 0.5)
+    np.testing.assert_allclose(spans["ends"].sel(model="Laplace"), [[-1, 6], [-1, 6]])  # cut at six
+    assert "Laplace" in fakes.replace(comparison, laplace=normal).plot_forest().legends[0].get_texts()[1].get_text()
     assert "Laplace" not in forest_spans(comparison, ["mu[B]"]).model
+
+
+def test_modes_are_drawn_with_their_shares():
+    mode = namedtuple("mode", "log_posterior starts draws share")
+    found = [mode(-10.0, 0.7, np.array([1.0, 0.5]), 0.75), mode(-11.25, 0.3, np.array([0.0, 0.5]), 0.25)]
+    figure = plots.modes(namedtuple("atlas", "modes n_starts")(found, 10), reported=1)
+    assert "mode 1" in texts(figure) and "mode 2 (EM)" in texts(figure)
+    assert "the highest" in texts(figure) and "1.25 nats below" in texts(figure)
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == [0.75, 0.25, 0.7, 0.3]
+    bare = plots.modes(namedtuple("atlas", "modes n_starts")([mode(-1.0, np.nan, np.array([]), np.nan)], 0))
+    assert not bare.axes[0].patches
 
 
 def test_draws_before_alignment_are_given_back():

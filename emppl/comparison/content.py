@@ -20,8 +20,8 @@ FURTHER = ("quantile", "skewness", "coverage", "mcse")  # columns of the second 
 
 # What each rule of the M-step does, and why it was taken.
 RULES = {
-    "closed form": "a formula: weighted sums of the data, to which the prior adds a few made-up data; one step reaches "
-    "the top",
+    "closed form": "solved by a formula, weighted sums of the data to which the prior adds a few made-up data; one "
+    "step reaches the top",
     "least squares": "weighted least squares, solved exactly; the prior adds a few made-up data",
     "GLM": "Newton steps of a generalised linear model, weighted by the responsibilities",
     "natural form": "a search for the top, which is quick since the data enter it as a few sums only",
@@ -33,7 +33,9 @@ def gather(comparison: Any, title: str | None = None, command: str | None = None
     """The content of a report: names, texts and unrounded numbers only.
 
     Keys: title, model_line, estimate, objective, hdi, reliable, headline, verdicts, cost, timing, table, left_out,
-    labels (None without a symmetry), ascent, members, plan, certificate, reproduce.
+    estimates (of several fits), laplace, priors, labels, ascent, modes (the atlas), points (that it climbed from),
+    members, prediction, plan, certificate, reproduce. None where there is nothing to tell: labels without a symmetry,
+    estimates of a single fit, and what a comparison leaves out.
     """
     fit, plan = comparison.fit, comparison.fit.plan
     return {
@@ -49,9 +51,15 @@ def gather(comparison: Any, title: str | None = None, command: str | None = None
         "timing": dict(comparison.timing),
         "table": table(comparison),
         "left_out": list(comparison.left_out),
+        "estimates": records(comparison.estimates),
+        "laplace": records(comparison.laplace),
+        "priors": records(comparison.priors),
         "labels": labels(comparison.switching),
         "ascent": ascent(fit),
+        "modes": None if comparison.atlas is None else modes(comparison.atlas),
+        "points": 0 if comparison.atlas is None else len(comparison.atlas.reached),
         "members": [member(comparison, latent) for latent in comparison.members],
+        "prediction": prediction(comparison.prediction),
         "plan": plan_section(comparison),
         "certificate": {
             "holds": bool(fit.certificate.holds),
@@ -127,12 +135,41 @@ def ascent(fit: Any) -> dict[str, Any]:
         "log_posterior": float(fit.log_posterior),
         "starts": len(fit.starts),
         "iterations": int(fit.n_iter),
-        "modes": modes(fit.starts),
+        "ends": ends(fit.starts),
         "unfinished": unfinished(fit.starts),
     }
 
 
-def modes(starts: pd.DataFrame) -> list[dict[str, Any]]:
+def modes(atlas: Any) -> list[dict[str, Any]]:
+    """The modes of the atlas, best first; `known`: whether it is the reported fit's."""
+    keys = ("log_posterior", "log_likelihood", "share", "starts", "labellings", "coincident", "empty", "border")
+    best = max((mode.log_posterior for mode in atlas.modes), default=0.0)
+    return [
+        {
+            "mode": i + 1, "reported": i == atlas.known[0] if atlas.known else False,
+            "below": best - mode.log_posterior, "by_chain": mode.draws,
+            **{key: getattr(mode, key) for key in (*keys, "definite", "log_evidence")},
+        }
+        for i, mode in enumerate(atlas.modes)
+    ]  # fmt: skip
+
+
+def prediction(found: Any) -> dict[str, Any] | None:
+    """Leave-one-out prediction, and stacking weights of chains that do not mix."""
+    if found is None:
+        return None
+    keys = ("elpd", "error", "effective", "unreliable", "rows")
+    return {key: getattr(found, key) for key in keys} | {"groups": found.groups.to_dict(orient="records")}
+
+
+def records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    """Rows of a table that has a row for each number of the model."""
+    if table is None:
+        return None
+    return table.drop(columns="variable", errors="ignore").rename_axis("parameter").reset_index().to_dict("records")
+
+
+def ends(starts: pd.DataFrame) -> list[dict[str, Any]]:
     """Modes that starts ended in, best first: height, nats below the best, how many starts found each."""
     finished = starts[[status_name(status) == "CONVERGED" for status in starts["status"]]]
     if finished.empty:

@@ -21,7 +21,7 @@ from emppl.comparison.terms import TERMS
 ROWS_SHOWN = 40  # of the table, at once
 ROWS_FOLDED = 400  # more, behind a click; the rest is counted
 SVG_LIMIT = 400_000  # bytes; a denser picture is stored as pixels
-LIMITS = {"members": MEMBERS_SHOWN, "modes": MODES_SHOWN, "r_hat": R_HAT_ROWS}
+LIMITS = {"rows": ROWS_SHOWN, "members": MEMBERS_SHOWN, "modes": MODES_SHOWN, "r_hat": R_HAT_ROWS}
 
 
 def write_page(comparison: Any, path: Path, title: str | None = None, command: str | None = None) -> Path:
@@ -53,6 +53,7 @@ def render(comparison: Any, title: str | None = None, command: str | None = None
             **content,
             rows=split_rows(content["table"]),
             pictures=pictures(comparison, content),
+            prior_share=prior_share(content),
             terms=TERMS,
             limits=LIMITS,
         )
@@ -78,6 +79,11 @@ def sentence(text: str) -> str:
     """The text with a capital and a full stop."""
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def prior_share(content: dict[str, Any]) -> dict[str, float]:
+    """Share of the precision that is the prior's, by row of the table."""
+    return {row["parameter"]: row["share"] for row in content["priors"] or ()}
 
 
 def split_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -129,6 +135,7 @@ def pictures(comparison: Any, content: dict[str, Any]) -> dict[str, Any]:
         if labelled and content["labels"]["aligned"] and len(switching.r_hat)
         else None,
         "ascent": (plots.ascent(comparison.fit), ascent_alt(content)),
+        "modes": modes_picture(comparison),
         "members": {
             entry["latent"]: (plots.responsibilities(comparison, entry["latent"]), entry["summary"])
             for entry in content["members"]
@@ -181,6 +188,16 @@ def ascent_alt(content: dict[str, Any]) -> str:
     found = content["ascent"]
     reached = found["log_likelihood" if content["estimate"] == "ml" else "log_posterior"]
     return f"{found['starts']} starts climbing; the best ends at {reached:.4f} after {found['iterations']} iterations"
+
+
+def modes_picture(comparison: Any) -> tuple[Figure, str] | None:
+    """The mode atlas where it has more to say than that there is one mode."""
+    atlas = comparison.atlas
+    if atlas is None or len(atlas.modes) < 2:
+        return None
+    reported = atlas.known[0] if atlas.known else -1
+    shares = "; ".join(f"mode {i + 1} {mode.share:.0%}" for i, mode in enumerate(atlas.modes[:4]))
+    return plots.modes(atlas, reported), f"{len(atlas.modes)} modes; share of the draws that climb to each: {shares}"
 
 
 def data_picture(comparison: Any) -> tuple[Figure, str, str] | None:

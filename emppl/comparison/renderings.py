@@ -6,7 +6,7 @@ from typing import Any
 
 from emppl import plots
 from emppl.comparison.content import gather
-from emppl.comparison.page import environment, write_text
+from emppl.comparison.page import environment, prior_share, write_text
 from emppl.comparison.terms import TERMS
 from emppl.plain import plain
 
@@ -17,7 +17,7 @@ def render_markdown(comparison: Any, title: str | None = None, command: str | No
     text = (
         environment(html=False)
         .get_template("report.md.jinja")
-        .render(**content, hdi_text=f"{content['hdi']:.0%}", terms=TERMS)
+        .render(**content, hdi_text=f"{content['hdi']:.0%}", prior_share=prior_share(content), terms=TERMS)
     )
     lines = text.strip().splitlines()
     kept = [line for i, line in enumerate(lines) if line.strip() or (i and lines[i - 1].strip())]
@@ -50,6 +50,8 @@ def drawn(comparison: Any) -> dict[str, Any]:
         found["permutations"] = plots.permutations(comparison.switching)
         found["ranks"] = plots.ranks(comparison)
     found["ascent"] = plots.ascent(comparison.fit)
+    if comparison.atlas is not None and len(comparison.atlas.modes) > 1:
+        found["modes"] = plots.modes(comparison.atlas, comparison.atlas.known[0] if comparison.atlas.known else -1)
     for latent in comparison.members:
         found[f"members-{latent}"] = plots.responsibilities(comparison, latent)
     data = plots.data(comparison)

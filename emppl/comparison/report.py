@@ -112,7 +112,8 @@ class Comparison:
         parts = [f"EM {self.timing['em_seconds']:.2f} s"]
         parts += [text.format(self.timing[key]) for key, text in known.items() if not np.isnan(self.timing[key])]
         if self.timing["ess_per_second"] > 0:
-            parts.append(f"{1000 / self.timing['ess_per_second']:.2g} ms for each")
+            milliseconds = 1000 / self.timing["ess_per_second"]
+            parts.append(f"{milliseconds:.0f} ms for each" if milliseconds >= 10 else f"{milliseconds:.2g} ms for each")
         return " · ".join(parts)
 
     def _text_table(self) -> str:

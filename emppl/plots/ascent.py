@@ -75,5 +75,6 @@ def modes(atlas: Any, reported: int = 0, limit: int = MODES_DRAWN) -> Figure:
     names = [f"mode {i + 1}{' (EM)' if i == reported else ''}\n{nats:.2f} nats below" for i, nats in enumerate(below)]
     ax.set_yticks(rows, [name.replace("0.00 nats below", "the highest") for name in names])
     ax.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 1.02), xlabel="share")
-    figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.1)
+    if chains or atlas.n_starts:
+        figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.1)
     return figure

@@ -6,25 +6,23 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from emppl.errors import EmpplError
-from emppl.plots.rows import element_draws, shown_rows
+from emppl.plots.rows import shown_rows
 from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, PAPER, QUIET, Picture, on_axes, styled
 
 FOREST_ROWS = 40
 REACH = 6.0  # posterior sds: what lies further out is drawn there, lest it squeeze the others
-LAPLACE_DRAWS = 2000
 LOOKS = {  # colour, dashes, marker, name in the legend
     "NUTS": (NUTS, "-", "s", "NUTS: mean, 94% HDI"),
-    "Laplace": (LAPLACE, ":", "^", "Laplace: mean, 94% HDI"),
+    "Laplace": (LAPLACE, ":", "^", "Laplace: mean, 95%"),
     "EM": (EM, "--", "o", "EM ± 1.96 se"),
 }
 
 
 @styled
 def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
-    """Every parameter in units of its posterior, in sds from the mean: NUTS, Laplace's draws, EM ± 1.96 se.
+    """Every parameter in units of its posterior, in sds from the mean: NUTS, Laplace's approximation, EM ± 1.96 se.
 
-    Laplace's draws are those of `fit.to_datatree()`: normal around the mode on the unconstrained scale.
+    Laplace's approximation is that of `comparison.laplace`: normal around the mode on the unconstrained scale.
     """
     import arviz_plots as az
 
@@ -88,7 +86,7 @@ def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
 def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
     """`point` [element, model] and `ends` [element, model, ci_bound], in posterior sds from the posterior mean.
 
-    Models: NUTS, Laplace (left out where the fit has no draws of its own) and EM; an arm is nan where there is no
+    Models: NUTS, Laplace (left out where there is none) and EM; an arm is nan where there is no
     standard error, and cut at REACH sds.
     """
     rows = comparison.table.loc[names]
@@ -96,14 +94,11 @@ def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
     points, lows, highs = {}, {}, {}
     points["NUTS"] = np.zeros(len(names))
     lows["NUTS"], highs["NUTS"] = ((rows[end].to_numpy() - mean) / sd for end in ("hdi_low", "hdi_high"))
-    drawn = laplace_elements(comparison, names)
-    if drawn is not None:
-        from arviz_stats.base import array_stats
-
-        scaled = (drawn - mean) / sd
-        points["Laplace"] = np.clip(scaled.mean(axis=0), -REACH, REACH)
-        ends = array_stats.hdi(scaled[None], 0.94, axis=[0, 1])
-        lows["Laplace"], highs["Laplace"] = np.clip(ends, -REACH, REACH).T
+    if getattr(comparison, "laplace", None) is not None:
+        normal = comparison.laplace.loc[names]
+        points["Laplace"], lows["Laplace"], highs["Laplace"] = (
+            np.clip((normal[key].to_numpy(float) - mean) / sd, -REACH, REACH) for key in ("mean", "low", "high")
+        )
     differences, arms = rows["difference"].to_numpy(), NORMAL_95 * rows["standard_error"].to_numpy() / sd
     points["EM"] = np.clip(differences, -REACH, REACH)
     lows["EM"], highs["EM"] = (np.clip(differences + sign * arms, -REACH, REACH) for sign in (-1, 1))
@@ -116,16 +111,3 @@ def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
         },
         coords={"element": names, "model": models, "ci_bound": ["lower", "upper"]},
     )
-
-
-def laplace_elements(comparison: Any, names: list[str]) -> np.ndarray | None:
-    """Draws of Laplace's approximation of some rows of the table [T, rows]; None where there are none."""
-    try:
-        posterior = comparison.fit.to_datatree(draws=LAPLACE_DRAWS)["posterior"].to_dataset()
-    except (AttributeError, EmpplError):
-        return None
-    if any(comparison.details.loc[name, "variable"] not in posterior for name in names):
-        return None
-    columns = [element_draws(comparison, name, posterior) for name in names]
-    found = np.stack(columns, axis=-1) if columns else np.empty((1, 0))
-    return found if np.isfinite(found).all() else None

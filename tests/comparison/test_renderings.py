@@ -3,6 +3,7 @@
 import html as entities
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from emppl.comparison.page import render
 from emppl.comparison.renderings import render_json, render_markdown
 from emppl.plain import plain
 
+LAPLACE = ("mean", "sd", "low", "high", "distance", "ks", "coverage", "unconstrained_mode", "shift")
 COMMAND = "emppl compare fake --seed 1"
 
 
@@ -62,13 +64,13 @@ def tables_of_markdown(text):
 
 def test_page_and_markdown_hold_the_same_tables(page, text):
     of_page, of_markdown = list(tables_of_page(page)), list(tables_of_markdown(text))
-    assert len(of_page) == len(of_markdown) == 7  # numbers, details, R-hat, modes, members, blocks, certificate
+    assert len(of_page) == len(of_markdown) == 8  # numbers, details, R-hat, ends, members, weights, blocks, certificate
     for one, two in zip(of_page, of_markdown, strict=True):
         assert one == two
 
 
 def test_json_holds_the_numbers_that_the_tables_round(document, text):
-    numbers, details, r_hat, modes, members, _, certificate = list(tables_of_markdown(text))
+    numbers, details, r_hat, ends, members, weights, _, certificate = list(tables_of_markdown(text))
 
     def column(rows, i):
         return [row[i] for row in rows[1:]]
@@ -85,9 +87,49 @@ def test_json_holds_the_numbers_that_the_tables_round(document, text):
     assert column(details, 1) == written(rows, "quantile", number)
     assert column(details, 3) == written(rows, "coverage", percent)
     assert column(r_hat, 1) == written(document["labels"]["r_hat"], "r_hat_before", number)
-    assert column(modes, 1) == written(document["ascent"]["modes"], "height", height)
+    assert column(ends, 1) == written(document["ascent"]["ends"], "height", height)
     assert column(members, 2) == written(document["members"][0]["changed"], "em_probability", number)
+    assert column(weights, 3) == written(document["prediction"]["groups"], "weight", number)
     assert column(certificate, 2) == written(document["certificate"]["points"], "value", figure)
+
+
+def test_what_not_every_comparison_has_is_told_alike(comparison):
+    """The atlas, the normal approximation, the priors and further fits, made up here."""
+    names = comparison.table.index
+    numbers = pd.DataFrame({key: np.arange(len(names)) + i / 7 for i, key in enumerate(LAPLACE)}, index=names)
+    mode = SimpleNamespace(
+        log_posterior=-10.0, log_likelihood=-8.0, share=0.75, starts=0.5, labellings=2, draws=np.array([1.0, 0.5]),
+        coincident=(("A", "B"),), empty=("B",), border=("sigma",), definite=False, log_evidence=-20.0,
+    )  # fmt: skip
+    lower = SimpleNamespace(**vars(mode) | {"log_posterior": -11.5, "share": 0.25})
+    full = fakes.replace(
+        comparison,
+        laplace=numbers,
+        priors=pd.DataFrame({"share": 0.125}, index=names[:3]),
+        estimates=pd.DataFrame({"EM": 1.0, "hard|er": 2.5, "mean": 3.0, "sd": 4.0}, index=names),
+        atlas=SimpleNamespace(modes=(mode, lower), known=(1,), reached=np.zeros(40), n_starts=4),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emppl.plots.svg", lambda figure: "<svg></svg>")
+        page = render(full)
+    text, document = render_markdown(full), json.loads(render_json(full))
+    of_page, of_markdown = list(tables_of_page(page)), list(tables_of_markdown(text))
+    assert len(of_page) == len(of_markdown) == 11
+    for one, two in zip(of_page, of_markdown, strict=True):
+        assert one == two
+    fits, normal, atlas = of_markdown[1], of_markdown[2], of_markdown[6]
+    assert fits[0] == ["parameter", "EM", "hard|er", "mean", "sd"] and fits[1][1:] == [
+        "1.000",
+        "2.500",
+        "3.000",
+        "4.000",
+    ]
+    assert [row[3] for row in normal[1:]] == [fixed(row["distance"]) for row in document["laplace"]]
+    assert [row[-1] for row in normal[1:5]] == ["12.5%"] * 3 + ["–"]
+    assert atlas[1][:6] == ["1", "−10.0000", "0.000", "75.0%", "50.0%", "2"] and atlas[2][0] == "2 (reported)"
+    assert atlas[1][6] == "A and B hold the same members; empty: B; on the border: sigma; flat in some direction"
+    assert document["modes"][1]["below"] == 1.5 and document["modes"][1]["reported"] is True
+    assert "from 40 draws of NUTS" in text and "from 40 draws of" in page
 
 
 def test_json_holds_the_comparison_unrounded(comparison, document):
@@ -124,7 +166,7 @@ def test_verdicts_steps_and_commands_are_in_all_three(document, page, text):
 def test_code_repeats_what_was_done(comparison):
     draws = comparison.draws.copy()
     draws.attrs |= {"seed": "7", "tune": 300}
-    plan = type("Likely", (fakes.MixturePlan,), {"method": "hard"})(comparison.fit.plan.y, 2, estimate="ml")
+    plan = fakes.MixturePlan(comparison.fit.plan.y, 2, estimate="ml", method="hard")
     fit = fakes.replace(comparison.fit, plan=plan)
     changed = fakes.replace(comparison, fit=fit, draws=draws)
     code = json.loads(render_json(changed))["reproduce"]["code"]
