@@ -96,7 +96,7 @@ def link_terms(text: str) -> Markup:
     """Text with the first mention of each term linked to its line of explanation."""
     html = str(escape(text))
     for key, (word, _) in sorted(TERMS.items(), key=lambda item: -len(item[1][0])):
-        pattern = rf"(?<![\w>#-])({re.escape(word)})(?![\w-])(?![^<]*</a>)"
+        pattern = rf"(?<![\w>#-])({re.escape(word)})(?![\w\[-])(?![^<]*</a>)"  # not in sd[0], which is a parameter
         html = re.sub(pattern, rf'<a class="term" href="#term-{key}">\1</a>', html, count=1)
     return Markup(html)
 
@@ -128,7 +128,11 @@ def pictures(comparison: Any, content: dict[str, Any]) -> dict[str, Any]:
         "left": len(plots.shown_rows(comparison, len(comparison.table)))
         - len(plots.shown_rows(comparison, plots.PANELS)),
         "forest": (plots.forest(comparison), forest_alt(comparison)),
-        "permutations": (plots.permutations(switching), f"Labelling of every draw by chain: {switching.verdict}")
+        "permutations": (
+            plots.permutations(switching),
+            f"Labelling of every draw by chain: {switching.verdict}",
+            permutations_caption(switching),
+        )
         if labelled
         else None,
         "ranks": (plots.ranks(comparison), ranks_alt(content["labels"]))
@@ -170,6 +174,19 @@ def forest_alt(comparison: Any) -> str:
     return (
         f"EM's estimates and intervals of {len(differences)} parameters beside the posterior's, in posterior standard "
         f"deviations; largest difference {differences[worst]:.2f} ({worst})"
+    )
+
+
+def permutations_caption(switching: Any) -> str:
+    """How to read the permutations, drawn as lines or as shades."""
+    if plots.few_labellings(switching.permutations):
+        return (
+            "The labelling of each draw, one panel a chain. A flat line: the chain keeps its names; “=” marks the "
+            "names of the fit."
+        )
+    return (
+        "One panel a chain, a row for each name of the fit. Where a row changes its shade, the chain gave that name's "
+        "component another number: a chain that keeps its names has rows of one shade each."
     )
 
 

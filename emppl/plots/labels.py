@@ -30,7 +30,7 @@ def permutations(report: Any) -> Figure:
     axis = report.axes[0]
     perms = axis.permutations
     seen, index = np.unique(perms.reshape(-1, perms.shape[-1]), axis=0, return_inverse=True)
-    few = len(seen) <= PERMUTATIONS_NAMED
+    few = few_labellings(perms)
     chains = perms.shape[0]
     height = (0.2 * len(seen) if few else 0.18 * perms.shape[-1]) + 0.35
     figure = Picture(figsize=(5.2, 0.9 + chains * max(0.65, min(height, 1.8))))
@@ -52,8 +52,13 @@ def permutations(report: Any) -> Figure:
     if few:
         head(figure, f"In each draw, which {axis.noun} is called {', '.join(axis.labels)}")
     else:
-        head(figure, f"Shade: which {axis.noun} of the draw carries each name")
+        head(figure, f"Under each name, a {axis.noun} of the draw: dark for its first, light for its last")
     return figure
+
+
+def few_labellings(perms: np.ndarray) -> bool:
+    """Whether permutations [chain, draw, K] are few enough to be named, and are drawn as lines."""
+    return len(np.unique(perms.reshape(-1, perms.shape[-1]), axis=0)) <= PERMUTATIONS_NAMED
 
 
 def _labelling(perm: np.ndarray, labels: tuple[str, ...]) -> str:

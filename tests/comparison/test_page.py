@@ -201,4 +201,6 @@ def test_terms_are_linked_once_and_text_is_escaped():
     assert html.count("#term-r-hat") == 1
     assert html.count("#term-nuts") == 1
     assert "#term-mode" not in html  # "modes" is another word
+    assert "#term-sd" not in link_terms("sd[0] is skewed")  # a parameter's name
+    assert "#term-sd" in link_terms("2 posterior sd (units)")
     assert "&lt;b&gt;" in html
