@@ -55,7 +55,8 @@ class AxisAlignment:
 
     `distance`: of the two closest components `closest`, of the reference where draws were aligned to its members, else
     of the members that the aligned draws have on average (nan without responsibilities). `reference_distance` is always
-    the reference's. `why`: the reason for `method`. `occupied` [T]: components that are some unit's most probable one.
+    the reference's, `mean_distance` always that of the aligned draws. `why`: the reason for `method`. `occupied` [T]:
+    components that are some unit's most probable one.
     """
 
     axis: Any
@@ -71,6 +72,7 @@ class AxisAlignment:
     reference_closest: tuple[int, int] = (0, 0)
     occupied: np.ndarray | None = None
     seconds: float = float("nan")
+    mean_distance: float = float("nan")
 
     @property
     def distinct(self) -> bool:
@@ -181,16 +183,18 @@ def _described(
     nothing: tuple[float, tuple[int, int]] = (float("nan"), (0, 0))
     own = nothing if matter.pivot is None else pivot_distance(matter.pivot, groups)
     distance, closest = own
+    among_draws = nothing
     occupied = None
     to_reference = choice.method in TO_MEMBERS
     known = matter.chunks is not None or matter.allocations is not None
     if known and not (to_reference and matter.units.streamed):  # not another pass over what is not kept
         mean, occupied = members(matter, alignment.permutations)
+        among_draws = pivot_distance(mean, groups)
         if not to_reference:
-            distance, closest = pivot_distance(mean, groups)
+            distance, closest = among_draws
     return AxisAlignment(
         axis, groups, alignment.permutations, alignment.margins, choice.method, distance, closest, choice.why,
-        alignment, *own, occupied=occupied, seconds=seconds,
+        alignment, *own, occupied=occupied, seconds=seconds, mean_distance=among_draws[0],
     )  # fmt: skip
 
 

@@ -33,8 +33,8 @@ class MethodComparison:
     `clusters`, share of units whose most probable component is that of the first row; `ambiguous`, share of draws whose
     margin is under a tenth of the reference's; `seconds`; `status` and `note`, how it ended. `agreement` and
     `clustering`: `agree` and `clusters` for every pair of methods. `permutations` [chain, draw, K] by method, all under
-    the first row's names, and `best_clusters` [n]. `skipped`: method -> what it needs. `auto`: what method="auto" takes,
-    and why.
+    the first row's names, and `best_clusters` [n]. `skipped`: method -> what it needs. `auto`: what method="auto" takes
+    at first sight, and why.
     """
 
     latent: str

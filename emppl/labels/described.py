@@ -212,7 +212,7 @@ def _probabilities(draws: xr.DataTree, name: str | None, size: int, alone: bool)
         return ("latent", fitting[0]) if len(fitting) == 1 else None
     group, name = _found(draws, name, "responsibilities")
     variable = draws[group][name]
-    if variable.ndim < 3 or variable.transpose("chain", "draw", ...).shape[-1] != size:
+    if variable.ndim < 4 or variable.transpose("chain", "draw", ...).shape[-1] != size:
         raise InvalidArgumentError(
             f"{name} has shape {variable.transpose('chain', 'draw', ...).shape[2:]} after chain and draw; its last "
             f"axis should be the {size} components",

@@ -123,6 +123,7 @@ def _switching(found: AxisAlignment, chains: int, length: int, weak: bool) -> Ax
         why=found.why,
         occupied=None if found.occupied is None else found.occupied.reshape(chains, length),
         sentence=axis.sentence() if hasattr(axis, "sentence") else "",
+        mean_distance=found.mean_distance,
     )
 
 

@@ -186,7 +186,7 @@ def material(
         log_joint=None if joint is None or components is None else partial(_joint_of_components, axis, joint, theta),
         densities=densities,
         pivot_densities=None if joint is None or densities is None else _density(joint(point)),
-        ascend=partial(climb, plan, axis, theta, shape_of(draws)[0]) if hasattr(plan, "m_step") else None,
+        ascend=partial(climb, plan, axis, theta, shape_of(draws)[0]) if hasattr(plan, "engine") else None,
         **common,
     )
 

@@ -11,6 +11,7 @@ from emppl.labels.assignment import Groups
 R_HAT_ALIGNED = 1.1  # above this, what is left after alignment is neither names nor noise
 AMBIGUOUS_MARGIN = 0.1  # of the reference's own margin: below it, another labelling fits the draw nearly as well
 AMBIGUOUS_SHARE = 0.05  # of all draws
+BLURRED = 0.5  # distance of two components' members on average over aligned draws, below which they overlap
 
 
 class LabelState(Enum):
@@ -38,7 +39,8 @@ class AxisSwitching:
     components `closest` (0 the same, 1 disjoint). `exchangeable`: groups of components whose names may be swapped.
     `weak` says that likelihood alone is symmetric: permutations are then for information, draws are not permuted.
     `method` and `why`: how draws were aligned. `occupied` [chain, draw]: components that are some unit's most probable
-    one (None where nothing is known of units). `sentence`: the symmetry in words.
+    one (None where nothing is known of units). `sentence`: the symmetry in words. `mean_distance`: as
+    `distance`, of the members that components have on average over the aligned draws.
     """
 
     latent: str
@@ -56,6 +58,7 @@ class AxisSwitching:
     why: str = ""
     occupied: np.ndarray | None = None
     sentence: str = ""
+    mean_distance: float = float("nan")
 
     @property
     def switches(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from emppl.labels.align import TO_MEMBERS
-from emppl.labels.switching import AMBIGUOUS_SHARE, R_HAT_ALIGNED, AxisSwitching, LabelState, largest
+from emppl.labels.switching import AMBIGUOUS_SHARE, BLURRED, R_HAT_ALIGNED, AxisSwitching, LabelState, largest
 
 
 def state_of(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, invariants: pd.DataFrame) -> LabelState:
@@ -22,6 +22,8 @@ def state_of(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, invariants: p
     if unmixed and invariants["apart"].any():
         return LabelState.DIFFERENT_MODES
     if any(axis.ambiguous.mean() > AMBIGUOUS_SHARE or not axis.distinct for axis in strong):
+        return LabelState.OVERLAPPING
+    if unmixed and any(axis.mean_distance < BLURRED for axis in strong):
         return LabelState.OVERLAPPING
     if unmixed or largest(r_hat["r_hat_after"]) > R_HAT_ALIGNED:
         return LabelState.DIFFERENT_MODES if unmixed or not len(invariants) else LabelState.OVERLAPPING
@@ -53,12 +55,16 @@ def sentence_of(
             change += ", low before too since every chain visits the same namings: unaligned means would mix the names"
         return f"labels switch within chains ({counts} switches by chain); {change}"
     agree = _agreement(invariants)
+    slow = largest(invariants["r_hat"]) > R_HAT_ALIGNED
+    unmixed = f"; chains have not mixed either: {agree}, which no renaming changes" if slow else ""
     if state is LabelState.DIFFERENT_MODES:
         seen = f": {agree}, which no renaming changes;" if agree else ":"
+        apart = bool(invariants["apart"].any())
+        so = "so they sit in different modes" if apart else "so they move slowly between modes or have hardly moved"
         also = f"; besides, {share:.0%} of the draws could be labelled either way" if share > AMBIGUOUS_SHARE else ""
         return (
             f"chains differ in more than the names of the components{seen} R-hat is {_short(after)} even after "
-            f"alignment ({_short(before)} before), so they sit in different modes or have hardly moved{also}"
+            f"alignment ({_short(before)} before), {so}{also}"
         )
     blurred = [axis for axis in strong if not axis.distinct]
     if blurred:
@@ -70,9 +76,13 @@ def sentence_of(
             f"0 to 1), so which of them is which cannot be told; {change}"
         )
     if share > AMBIGUOUS_SHARE:
-        slow = largest(invariants["r_hat"]) > R_HAT_ALIGNED
-        also = f"; chains have not mixed either: {agree}, which no renaming changes" if slow else ""
-        return f"components overlap: {share:.0%} of the draws could be labelled either way; {change}{also}"
+        return f"components overlap: {share:.0%} of the draws could be labelled either way; {change}{unmixed}"
+    if unmixed:
+        axis = min(strong, key=lambda axis: axis.mean_distance)
+        return (
+            "components overlap: over the aligned draws two of them share members (distance "
+            f"{axis.mean_distance:.2f} on a scale of 0 to 1); {change}{unmixed}"
+        )
     return f"components overlap: {change}, though chains agree in what no renaming changes ({agree})"
 
 
