@@ -124,7 +124,9 @@ def _against(first: Other, other: Other, table: pd.DataFrame, atlas: Atlas | Non
     measure = f"largest difference between {other.name} and {first.name}, in posterior sds"
     holds = largest <= APART
     if holds:
-        within = f"within {largest:.2f} posterior sds ({worst})" if largest >= 0.005 else "to less than 0.01 posterior sds"
+        within = (
+            f"within {largest:.2f} posterior sds ({worst})" if largest >= 0.005 else "to less than 0.01 posterior sds"
+        )
         text = f"{other.name} and {first.name} agree {within}"
     else:
         row, most = table.loc[worst], f", most {worst}" if len(beyond) > 1 else ""
