@@ -1,4 +1,4 @@
-"""The command emppl: explain, fit, sample, compare, rules.
+"""The command emppl: explain, fit, sample, compare, labels, rules.
 
 Whatever only some commands need (arviz, matplotlib, the sampler) is imported inside them: a first `emppl fit` waits for
 PyMC and for nothing else.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -19,7 +20,9 @@ from emppl import console as view
 from emppl.documents import (
     comparison_document,
     fit_document,
+    labels_document,
     plan_document,
+    read_tree,
     records,
     verdict_records,
     write_aside,
@@ -292,6 +295,85 @@ def compare(
 
 
 @app.command()
+def labels(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL_OR_DRAWS", help="A model as elsewhere, or a file of draws (.nc)."),
+    ],
+    data: Data = None,
+    settings: Settings = None,
+    dims: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dims", metavar="DIM", help="Component dim of a file of draws: DIM, DIM,DIM or VARIABLE=AXIS[,AXIS]."
+        ),
+    ] = None,
+    of_model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="The model of a file of draws, in place of --dims.")
+    ] = None,
+    responsibilities: Annotated[
+        str | None, typer.Option("--responsibilities", metavar="NAME", help="Variable that holds them, with --dims.")
+    ] = None,
+    allocations: Annotated[
+        str | None, typer.Option("--allocations", metavar="NAME", help="Variable of labels, with --dims.")
+    ] = None,
+    how: Annotated[str, typer.Option("--method", metavar="NAME", help="How to relabel; auto chooses.")] = "auto",
+    out: Out = None,
+    seed: Seed = 0,
+    draws: Draws = 1000,
+    tune: Tune = 1000,
+    chains: Chains = 4,
+    starts: Starts = 10,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether labels switch in draws, whether relabelling cures it, and compare methods of relabelling.
+
+    A model is fitted and sampled first. A file of draws, of Stan or of anything else that ArviZ has saved, needs its
+    component dim: --dims component. Dims that run over the same components go together: --dims state,next_state.
+    Variables without such a dim are named with their axes, counted from 0: --dims mu=0 --dims Gamma=0,1. Two --dims are
+    two families of components. With --out, write labels.txt and draws.nc, the draws relabelled.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      state, verdict, caveat, symmetric, switches, ambiguous
+      r_hat_before, r_hat_after, r_hat_invariant, ess_invariant
+      axes        latent, labels, variables, sentence, method, why, switches, …
+      parameters  parameter, variable, r_hat_before, r_hat_after, ess_before, …
+      invariants  quantity, r_hat, ess, apart
+      methods     latent, objective, auto, why, table, agreement, not_run
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = None if out is None else folder_for(out, "")
+        if model.endswith(".nc"):
+            if (data is not None or settings) and of_model is None:
+                raise InvalidArgumentError(
+                    "--data and --set are for a model, and none is named", f"emppl labels {model}", ("--model MODEL",)
+                )
+            tree = read_tree(Path(model))
+            subject: dict[str, Any] = _named_axes(tree, dims, responsibilities, allocations)
+            if of_model is not None:
+                subject["model"] = _plan(session, of_model, data, settings, Estimate.map, Method.em)
+            elif not dims:
+                _no_axes(tree, model)
+        else:
+            if dims or of_model or responsibilities or allocations:
+                raise InvalidArgumentError(
+                    "--dims, --model, --responsibilities and --allocations go with a file of draws (.nc); a model "
+                    "tells its own component axes", f"emppl labels {model}", ("leave them out",),
+                )  # fmt: skip
+            plan = _plan(session, model, data, settings, Estimate.map, Method.em)
+            found = _fit(session, plan, starts, seed, 2000)
+            if found.status is emppl.Status.INTERRUPTED:
+                _end_with_fit(session, found)
+            tree = _sample(session, found, draws, tune, chains, seed)
+            subject = {"to": found}
+        with session.progress("relabelling"):
+            _end_with_labels(session, tree, subject, how, folder)
+
+
+@app.command()
 def rules(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Say which rules this model uses.")] = None,
@@ -377,6 +459,54 @@ def _also(session: Session, plan: emppl.Plan, name: Also, starts: int, seed: int
     other = emppl.plan(plan, estimate=estimate, method="hard" if name is Also.hard else "em")
     with session.progress(f"EM ({name.value})") as progress:
         return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
+
+
+def _named_axes(
+    tree: Any, dims: list[str] | None, responsibilities: str | None, allocations: str | None
+) -> dict[str, Any]:
+    """Arguments of `emppl.relabel` from words on the command line."""
+    plain = [word for word in dims or () if "=" not in word]
+    by_variable: dict[str, Any] = {}
+    for word in dims or ():
+        name, sign, axes = word.partition("=")
+        if sign:
+            by_variable[name] = tuple(int(axis) if axis.lstrip("-").isdigit() else axis for axis in axes.split(","))
+    if plain and by_variable:
+        raise InvalidArgumentError(
+            "--dims names either dims or axes of variables, not both", f"--dims {' --dims '.join(dims or ())}",
+            ("--dims component", "--dims mu=0 --dims sigma=0"),
+        )  # fmt: skip
+    families = [tuple(word.split(",")) for word in plain]
+    named: Any = by_variable or (families if len(families) > 1 else families[0] if families else None)
+    told = {"component_dims": named, "responsibilities": responsibilities, "allocations": allocations}
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _no_axes(tree: Any, path: str) -> None:
+    known = sorted({str(dim) for name in ("posterior",) if name in tree.children for dim in tree[name].dims})
+    own = [dim for dim in known if dim not in ("chain", "draw")]
+    raise InvalidArgumentError(
+        "nothing says which variables share the component axis: draws alone do not",
+        path,
+        (*(f"--dims {dim}" for dim in own[:8]), "--model MODEL, the model that was sampled"),
+    )
+
+
+def _end_with_labels(session: Session, tree: Any, subject: dict[str, Any], method: str, folder: Path | None) -> None:
+    """Diagnosis, methods side by side for every axis, and what is written of them."""
+    asked = {key: value for key, value in subject.items() if key not in ("to", "model")}
+    report = emppl.diagnose(tree, subject.get("to", subject.get("model")), method=method, **asked)
+    names = [axis.latent for axis in report.axes if not axis.weak]
+    compared = [emppl.compare_methods(tree, axis=name, **subject) for name in names]
+    write_text(session, folder, "labels", lambda console: view.show_labels(console, report, compared))
+    if folder is not None:
+        relabelled = emppl.relabel(tree, method=method, **subject)
+        write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(relabelled, path))
+    session.end(
+        report.state.cured,
+        lambda: labels_document(report, compared),
+        lambda: view.show_labels(session.out, report, compared),
+    )
 
 
 def _end_with_fit(session: Session, found: emppl.Fit) -> None:

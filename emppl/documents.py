@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from emppl.console import advice, value_labels
+from emppl.errors import InvalidArgumentError
 
 MEMBERS_WRITTEN = 100_000  # probabilities in a document; of a larger latent it has the counts alone
 
@@ -122,6 +123,36 @@ def _prediction(found: Any) -> dict[str, Any] | None:
     return {key: getattr(found, key) for key in keys} | {"groups": records(found.groups)}
 
 
+def labels_document(report: Any, methods: Iterable[Any]) -> dict[str, Any]:
+    """What `emppl labels --json` says of a diagnosis and of methods side by side, one a component axis."""
+    keys = (
+        "state", "verdict", "caveat", "symmetric", "switches", "ambiguous", "r_hat_before", "r_hat_after",
+        "r_hat_invariant", "ess_invariant",
+    )  # fmt: skip
+    about = (
+        "latent", "dim", "labels", "variables", "exchangeable", "sentence", "method", "why", "switches",
+        "clear_switches", "chain_labellings", "distance", "weak",
+    )  # fmt: skip
+    axes = []
+    for axis in report.axes:
+        numbers, counts = np.unique([] if axis.occupied is None else axis.occupied, return_counts=True)
+        occupied = {int(number): int(count) for number, count in zip(numbers, counts)}
+        margin = float(np.median(axis.margins))
+        axes.append({**{key: getattr(axis, key) for key in about}, "median_margin": margin, "occupied": occupied})
+    return {
+        **{key: getattr(report, key) for key in keys}, "axes": axes, "parameters": records(report.r_hat, "parameter"),
+        "invariants": records(report.invariants, "quantity"),
+        "methods": [
+            {
+                "latent": found.latent, "objective": found.measure, "auto": found.auto.method, "why": found.auto.why,
+                "table": records(found.table, "method"), "agreement": found.agreement.to_dict(),
+                "not_run": found.skipped,
+            }
+            for found in methods
+        ],
+    }  # fmt: skip
+
+
 def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
     """Write under another name beside `path`, then rename: the file is whole or not there."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -145,6 +176,21 @@ def write_tree(tree: Any, path: Path) -> None:
         dataset.attrs = {str(key): _attribute(value) for key, value in node.attrs.items()}
         groups[node.path] = dataset
     write_aside(path, lambda aside: xr.DataTree.from_dict(groups).to_netcdf(aside, engine="h5netcdf"))
+
+
+def read_tree(path: Path) -> Any:
+    """A DataTree from netCDF, all of it in memory. InvalidArgumentError where the file is none, or cannot be read."""
+    import xarray as xr
+
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except (OSError, ValueError, KeyError) as problem:
+        raise InvalidArgumentError(
+            f"{path} cannot be read as draws: {' '.join(str(problem).split())[:200]}",
+            str(path),
+            ("draws.to_netcdf(…) of an ArviZ DataTree writes such a file, and so does emppl sample --out",),
+        ) from None
 
 
 def _attribute(value: Any) -> Any:

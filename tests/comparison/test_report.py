@@ -394,4 +394,4 @@ def test_arguments_in_the_wrong_order_are_named(pair):
     with pytest.raises(InvalidArgumentError, match="needs a Fit first"):
         compare(draws, fit)
     with pytest.raises(InvalidArgumentError, match="relabelling method"):
-        compare(fit, draws, method="ecr")
+        compare(fit, draws, method="sorting")
