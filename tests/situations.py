@@ -346,12 +346,26 @@ def draws_without_the_model(rng: np.random.Generator) -> Situation:
     k = int(rng.integers(2, 4))
     made = alike(apart(rng, k), k)
     fit = emppl.fit(made.model(), starts=6, seed=int(rng.integers(1000)))
-    kept, _ = renamed(made.gibbs([fit.point] * CHAINS, rng), rng)
+    kept, perms = renamed(made.gibbs([fit.point] * CHAINS, rng), rng)
     good = ("modes", "labels", "convergence", "place", "shape", "members")
     absent = {"loo", "stacking", "divergences"}
+    bare = az.from_dict({"posterior": kept}, dims={"weights": ["component"], "rate": ["component"]})
+
+    def diagnosed(_: Any) -> str:
+        """Nothing but the draws, and the name of the dim that the components lie along."""
+        report = emppl.diagnose(bare, component_dims="component")
+        expected = "BETWEEN_CHAINS" if any((perm != perms[0]).any() for perm in perms) else "NO_SWITCHING"
+        aligned = emppl.relabel(bare, component_dims="component")["posterior"]["rate"].values
+        order = np.argsort(aligned, axis=-1)
+        named = "" if (order == order[0, 0]).all() else "components change their names"
+        return named or ("" if report.state.name == expected else f"diagnosed as {report.state.name}, not {expected}")
+
     return Situation(
         fit, az.from_dict({"posterior": kept}), dict.fromkeys(good, True),
-        [lambda c: ", ".join(v.name + " is judged without evidence" for v in c.verdicts if v.name in absent)],
+        [
+            lambda c: ", ".join(v.name + " is judged without evidence" for v in c.verdicts if v.name in absent),
+            diagnosed,
+        ],
         f"K={k}",
     )  # fmt: skip
 

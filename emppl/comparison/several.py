@@ -12,8 +12,8 @@ from emppl.ascent.atlas import Atlas
 from emppl.ascent.result import fingerprint
 from emppl.comparison.evidence import Verdict, listed
 from emppl.errors import InvalidArgumentError
+from emppl.labels.assignment import assign, forbidden_pairs
 from emppl.labels.draws import Theta
-from emppl.labels.relabel import cheapest, forbidden_pairs
 from emppl.structure.prior import whole_log_prior
 
 SAME_HEIGHT = 1e-3  # nats by which another fit's point may pass a fit on the fit's own objective
@@ -76,7 +76,7 @@ def renamed(first: Any, others: Mapping[str, Any]) -> tuple[Other, ...]:
                 groups = (tuple(range(axis.size)),)  # without its prior nothing tells the components apart
             ours = np.asarray(plan.responsibilities(first.point)[axis.latent]).reshape(-1, axis.size)
             theirs = np.asarray(plan.responsibilities(point)[axis.latent]).reshape(-1, axis.size)
-            perm = cheapest(-ours.T @ theirs, forbidden_pairs(axis.size, groups))
+            (perm,) = assign(-(ours.T @ theirs)[None], forbidden_pairs(axis.size, groups))
             point = point | axis.permute(point, perm)
         found.append(Other(name, fit, point, *_heights(plan, point)))
     return tuple(found)
