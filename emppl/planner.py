@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -541,10 +541,27 @@ def _assemble(
         if table is not None:
             outputs.append(table)
     terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum])
+    if any(plate.compiled for plate in data):
+        data = _summed(structure, terms, data)
     engine = IndependentEngine(tuple(data), terms, method == "hard", structure.eliminations)
     expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum)
     order = {entry.factor.name: i for i, entry in enumerate(plans)}
     return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
+
+
+def _summed(structure: Structure, terms: Any, data: list[PlateData]) -> list[PlateData]:
+    """Long plates whose passes add up the statistics that no parameter tells apart: seen from eta at random theta."""
+    rng, coordinates = np.random.default_rng(0), structure.coordinates
+    points = [coordinates.arguments(coordinates.constrain(rng.normal(size=coordinates.size))) for _ in range(3)]
+    with np.errstate(all="ignore"):
+        outputs = [terms(*point) for point in points]
+    found, start = [], 0
+    for plate in data:
+        if plate.compiled:
+            plate = replace(plate, features=plate.features.summed([np.asarray(values[start]) for values in outputs]))
+        found.append(plate)
+        start += 1 + plate.has_table
+    return found
 
 
 def _blocks(

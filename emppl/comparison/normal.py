@@ -17,6 +17,7 @@ DRAWS = 4000  # of the normal approximation
 PRIOR_DRAWS = 1000
 COORDINATES = 250  # beyond so many the curvature costs too much to be had in passing
 DISTANCE_LIMIT = 0.25  # Wasserstein distance in posterior sds
+ENOUGH = 0.9  # of the posterior inside a 95 % interval that is still of use
 SHIFT_LIMIT = 0.5  # posterior sds between the modes on the two scales
 PRIOR_LIMIT = 0.25  # share of the precision that is the prior's: a posterior half as wide as the prior
 GAP_LIMIT = 2.0  # means that are ordered lie so many sds of their gap apart where the ordering does not push
@@ -120,7 +121,10 @@ def laplace(evidence: Evidence) -> Verdict | None:
     else:
         far = f"{distance:.2f} posterior sds away from the posterior of {worst} (KS {row['ks']:.2f})"
         text = f"{what}{how} is {far}; {inside}"
-    advice = "" if holds else "take means and intervals of these parameters from NUTS"
+    advice = "take means and intervals of these parameters from NUTS"
+    if least >= ENOUGH:
+        advice = "its intervals serve, its means do not: take those from NUTS"
+    advice = "" if holds else advice
     measure = "Wasserstein distance of the normal approximation from the posterior, in posterior sds"
     return Verdict("laplace", distance, DISTANCE_LIMIT, holds, text, measure, False, advice)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,13 +48,23 @@ def predict(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> Prediction
     thinned = _rows(draws)
     if thinned is None:
         return None
+    found = _score(thinned)
+    if found is None:
+        return None
+    return Prediction(
+        float(found.elpd), float(found.se), float(found.p), int((found.pareto_k > PARETO_LIMIT).sum()),
+        int(found.pareto_k.size), _stacked(thinned, modes, r_hat),
+    )  # fmt: skip
+
+
+def _score(draws: xr.DataTree) -> Any:
+    """PSIS-LOO, row by row; None where the draws do not vary."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about Pareto k, which is told in a verdict
-        found = az_loo(thinned, var_name="all", pointwise=True)
-        return Prediction(
-            float(found.elpd), float(found.se), float(found.p), int((found.pareto_k > PARETO_LIMIT).sum()),
-            int(found.pareto_k.size), _stacked(thinned, modes, r_hat),
-        )  # fmt: skip
+        try:
+            return az_loo(draws, var_name="all", pointwise=True)
+        except ValueError:  # arviz: "All tail values are the same"
+            return None
 
 
 def _rows(draws: xr.DataTree) -> xr.DataTree | None:
@@ -91,14 +102,16 @@ def _stacked(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> pd.DataFr
         groups = [(np.array([chain]), int(homes[chain])) for chain in range(chains)]
     else:
         return pd.DataFrame(columns=columns)
-    scores = {
-        str(i): az_loo(draws.isel(chain=members), var_name="all", pointwise=True)
-        for i, (members, _) in enumerate(groups)
-    }
-    weights = az_compare(scores, method="stacking", round_to="none")["weight"]
+    scores = {str(i): _score(draws.isel(chain=members)) for i, (members, _) in enumerate(groups)}
+    scores = {name: score for name, score in scores.items() if score is not None}  # a chain that stands still has none
+    if len(scores) < 2:
+        return pd.DataFrame(columns=columns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = az_compare(scores, method="stacking", round_to="none")["weight"]
     rows = [
-        (tuple(int(c) for c in members), mode, float(scores[str(i)].elpd), float(weights[str(i)]))
-        for i, (members, mode) in enumerate(groups)
+        (tuple(int(c) for c in groups[int(i)][0]), groups[int(i)][1], float(score.elpd), float(weights[i]))
+        for i, score in scores.items()
     ]
     return pd.DataFrame(rows, columns=columns)
 

@@ -199,6 +199,17 @@ class Comparison:
         """Ranks of each chain's draws before and after alignment. Raises InvalidArgumentError without a symmetry."""
         return plots.ranks(self)
 
+    def plot_modes(self) -> "Figure":
+        """The mode atlas: how high each mode is, and which share of draws and of random starts climbs to it.
+
+        Raises InvalidArgumentError where there is none.
+        """
+        if self.atlas is None:
+            raise InvalidArgumentError(
+                "this comparison has no mode atlas", "plot_modes", ("emppl.compare(fit, draws, ascents=60)",)
+            )
+        return plots.modes(self.atlas, self.atlas.known[0] if self.atlas.known else -1)
+
     def plot_responsibilities(self, latent: str | None = None) -> "Figure":
         """EM's responsibilities against their posterior average, of one latent (the first where none is named)."""
         return plots.responsibilities(self, latent)

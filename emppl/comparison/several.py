@@ -76,7 +76,7 @@ def renamed(first: Any, others: Mapping[str, Any]) -> tuple[Other, ...]:
                 groups = (tuple(range(axis.size)),)  # without its prior nothing tells the components apart
             ours = np.asarray(plan.responsibilities(first.point)[axis.latent]).reshape(-1, axis.size)
             theirs = np.asarray(plan.responsibilities(point)[axis.latent]).reshape(-1, axis.size)
-            perm = assign(-(ours.T @ theirs)[None], forbidden_pairs(axis.size, groups))[0]
+            (perm,) = assign(-(ours.T @ theirs)[None], forbidden_pairs(axis.size, groups))
             point = point | axis.permute(point, perm)
         found.append(Other(name, fit, point, *_heights(plan, point)))
     return tuple(found)

@@ -1,6 +1,7 @@
 """What EM and NUTS agree on and what they do not: one function a verdict, each with the number that shows it."""
 
 import numpy as np
+import xarray as xr
 
 from emppl.comparison.evidence import (
     AT_LEAST,
@@ -17,7 +18,7 @@ from emppl.comparison.evidence import (
 from emppl.comparison.members import changes, member_names
 from emppl.comparison.table import ESS_LIMIT, R_HAT_LIMIT, SKEW_LIMIT, TAIL_LIMIT
 from emppl.labels.diagnose import AMBIGUOUS_SHARE, R_HAT_ALIGNED, LabelState, SwitchingReport
-from emppl.labels.draws import sampler_record
+from emppl.labels.draws import posterior_of, sampler_record
 
 __all__ = ["VERDICTS", "Evidence", "Heights", "Verdict", "headline", "judge", "status_name", "verdict"]
 
@@ -128,12 +129,26 @@ def convergence(evidence: Evidence) -> Verdict | None:
     text = f"chains agree: R-hat at most {r_hat.max():.3f} ({worst})"
     if not holds:
         text = f"chains do not agree yet: R-hat of {listed(high.index)} up to {r_hat.max():.2f}, above {R_HAT_LIMIT}"
+        still = _standing(evidence.draws)
+        if still:
+            one = len(still) == 1
+            text += f"; chain{'' if one else 's'} {listed(still)} stand{'s' if one else ''} still"
     advice = (
         ""
         if holds
         else "sample longer (draws=, tune=); the verdicts on labels and modes say whether chains sit in different modes"
     )
     return Verdict("convergence", float(r_hat.max()), R_HAT_LIMIT, holds, text, "largest R-hat", True, advice)
+
+
+def _standing(draws: xr.DataTree) -> list[int]:
+    """Chains in which no parameter moves, of several."""
+    posterior = posterior_of(draws)
+    moves = np.zeros(posterior.sizes["chain"], dtype=bool)
+    for name in posterior.data_vars:
+        values = posterior[name].transpose("chain", "draw", ...).values
+        moves |= (values != values[:, :1]).reshape(len(values), -1).any(axis=1)
+    return [int(chain) for chain in np.flatnonzero(~moves)] if len(moves) > 1 and moves.any() else []
 
 
 @verdict
