@@ -10,26 +10,46 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
+from numba.extending import intrinsic
 
 ROWS = 256  # rows that stay in a core's first cache from their statistics to the sums over them
-SMALL = 64  # numbers in eta up to which plain loops beat a matrix product
-LONG = 2048  # and numbers in the sums up to which they do
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 # Sums may be reordered and products fused, but infinities and nan keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
+IN_ORDER = {"contract", "nsz", "arcp"}  # what rounds by adding and taking away a large number must not be reordered
 
-# exp(v) = 2^k exp(r), |r| <= log(2) / 2: k by rounding, exp(r) by its series, 2^k by writing k + 1023 into the exponent
-# of a number, so that what lies below the smallest normal number is 0.
-LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
-LOWEST_EXPONENT = -745.2
+# exp(v) = 2^k exp(r), |r| <= log(2) / 2. Adding TO_WHOLE rounds to a whole number, k, whose bits then stand last in the
+# sum; added to the exponent of exp(r) they multiply it by 2^k. exp(r) is its Chebyshev series, written in powers of r:
+# relative error 2e-16. Below LOWEST_EXPONENT the result is 0.
+TO_WHOLE = 1.5 * 2.0**52
+LOG2_E, LN2, LOWEST_EXPONENT = 1.4426950408889634, 0.6931471805599453, -708.0
+E0, E1, E2, E3, E4, E5 = (
+    1.0, 1.0000000000000067, 0.5000000000000019, 0.16666666666554303, 0.04166666666648794, 0.008333333385702748,
+)  # fmt: skip
+E6, E7, E8, E9, E10 = (
+    0.0013888888952356135, 0.00019841170226646184, 2.480148543844738e-05, 2.7640198843428347e-06, 2.763265575933203e-07,
+)  # fmt: skip
 
 ONE, TWO, THREE = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
 PLACES, FLAGS = types.int64[::1], types.boolean[:, ::1]
 RUN_ROWS = types.void(  # of the data alone any strides are taken, and that they may not be written to
-    types.Array(types.float64, 2, "A", readonly=True), ONE, TWO, types.int64, types.int64, types.int64, PLACES, PLACES,
-    PLACES, TWO, ONE, FLAGS, ONE, types.boolean, ONE, THREE, TWO,
+    types.Array(types.float64, 2, "A", readonly=True), ONE, ONE, TWO, types.int64, types.int64, types.int64, PLACES,
+    PLACES, PLACES, PLACES, ONE, TWO, ONE, FLAGS, ONE, types.boolean, ONE, THREE, TWO,
 )  # fmt: skip
+
+
+@intrinsic
+def _bits(_: Any, number: Any) -> Any:
+    """The bits of a floating-point number as a whole number."""
+    return types.int64(number), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(64))
+
+
+@intrinsic
+def _number(_: Any, bits: Any) -> Any:
+    """The floating-point number that has these bits."""
+    return types.float64(bits), lambda context, builder, signature, args: builder.bitcast(args[0], ir.DoubleType())
 
 
 def _jit(signature: Any = None, **options: Any) -> Callable:
@@ -45,44 +65,80 @@ def _jit(signature: Any = None, **options: Any) -> Callable:
 
 
 @_jit(fastmath=FAST)
-def _statistics(z: Any, n: int, single: Any, left: Any, right: Any, t: Any) -> None:
-    """Fill t [F, n] with columns and products of columns of z [D, n]."""
+def _statistics(z: Any, n: int, single: Any, left: Any, right: Any, place: Any, ratio: Any, t: Any) -> None:
+    """Fill t [F, n] with columns of z [D, n], then sums of ratio × products of two; place says which sum, in order."""
     for f in range(len(single)):
         out, column = t[f], z[single[f]]
         for b in range(n):
             out[b] = column[b]
     for f in range(len(left)):
-        out, one, two = t[len(single) + f], z[left[f]], z[right[f]]
-        for b in range(n):
-            out[b] = one[b] * two[b]
+        out, one, two, times = t[len(single) + place[f]], z[left[f]], z[right[f]], ratio[f]
+        if f and place[f] == place[f - 1]:
+            for b in range(n):
+                out[b] += times * one[b] * two[b]
+        elif times == 1.0:
+            for b in range(n):
+                out[b] = one[b] * two[b]
+        else:
+            for b in range(n):
+                out[b] = times * one[b] * two[b]
 
 
 @_jit(fastmath=FAST)
-def _log_joint(t: Any, n: int, eta: Any, const: Any, joint: Any) -> None:
-    """joint [J, n] = const + eta t, four statistics at a time."""
-    width = eta.shape[1]
-    for j in range(len(const)):
+def _combined(t: Any, n: int, eta: Any, const: Any, joint: Any) -> None:
+    """joint [J, n] = const + eta t, four rows × four statistics at a time: each number read serves sixteen products."""
+    size, width = eta.shape
+    for j in range(size):
         for b in range(n):
             joint[j, b] = const[j]
+    j = 0
+    while j + 4 <= size:
+        o0, o1, o2, o3 = joint[j], joint[j + 1], joint[j + 2], joint[j + 3]
         f = 0
         while f + 4 <= width:
-            e0, e1, e2, e3 = eta[j, f], eta[j, f + 1], eta[j, f + 2], eta[j, f + 3]
+            e00, e01, e02, e03 = eta[j, f], eta[j, f + 1], eta[j, f + 2], eta[j, f + 3]
+            e10, e11, e12, e13 = eta[j + 1, f], eta[j + 1, f + 1], eta[j + 1, f + 2], eta[j + 1, f + 3]
+            e20, e21, e22, e23 = eta[j + 2, f], eta[j + 2, f + 1], eta[j + 2, f + 2], eta[j + 2, f + 3]
+            e30, e31, e32, e33 = eta[j + 3, f], eta[j + 3, f + 1], eta[j + 3, f + 2], eta[j + 3, f + 3]
+            t0, t1, t2, t3 = t[f], t[f + 1], t[f + 2], t[f + 3]
             for b in range(n):
-                joint[j, b] += (e0 * t[f, b] + e1 * t[f + 1, b]) + (e2 * t[f + 2, b] + e3 * t[f + 3, b])
+                x0, x1, x2, x3 = t0[b], t1[b], t2[b], t3[b]
+                o0[b] += (e00 * x0 + e01 * x1) + (e02 * x2 + e03 * x3)
+                o1[b] += (e10 * x0 + e11 * x1) + (e12 * x2 + e13 * x3)
+                o2[b] += (e20 * x0 + e21 * x1) + (e22 * x2 + e23 * x3)
+                o3[b] += (e30 * x0 + e31 * x1) + (e32 * x2 + e33 * x3)
             f += 4
         while f < width:
-            e0 = eta[j, f]
+            e00, e10, e20, e30 = eta[j, f], eta[j + 1, f], eta[j + 2, f], eta[j + 3, f]
+            t0 = t[f]
             for b in range(n):
-                joint[j, b] += e0 * t[f, b]
+                x0 = t0[b]
+                o0[b] += e00 * x0
+                o1[b] += e10 * x0
+                o2[b] += e20 * x0
+                o3[b] += e30 * x0
             f += 1
+        j += 4
+    while j < size:
+        o0 = joint[j]
+        f = 0
+        while f + 4 <= width:
+            e00, e01, e02, e03 = eta[j, f], eta[j, f + 1], eta[j, f + 2], eta[j, f + 3]
+            t0, t1, t2, t3 = t[f], t[f + 1], t[f + 2], t[f + 3]
+            for b in range(n):
+                o0[b] += (e00 * t0[b] + e01 * t1[b]) + (e02 * t2[b] + e03 * t3[b])
+            f += 4
+        while f < width:
+            e00, t0 = eta[j, f], t[f]
+            for b in range(n):
+                o0[b] += e00 * t0[b]
+            f += 1
+        j += 1
 
 
-@_jit(fastmath=FAST)
-def _softmax(joint: Any, n: int, peak: Any, scale: Any, bits: Any, power: Any) -> None:
-    """joint becomes responsibilities; peak their largest log joint, scale the sum of exp(joint - peak).
-
-    bits and power are one array, as whole numbers and as the floating-point numbers that have these bits.
-    """
+@_jit(fastmath=IN_ORDER)
+def _softmax(joint: Any, n: int, peak: Any, scale: Any, inverse: Any) -> None:
+    """joint becomes responsibilities; peak their largest log joint, scale the sum of exp(joint - peak)."""
     for b in range(n):
         peak[b] = joint[0, b]
         scale[b] = 0.0
@@ -92,35 +148,30 @@ def _softmax(joint: Any, n: int, peak: Any, scale: Any, bits: Any, power: Any) -
     for j in range(len(joint)):
         row = joint[j]
         for b in range(n):
-            v = max(row[b] - peak[b], LOWEST_EXPONENT)
-            k = np.rint(v * LOG2_E)
-            r = (v - k * LN2_HIGH) - k * LN2_LOW
-            p = 2.08767569878681e-9
-            p = p * r + 2.505210838544172e-8
-            p = p * r + 2.755731922398589e-7
-            p = p * r + 2.7557319223985893e-6
-            p = p * r + 2.48015873015873e-5
-            p = p * r + 1.984126984126984e-4
-            p = p * r + 1.3888888888888889e-3
-            p = p * r + 8.333333333333333e-3
-            p = p * r + 4.1666666666666664e-2
-            p = p * r + 1.6666666666666666e-1
-            p = p * r + 0.5
-            p = p * r + 1.0
-            p = p * r + 1.0
-            row[b] = p
-            bits[b] = np.int64(max(k, -1023.0) + 1023.0) << 52
-        for b in range(n):
-            e = row[b] * power[b]
+            v = row[b] - peak[b]
+            whole = v * LOG2_E + TO_WHOLE
+            r = v - (whole - TO_WHOLE) * LN2
+            p = E10 * r + E9
+            p = p * r + E8
+            p = p * r + E7
+            p = p * r + E6
+            p = p * r + E5
+            p = p * r + E4
+            p = p * r + E3
+            p = p * r + E2
+            p = p * r + E1
+            p = p * r + E0
+            e = _number(_bits(p) + (_bits(whole) << 52))
+            e = e if v > LOWEST_EXPONENT else 0.0
             row[b] = e
             scale[b] += e
     for b in range(n):
         peak[b] = peak[b] if peak[b] > 0.5 * LOWEST else -np.inf
-        power[b] = 1.0 / scale[b]
+        inverse[b] = 1.0 / scale[b]
     for j in range(len(joint)):
         row = joint[j]
         for b in range(n):
-            row[b] *= power[b]
+            row[b] *= inverse[b]
 
 
 @_jit(fastmath=FAST)
@@ -207,33 +258,15 @@ def _log_sum(peak: Any, scale: Any, n: int) -> float:
 
 
 @_jit()
-def _scratch(n_columns: int, width: int, size: int) -> Any:
-    """What a block of ROWS members needs: columns, statistics, log joint and its product, sums, and four rows."""
-    product = np.zeros((size, ROWS)) if size * width > SMALL else np.zeros((0, 0))
-    sums = np.zeros((size, width)) if size * width > LONG else np.zeros((0, 0))
-    bits = np.zeros(ROWS, np.int64)
-    return (
-        np.zeros((n_columns, ROWS)), np.zeros((width, ROWS)), np.zeros((size, ROWS)), product, sums,
-        np.zeros(ROWS), np.ones(ROWS), bits, bits.view(np.float64),
-    )  # fmt: skip
-
-
-@_jit()
 def _block(
-    n: int, scratch: Any, single: Any, left: Any, right: Any, eta: Any, const: Any, barred: Any, weights: Any,
-    hard: bool, statistics: Any, counts: Any,
+    n: int, z: Any, scratch: Any, single: Any, left: Any, right: Any, place: Any, ratio: Any, eta: Any, const: Any,
+    barred: Any, weights: Any, hard: bool, statistics: Any, counts: Any,
 ) -> float:  # fmt: skip
-    """The pass over the n members whose columns stand in the scratch: adds to the sums, returns the log-likelihood."""
-    z, t, joint, product, sums, peak, scale, bits, power = scratch
+    """The pass over n members with columns z [D, n]: adds to the sums, returns the log-likelihood."""
+    t, joint, peak, scale, inverse = scratch
     size, width = eta.shape
-    _statistics(z, n, single, left, right, t)
-    if product.size:
-        np.dot(eta, t, product)
-        for j in range(size):
-            for b in range(n):
-                joint[j, b] = product[j, b] + const[j]
-    else:
-        _log_joint(t, n, eta, const, joint)
+    _statistics(z, n, single, left, right, place, ratio, t)
+    _combined(t, n, eta, const, joint)
     if barred.size:
         for j in range(size):
             for f in range(width):
@@ -244,7 +277,7 @@ def _block(
     if hard:
         _best(joint, n, peak, scale)
     else:
-        _softmax(joint, n, peak, scale, bits, power)
+        _softmax(joint, n, peak, scale, inverse)
     total = 0.0
     if weights.size:
         for b in range(n):
@@ -255,54 +288,52 @@ def _block(
                 joint[j, b] *= w
     else:
         total = _log_sum(peak, scale, n)
-    if sums.size:
-        for j in range(size):
-            for b in range(n, ROWS):
-                joint[j, b] = 0.0
-            for b in range(n):
-                counts[j] += joint[j, b]
-        np.dot(joint, t.T, sums)
-        for j in range(size):
-            for f in range(width):
-                statistics[j, f] += sums[j, f]
-    else:
-        _sums(joint, t, n, statistics, counts)
+    _sums(joint, t, n, statistics, counts)
     return total
+
+
+@_jit(fastmath=FAST)
+def _framed(rows: Any, n: int, centre: Any, scale: Any, z: Any) -> None:
+    """z [D, n] = (rows - centre) / scale; a scale without elements is 1."""
+    for e in range(len(centre)):
+        out, column, middle = z[e], rows[:, e], centre[e]
+        if scale.size:
+            divisor = scale[e]
+            for b in range(n):
+                out[b] = (column[b] - middle) / divisor
+        else:
+            for b in range(n):
+                out[b] = column[b] - middle
 
 
 @_jit(signature=RUN_ROWS)
 def run_rows(
-    rows: Any, centre: Any, whiten: Any, chunk: int, first: int, last: int, single: Any, left: Any, right: Any,
-    eta: Any, const: Any, barred: Any, weights: Any, hard: bool, totals: Any, statistics: Any, counts: Any,
+    rows: Any, centre: Any, scale: Any, whiten: Any, chunk: int, first: int, last: int, single: Any, left: Any,
+    right: Any, place: Any, ratio: Any, eta: Any, const: Any, barred: Any, weights: Any, hard: bool, totals: Any,
+    statistics: Any, counts: Any,
 ) -> None:  # fmt: skip
     """The pass over chunks `first` to `last` (not included) of members, read as they lie: rows [C, D], any strides.
 
-    Columns are whiten (row - centre), whiten [D, D] or without elements: row - centre. single, left, right: the
-    statistics F as columns and products of two; eta [J, F]; const [J]; barred [J, F]: configurations that a statistic
-    other than zero rules out; weights [C]. What is not wanted has no elements. Each chunk has
-    log-likelihood, statistics and counts of its own: totals [chunks], statistics [chunks, J, F], counts [chunks, J].
+    Columns are whiten ((row - centre) / scale), whiten [D, D], scale [D]. single, left, right, place, ratio: the
+    statistics F as columns, then sums of products of two (see `_statistics`); eta [J, F]; const [J]; barred [J, F]:
+    configurations that a statistic other than zero rules out; weights [C]. What is not wanted has no elements. Each
+    chunk has log-likelihood, statistics and counts of its own: totals [chunks], statistics [chunks, J, F], counts
+    [chunks, J].
     """
-    d = rows.shape[1]
-    scratch = _scratch(d, eta.shape[1], len(eta))
-    z, centred = scratch[0], np.zeros((d, ROWS))
+    d, (size, width) = rows.shape[1], eta.shape
+    centred, z, zeros = np.zeros((d, ROWS)), np.zeros((d if whiten.size else 0, ROWS)), np.zeros(d)
+    scratch = np.zeros((width, ROWS)), np.zeros((size, ROWS)), np.zeros(ROWS), np.zeros(ROWS), np.zeros(ROWS)
     for c in range(first, last):
         stop = min((c + 1) * chunk, len(rows))
         for start in range(c * chunk, stop, ROWS):
             n = min(ROWS, stop - start)
-            for e in range(d):
-                out, column, middle = centred[e], rows[start : start + n, e], centre[e]
-                for b in range(n):
-                    out[b] = column[b] - middle
+            _framed(rows[start : start + n], n, centre, scale, centred)
             if whiten.size:
-                np.dot(whiten, centred, z)
-            else:
-                for e in range(d):
-                    for b in range(n):
-                        z[e, b] = centred[e, b]
-            own = weights[start : start + n]
+                _combined(centred, n, whiten, zeros, z)
             totals[c] += _block(
-                n, scratch, single, left, right, eta, const, barred, own, hard, statistics[c], counts[c]
-            )
+                n, z if whiten.size else centred, scratch, single, left, right, place, ratio, eta, const, barred,
+                weights[start : start + n], hard, statistics[c], counts[c],
+            )  # fmt: skip
 
 
 @_jit()
@@ -338,9 +369,10 @@ def marginal(eta: Any, z: Any, single: Any, left: Any, right: Any, position: Any
         return np.asarray(-np.inf), full
     totals, counts, statistics = np.zeros(1), np.zeros((1, size)), np.zeros((1, *reduced.shape))
     bars = barred if any_barred else np.zeros((0, 0), np.bool_)
+    nothing, none = np.zeros(0), np.zeros((0, 0))
     run_rows(
-        z.T, np.zeros(len(z)), np.zeros((0, 0)), z.shape[1], 0, 1, single, left, right, reduced, const, bars, weights,
-        False, totals, statistics, counts,
+        z.T, np.zeros(len(z)), nothing, none, z.shape[1], 0, 1, single, left, right, np.arange(len(left)),
+        np.ones(len(left)), reduced, const, bars, weights, False, totals, statistics, counts,
     )  # fmt: skip
     for j in range(size):
         for f in range(width):

@@ -7,7 +7,7 @@ Kept like that a pass reads the data as they lie, in any order and precision, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ BLOCK_NUMBERS = 1 << 17  # numbers in the statistics of a block: 1 MiB, a core's
 SAMPLE = 64  # rows on which products are looked for, before all are checked
 SMALL = 1 << 17  # numbers up to which the statistics themselves are kept
 WORTHWHILE = 2  # rows must be this many times the distinct ones for these to be counted instead
+SAME = 1e-13  # relative difference that is rounding
 SORTED_AT_ONCE = 1 << 26  # numbers in the rows among which distinct ones are looked for
 
 
@@ -62,6 +63,7 @@ class Features:
     sources: tuple[Source, ...] = field(repr=False)
     left: np.ndarray = field(repr=False)  # [F]
     right: np.ndarray = field(repr=False)  # [F], left <= right; both 0: the number 1
+    together: Together | None = field(repr=False, default=None)  # products that no parameter tells apart
 
     # -- making them -----------------------------------------------------------------------------------------------
 
@@ -255,6 +257,53 @@ class Features:
 
     # -- fewer of them -----------------------------------------------------------------------------------------------
 
+    def summed(self, etas: Sequence[np.ndarray]) -> Features:
+        """The same, where passes may add up products whose eta are proportional in each of `etas` [J, F].
+
+        In a spherical Gaussian the squares of all columns have one eta between them, so their sum is all that counts.
+        """
+        rows = np.concatenate([self.reduce(eta)[1] for eta in etas])[:, len(self.distinct.single) :]
+        sizes = np.sqrt((rows**2).sum(axis=0))
+        if rows.shape[1] < 2 or not np.isfinite(sizes).all() or not sizes.all():
+            return self
+        # columns of one direction lie next to each other once each is divided by its first large element
+        lead = np.abs(rows).argmax(axis=0)
+        directions = rows / rows[lead, np.arange(rows.shape[1])]
+        first: list[int] = []
+        place = np.empty(rows.shape[1], dtype=np.int64)
+        for f in range(rows.shape[1]):
+            same = [g for g, one in enumerate(first) if np.abs(directions[:, f] - directions[:, one]).max() < SAME]
+            if not same:
+                first.append(f)
+            place[f] = same[0] if same else len(first) - 1
+        if len(first) == len(place) or (np.diff(place) < 0).any():
+            return self
+        ratio = (rows * rows[:, first][:, place]).sum(axis=0) / (sizes[first] ** 2)[place]
+        squares = np.bincount(place, ratio**2)
+        return replace(self, together=Together(place, ratio, np.array(first), ratio / squares[place]))
+
+    def sums_of(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(place, ratio, eta [J, F'] of columns and sums) for eta [J, distinct]; None where it tells products apart."""
+        if self.together is None:
+            return None
+        place, ratio, first, _ = self.together
+        n_single = len(self.distinct.single)
+        products = eta[:, n_single:]
+        kept = products[:, first]
+        if not (np.abs(products - kept[:, place] * ratio) <= SAME * np.abs(products)).all():
+            return None
+        return place, ratio, np.concatenate([eta[:, :n_single], kept], axis=1)
+
+    def apart(self, statistics: np.ndarray) -> np.ndarray:
+        """Statistics [..., F'] of columns and sums as [..., distinct].
+
+        Each product gets the part of its sum that leaves <eta, statistics> as it is: no parameter tells the rest.
+        """
+        assert self.together is not None
+        n_single = len(self.distinct.single)
+        place, _, _, part = self.together
+        return np.concatenate([statistics[..., :n_single], statistics[..., n_single:][..., place] * part], axis=-1)
+
     def unique_rows(self, also: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray] | None:
         """(first member of each kind, kind of each member) where many members are equal, also in the columns `also`.
 
@@ -279,6 +328,15 @@ class Features:
         rows = rows[:, 0] if rows.shape[1] == 1 else rows
         _, first, kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         return (first, kind.ravel()) if len(first) * WORTHWHILE <= self.n else None
+
+
+class Together(NamedTuple):
+    """Products that are summed: the sum that each belongs to, its ratio there, the first of each sum, its part."""
+
+    place: np.ndarray
+    ratio: np.ndarray
+    first: np.ndarray
+    part: np.ndarray
 
 
 class Distinct(NamedTuple):

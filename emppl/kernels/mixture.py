@@ -19,8 +19,8 @@ from emppl.kernels.threads import one_blas_thread, pool
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 COMPILED_NUMBERS = 1 << 15  # numbers in the columns of a block of the compiled loop: 256 KiB, and as many to read them
 PAYS = 2e6  # multiplications in a pass, from which on compiled code saves more than its making costs
-WIDE = 16  # columns up to which a product with the frame costs little, though it only scales
 MOST_CHUNKS = 512  # sums that are kept apart
+SHARES = 4  # parts of the work that a thread takes one after the other
 THREADED = 1 << 14  # members below which threads cost more than they save
 NONE_1, NONE_2, NO_BARS = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0), dtype=bool)
 
@@ -199,53 +199,60 @@ def _compiled(
     """The pass as numba's loop, chunk by chunk; threads share the chunks, each of which has sums of its own."""
     from emppl.kernels.compiled import run_rows
 
-    n, d, (single, left, right, _, n_distinct) = features.n, features.n_columns, features.distinct
+    n, d, distinct = features.n, features.n_columns, features.distinct
     chunk = max(COMPILED_NUMBERS // max(d, 1), -(-n // MOST_CHUNKS))
     n_chunks = -(-n // chunk)
+    sums = features.sums_of(eta) if barred is None else None
+    place, ratio, wanted = (np.arange(len(distinct.left)), np.ones(len(distinct.left)), eta) if sums is None else sums
     totals, counts = np.zeros(n_chunks), np.zeros((n_chunks, len(eta)))
-    statistics = np.zeros((n_chunks, len(eta), n_distinct))
+    statistics = np.zeros((n_chunks, *wanted.shape))
     own = NONE_1 if weights is None else np.ascontiguousarray(weights, dtype=float)
     fixed = (
-        single, left, right, np.ascontiguousarray(eta), np.ascontiguousarray(const),
-        NO_BARS if barred is None else barred,
+        distinct.single, distinct.left, distinct.right, place, ratio, np.ascontiguousarray(wanted),
+        np.ascontiguousarray(const), NO_BARS if barred is None else barred,
     )  # fmt: skip
     lying = _lying(features)
+    workers = max(1, min(workers, n_chunks))
+    at_once = max(1, n_chunks // (SHARES * workers))
+    todo = iter(range(0, n_chunks, at_once))  # a thread that finds its core busy takes fewer of them
 
-    def share(first: int, last: int) -> None:
-        if lying is not None:
-            run_rows(*lying, chunk, first, last, *fixed, own, hard, totals, statistics, counts)
-            return
-        for c in range(first, last):
-            rows = slice(c * chunk, min((c + 1) * chunk, n))
-            here = slice(c, c + 1)
-            run_rows(
-                features.columns(rows).T, np.zeros(d), NONE_2, chunk, 0, 1, *fixed, own[rows], hard,
-                totals[here], statistics[here], counts[here],
-            )  # fmt: skip
+    def share() -> None:
+        for first in todo:
+            last = min(first + at_once, n_chunks)
+            if lying is not None:
+                run_rows(*lying, chunk, first, last, *fixed, own, hard, totals, statistics, counts)
+                continue
+            for c in range(first, last):
+                rows = slice(c * chunk, min((c + 1) * chunk, n))
+                here = slice(c, c + 1)
+                run_rows(
+                    features.columns(rows).T, np.zeros(d), NONE_1, NONE_2, chunk, 0, 1, *fixed, own[rows], hard,
+                    totals[here], statistics[here], counts[here],
+                )  # fmt: skip
 
-    limits = np.linspace(0, n_chunks, max(1, min(workers, n_chunks)) + 1).astype(int).tolist()
-    with one_blas_thread():
-        if len(limits) == 2:
-            share(0, n_chunks)
-        else:
-            list(pool(workers).map(share, limits[:-1], limits[1:]))
+    others = [pool(workers - 1).submit(share) for _ in range(workers - 1)] if workers > 1 else []
+    try:
+        share()
+    finally:
+        for other in others:
+            other.result()
+    if sums is not None:
+        statistics = features.apart(statistics)
     return list(zip(totals.tolist(), statistics, counts))
 
 
-def _lying(features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(rows, centre, whiten) where the compiled loop can read the data as they lie; else blocks are made for it."""
+def _lying(features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """(rows, centre, scale, whiten) where the compiled loop can read the data as they lie; else blocks are made."""
     if len(features.sources) != 1:
         return None
     array, row_of, centre, whiten = features.sources[0]
     if row_of is not None or array.dtype != np.float64 or not array.dtype.isnative:
         return None
-    if whiten is not None and whiten.ndim == 1:
-        if len(whiten) > WIDE:
-            return None
-        whiten = np.diag(1.0 / whiten)
+    scale, matrix = (whiten, None) if whiten is not None and whiten.ndim == 1 else (None, whiten)
     return (
-        array, np.zeros(array.shape[1]) if centre is None else np.ascontiguousarray(centre, dtype=float),
-        NONE_2 if whiten is None else np.ascontiguousarray(whiten, dtype=float),
+        array, np.zeros(array.shape[1]) if centre is None else np.array(centre, dtype=float),
+        NONE_1 if scale is None else np.array(scale, dtype=float),
+        NONE_2 if matrix is None else np.array(matrix, dtype=float, order="C"),
     )  # fmt: skip
 
 

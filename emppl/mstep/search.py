@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-DENSE_LIMIT = 150  # coordinates up to which a dense inverse Hessian is worth its P² numbers
+DENSE_LIMIT = 400  # coordinates up to which a dense inverse Hessian is worth its P² numbers
 WALL = 1e30  # stands for minus infinity, so that a line search steps back from it
 LONGEST = 4.0  # no log or logit moves further than this in one step
 Downhill = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -20,11 +20,13 @@ def climb(
     max_steps: int,
     logarithmic: np.ndarray,
     tol: float = 1e-13,
+    other: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float, int]:
     """Maximise `objective` (value, gradient [P]) over the coordinates `free` [P] (boolean), from `start` [P].
 
     scale: size of the objective, which `tol` is relative to; logarithmic [P]: coordinates that are logs or logits,
-    which move by no more than LONGEST in a step. Returns (u, value, calls); u is the start itself where nothing better
+    which move by no more than LONGEST in a step; other [P]: a point whose gradient, beside that at the start, tells how
+    the objective bends. Returns (u, value, calls); u is the start itself where nothing better
     was found, and the value never falls.
     """
     calls = 0
@@ -40,7 +42,8 @@ def climb(
         return -value / scale, -gradient[free] / scale
 
     if free.sum() <= DENSE_LIMIT:
-        x, value = bfgs(downhill, start[free], max_steps, tol, logarithmic[free])
+        known = None if other is None else (other[free], downhill(other[free])[1])
+        x, value = bfgs(downhill, start[free], max_steps, tol, logarithmic[free], known)
     else:
         from scipy.optimize import minimize  # a tenth of a second to import, which a small model need not wait for
 
@@ -61,16 +64,17 @@ def climb(
 
 
 def bfgs(
-    downhill: Downhill, x: np.ndarray, max_steps: int, tol: float, logarithmic: np.ndarray
-) -> tuple[np.ndarray, float]:
+    downhill: Downhill, x: np.ndarray, max_steps: int, tol: float, logarithmic: np.ndarray,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, float]:  # fmt: skip
     """Minimise by BFGS with backtracking (Nocedal & Wright 2006, algorithm 6.1).
 
-    Stops when two steps gain less than `tol`.
+    known: another point and its gradient. Stops when two steps gain less than `tol`.
     scipy's BFGS has no tolerance on the value: near a maximum it spends its line searches on rounding.
     """
     value, gradient = downhill(x)
     n = len(x)
-    inverse: np.ndarray | None = None
+    inverse = None if known is None or value >= WALL else updated(None, x - known[0], gradient - known[1])
     idle = 0
     for _ in range(max_steps):
         if value >= WALL or not n or not gradient.any():
@@ -95,20 +99,26 @@ def bfgs(
         step, change = trial - x, new_gradient - gradient
         gain = value - new_value
         x, value, gradient = trial, new_value, new_gradient
-        curvature = float(step @ change)
-        if curvature > 1e-12 * float(np.linalg.norm(step) * np.linalg.norm(change)):
-            if inverse is None:
-                inverse = np.eye(n) * (curvature / float(change @ change))
-            product = inverse @ change
-            inverse = (
-                inverse
-                + np.outer(step, step) * (1.0 + float(change @ product) / curvature) / curvature
-                - (np.outer(product, step) + np.outer(step, product)) / curvature
-            )
+        inverse = updated(inverse, step, change)
         idle = idle + 1 if gain <= tol * max(1.0, abs(value)) else 0
         if idle >= 2:
             break
     return x, value
+
+
+def updated(inverse: np.ndarray | None, step: np.ndarray, change: np.ndarray) -> np.ndarray | None:
+    """The inverse Hessian after one more step [P] along which the gradient changed; as it was where that bends up."""
+    curvature = float(step @ change)
+    if not curvature > 1e-12 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+        return inverse
+    if inverse is None:
+        inverse = np.eye(len(step)) * (curvature / float(change @ change))
+    product = inverse @ change
+    return (
+        inverse
+        + np.outer(step, step) * (1.0 + float(change @ product) / curvature) / curvature
+        - (np.outer(product, step) + np.outer(step, product)) / curvature
+    )
 
 
 def newton(

@@ -16,6 +16,7 @@ from emppl.rules.tables import (
     columns,
     conjugate,
     differ_within,
+    each_its_own,
     family,
     grouped,
     ratio,
@@ -206,6 +207,10 @@ def _mv_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: 
     count, total = statistics[:, 0], statistics[:, 1 : d + 1]
     square = np.zeros((len(count), d, d))
     square[:, i, j] = square[:, j, i] = statistics[:, d + 1 :]
+    if groups.get("mu") is groups.get("cov") is each_its_own(len(count)):  # as nearly always
+        n = np.where(count > 0, count, np.nan)[:, None]
+        mu = total / n
+        return {"mu": mu, "cov": square / n[:, :, None] - mu[:, :, None] * mu[:, None, :]}
     if "mu" in groups:
         g = groups["mu"]
         if any(differ_within(known["cov"], g) for known in (groups, fixed) if "cov" in known):

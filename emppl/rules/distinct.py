@@ -15,7 +15,7 @@ from pytensor.graph.traversal import explicit_graph_inputs
 
 from emppl.compiling import compile_graph
 from emppl.kernels.features import Features, Source
-from emppl.rules.natural import Deriver, NaturalForm, Refused, _agree
+from emppl.rules.natural import BOTH, Deriver, NaturalForm, Refused, _agree
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction
 from emppl.structure.types import Factor, Plate
 
@@ -110,8 +110,8 @@ def _kinds(deriver: Deriver, factor: Factor, plate: Plate | None, layout: Layout
 def _check(deriver: Deriver, factor: Factor, plate: Plate | None, layout: Layout, eta: Any, kind: np.ndarray) -> None:
     """Raise Refused where the density of a row is not that of its kind."""
     evaluate = deriver._evaluator([factor.log_density, eta])
-    trials = [({}, np.zeros(1, dtype=int))] if plate is None else deriver._trials(plate)
-    for latents, configuration in trials:
-        for full, mini in evaluate(latents):
+    trials = [({}, np.zeros(1, dtype=int), BOTH)] if plate is None else deriver._trials(plate)
+    for latents, configuration, points in trials:
+        for full, mini in evaluate(latents, points):
             by_row = np.moveaxis(np.broadcast_to(full, factor.shape), layout.axis, 0).reshape(len(kind), -1).sum(axis=1)
             _agree(by_row, mini[configuration[layout.members], kind], "its density")

@@ -52,7 +52,8 @@ def analyse(
         graphs = [g for f in touched for g in (f.log_density, *f.params)]
         scopes = Scopes(graphs, reading.latents, point)
         offsets = scopes.offsets
-        factors = [replace(f, scope=scopes.scope.get(f.log_density)) if f.latents else f for f in factors]
+        known = {f.name: scopes.matrix(f.log_density) for f in touched if f.log_density in scopes.scope}
+        factors = [replace(f, scope=known.get(f.name)) if f.latents else f for f in factors]
         scopes.scope |= dict.fromkeys(scopes.scope)  # from here on it is asked alone what depends on latents
     plates, eliminations = plates_of(reading.latents, factors)
     return Structure(

@@ -84,7 +84,7 @@ class Ranges:
 
         None where that makes too many joint values.
         """
-        scope = self._scopes.scope[v].tocsr()
+        scope = self._scopes.matrix(v)
         varies = self._sizes > 1
         scope = scope.astype(np.int32).multiply(varies[None, :]).tocsr()  # the others have one value only
         scope.eliminate_zeros()

@@ -2,14 +2,15 @@
 
 Element identities are carried through the graph as sparse boolean matrices [elements, latent elements]: elementwise
 operations unite, reshapes and constant indices move, reductions unite along their axes, and whatever is not known
-unites everything. The result can only err towards larger scopes; the certificate of each fit checks it by values.
+unites everything. Where all elements along an axis have one scope (the entries of `chol[z]`) it is kept once. The
+result can only err towards larger scopes; the certificate of each fit checks it by values.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pytensor.compile.builders import infer_shape
@@ -28,6 +29,30 @@ from emppl.compiling import compile_graph
 from emppl.structure.types import Node
 
 MOVES = (DimShuffle, Reshape, Subtensor, SpecifyShape, Alloc, ExtractDiag, ViewOp)
+
+
+class Scope(NamedTuple):
+    """The latent elements that each element of a variable depends on: rows [elements of shape, latent elements].
+
+    `shape` is the variable's own, or has 1 in place of an axis along which all elements have the same scope.
+    """
+
+    rows: sparse.csr_matrix
+    shape: tuple[int, ...]
+
+    def over(self, shape: tuple[int, ...]) -> sparse.csr_matrix:
+        """One row for each element of a shape that this one broadcasts to."""
+        return self.rows if shape == self.shape else self.rows[_rows(self.shape, shape)]
+
+    def united(self, kept: tuple[int, ...]) -> Scope:
+        """The scopes along some axes united: `kept` has 1 in their place."""
+        kept = tuple(1 if own == 1 else n for own, n in zip(self.shape, kept, strict=True))
+        if kept == self.shape:
+            return self
+        size = int(np.prod(kept, dtype=int))
+        place = np.broadcast_to(np.arange(size).reshape(kept), self.shape).ravel()
+        gather = sparse.csr_matrix((np.ones(len(place), np.int32), (place, np.arange(len(place)))), (size, len(place)))
+        return Scope((gather @ self.rows.astype(np.int32)).astype(bool).tocsr(), kept)
 
 
 class Scopes:
@@ -79,9 +104,8 @@ class Scopes:
         for value, node in latent_values.items():
             ids = self.offsets[node.name] + np.arange(node.size).reshape(node.shape)
             self.moved[value] = ids
-            self.scope[value] = sparse.csr_matrix(
-                (np.ones(node.size, bool), (np.arange(node.size), ids.ravel())), (node.size, total)
-            )
+            own = sparse.csr_matrix((np.ones(node.size, bool), (np.arange(node.size), ids.ravel())), (node.size, total))
+            self.scope[value] = Scope(own, node.shape)
         uses = Counter(v for node in relevant for v in set(node.inputs))
         for node in relevant:
             self._visit(node)
@@ -98,6 +122,10 @@ class Scopes:
         shape = self._shapes.get(variable)
         return None if shape is None else shape[axis]
 
+    def matrix(self, variable: Any) -> sparse.csr_matrix:
+        """[elements, latent elements]: True where an element of the variable depends on a latent element."""
+        return self.scope[variable].over(self.shape(variable))
+
     def _empty(self, rows: int) -> sparse.csr_matrix:
         return sparse.csr_matrix((rows, self.total), dtype=bool)
 
@@ -105,14 +133,14 @@ class Scopes:
         op, out = node.op, node.outputs[0]
         if not hasattr(out.type, "ndim"):  # e.g. a scalar index: it depends on latents in a way we do not follow
             for output in node.outputs:
-                self.scope[output] = self._everything(node, 1)
+                self.scope[output] = self._everything(node, ())
             return
         shape = self.shape(out)
         rule = self._rule(node)
         scope = rule(node, shape) if rule is not None else None
         if scope is None:
             for output in node.outputs:
-                self.scope[output] = self._everything(node, int(np.prod(self.shape(output), dtype=int)))
+                self.scope[output] = self._everything(node, self.shape(output))
             return
         self.scope[out] = scope
         moves = isinstance(op, (*MOVES, AdvancedSubtensor))
@@ -141,16 +169,12 @@ class Scopes:
             return self._dot
         return None
 
-    def _everything(self, node: Any, rows: int) -> sparse.csr_matrix:
+    def _everything(self, node: Any, shape: tuple[int, ...]) -> Scope:
         union = sum(
-            (self.scope[v].astype(np.int32).sum(axis=0) for v in node.inputs if v in self.scope),
+            (self.scope[v].rows.astype(np.int32).sum(axis=0) for v in node.inputs if v in self.scope),
             np.zeros((1, self.total)),
         )
-        columns = np.flatnonzero(np.asarray(union).ravel())
-        indptr = np.arange(rows + 1) * len(columns)
-        return sparse.csr_matrix(
-            (np.ones(rows * len(columns), bool), np.tile(columns, rows), indptr), (rows, self.total)
-        )
+        return Scope(sparse.csr_matrix(np.asarray(union).reshape(1, -1) > 0), (1,) * len(shape))
 
     def _perform(self, node: Any, ids: np.ndarray) -> np.ndarray:
         storage = [[None]]
@@ -162,21 +186,30 @@ class Scopes:
             return self._number[variable]
         return variable.data if hasattr(variable, "data") else compile_graph([], [variable])()[0]
 
-    def _elementwise(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
+    def _together(self, scopes: Sequence[Scope]) -> Scope:
+        """The scopes of elements that meet by broadcasting, united."""
+        shape = np.broadcast_shapes(*(scope.shape for scope in scopes))
         total = self._empty(int(np.prod(shape, dtype=int)))
-        for v in dict.fromkeys(node.inputs):
-            if v in self.scope:
-                total = total + self.scope[v][_rows(self.shape(v), shape)]
-        return total.astype(bool)
+        for scope in scopes:
+            total = total + scope.over(shape)
+        return Scope(total.astype(bool), shape)
 
-    def _move(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+    def _elementwise(self, node: Any, shape: tuple[int, ...]) -> Scope:
+        return self._together([self.scope[v] for v in dict.fromkeys(node.inputs) if v in self.scope])
+
+    def _move(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
         if any(v in self.scope for v in node.inputs[1:]):
             return None
-        source = node.inputs[0]
-        ids = np.arange(int(np.prod(self.shape(source), dtype=int))).reshape(self.shape(source))
-        return self.scope[source][self._perform(node, ids).ravel()]
+        source = self.scope[node.inputs[0]]
+        if isinstance(node.op, ViewOp | SpecifyShape):
+            return source
+        ids = np.arange(source.rows.shape[0]).reshape(source.shape)
+        if not isinstance(node.op, DimShuffle):
+            ids = np.broadcast_to(ids, self.shape(node.inputs[0]))
+        moved = self._perform(node, ids)
+        return Scope(source.rows[moved.ravel()], moved.shape)
 
-    def _index(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+    def _index(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
         source, *indices = node.inputs
         if not any(v in self.scope for v in indices):
             return self._move(node, shape)
@@ -186,18 +219,11 @@ class Scopes:
         if block is None:
             return None
         position, ndim = block
-        total = self._empty(int(np.prod(shape, dtype=int)))
-        middle = shape[position : position + ndim]
-        for v in indices:
-            if v in self.scope:
-                rows = _rows(self.shape(v), middle).reshape(middle)
-                rows = np.broadcast_to(
-                    rows.reshape((1,) * position + middle + (1,) * (len(shape) - position - ndim)), shape
-                )
-                total = total + self.scope[v][rows.ravel()]
-        return total.astype(bool)
+        found = self._together([self.scope[v] for v in indices if v in self.scope])
+        middle = (1,) * (ndim - len(found.shape)) + found.shape
+        return Scope(found.rows, (1,) * position + middle + (1,) * (len(shape) - position - ndim))
 
-    def _set(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+    def _set(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
         """Known and unknown entries put together: an element is what was put there, or what was there before."""
         before, put, *indices = node.inputs
         if any(v in self.scope for v in indices):
@@ -209,20 +235,22 @@ class Scopes:
         own = np.arange(size).reshape(shape)
         op.perform(node, [own, numbers, *[self._number_of(v) for v in indices]], storage)
         place = np.asarray(storage[0][0]).ravel()
-        scopes = [self.scope.get(before, self._empty(size)), self.scope.get(put, self._empty(n_put))]
+        scopes = [
+            self.matrix(v) if v in self.scope else self._empty(rows) for v, rows in ((before, size), (put, n_put))
+        ]
         total = sparse.vstack(scopes, format="csr")[place]
-        return total if node.op.set_instead_of_inc else (total + scopes[0]).astype(bool)
+        return Scope(total if node.op.set_instead_of_inc else (total + scopes[0]).astype(bool), shape)
 
-    def _reduce(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
+    def _reduce(self, node: Any, shape: tuple[int, ...]) -> Scope:
         (source,) = node.inputs
         full = self.shape(source)
         axes = tuple(range(len(full))) if node.op.axis is None else tuple(node.op.axis)
-        kept = tuple(1 if axis in axes else n for axis, n in enumerate(full))
-        rows = np.broadcast_to(np.arange(int(np.prod(kept, dtype=int))).reshape(kept), full).ravel()
-        united = _unite(self.scope[source], rows, int(np.prod(kept, dtype=int)))
-        return united[rows] if shape == full else united  # a softmax keeps the axis that it normalises over
+        found = self.scope[source].united(tuple(1 if axis in axes else n for axis, n in enumerate(full)))
+        if len(shape) == len(full):  # a softmax keeps the axis that it normalises over
+            return found
+        return Scope(found.rows, tuple(n for axis, n in enumerate(found.shape) if axis not in axes))
 
-    def _join(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+    def _join(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
         parts = list(node.inputs)
         axis = 0
         if isinstance(node.op, Join):
@@ -231,83 +259,40 @@ class Scopes:
         for v in parts:
             part_shape = self._shapes[v] if v in self._shapes else np.shape(self._number_of(v))
             rows = int(np.prod(part_shape, dtype=int))
-            stacked.append(self.scope.get(v, self._empty(rows)))
+            stacked.append(self.matrix(v) if v in self.scope else self._empty(rows))
             ids.append(start + np.arange(rows).reshape(part_shape))
             start += rows
         joined = (
             np.array([i.item() for i in ids]) if isinstance(node.op, MakeVector) else np.concatenate(ids, axis=axis)
         )
-        return sparse.vstack(stacked, format="csr")[joined.ravel()]
+        return Scope(sparse.vstack(stacked, format="csr")[joined.ravel()], shape)
 
-    def _blockwise(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
+    def _blockwise(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
         if len(node.outputs) > 1:
             return None
         if isinstance(node.op.core_op, Dot):
             return self._matmul(node, shape)
         batch_ndim = node.op.batch_ndim(node)
-        batch, core = shape[:batch_ndim], int(np.prod(shape[batch_ndim:], dtype=int))
-        known = self._same_in_batch(node, batch)
-        if known is not None:
-            return _repeated(known, core, self.total)
-        total = self._empty(int(np.prod(batch, dtype=int)))
+        found = []
         for v in dict.fromkeys(node.inputs):
             if v in self.scope:
                 own = self.shape(v)[:batch_ndim]
-                size = int(np.prod(own, dtype=int))
-                per_batch = _unite(
-                    self.scope[v], np.repeat(np.arange(size), self.scope[v].shape[0] // max(size, 1)), size
-                )
-                total = total + per_batch[_rows(own, batch)]
-        return total.astype(bool)[np.repeat(np.arange(total.shape[0]), core)]
+                united = self.scope[v].united((*own, *(1,) * (len(self.shape(v)) - batch_ndim)))
+                found.append(Scope(united.rows, united.shape[:batch_ndim]))
+        batch = self._together(found)
+        return Scope(batch.rows, (*batch.shape, *(1,) * (len(shape) - batch_ndim)))
 
-    def _same_in_batch(self, node: Any, batch: tuple[int, ...]) -> np.ndarray | None:
-        """The latent elements [batch, m] where all elements of a matrix, and all inputs, have the same; else None.
-
-        As `chol[z]` has it: many entries, one latent. Then nothing needs to be united.
-        """
-        found: np.ndarray | None = None
-        for v in dict.fromkeys(node.inputs):
-            if v not in self.scope:
-                continue
-            scope, size = self.scope[v], int(np.prod(batch, dtype=int))
-            if self.shape(v)[: len(batch)] != batch or not scope.nnz or not size or scope.nnz % scope.shape[0]:
-                return None
-            m = scope.nnz // scope.shape[0]
-            if (np.diff(scope.indptr) != m).any():
-                return None
-            indices = scope.indices.reshape(size, -1, m)
-            if not (indices == indices[:, :1]).all() or (
-                found is not None and not np.array_equal(found, indices[:, 0])
-            ):
-                return None
-            found = indices[:, 0]
-        return found
-
-    def _matmul(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix:
+    def _matmul(self, node: Any, shape: tuple[int, ...]) -> Scope:
         """Batches of matrix products: an element depends on its row of the left and its column of the right."""
-        known = self._same_in_batch(node, shape[:-2])
-        if known is not None:
-            return _repeated(known, shape[-2] * shape[-1], self.total)
-        total = self._empty(int(np.prod(shape, dtype=int)))
+        found = []
         for side, v in enumerate(node.inputs):
             if v in self.scope:
                 own = self.shape(v)
-                kept = (*own[:-1], 1) if side == 0 else (*own[:-2], 1, own[-1])
-                size = int(np.prod(kept, dtype=int))
-                rows = np.broadcast_to(np.arange(size).reshape(kept), own).ravel()
-                total = total + _unite(self.scope[v], rows, size)[_rows(kept, shape)]
-        return total.astype(bool)
+                found.append(self.scope[v].united((*own[:-1], 1) if side == 0 else (*own[:-2], 1, own[-1])))
+        return self._together(found)
 
-    def _dot(self, node: Any, shape: tuple[int, ...]) -> sparse.csr_matrix | None:
-        if len(shape) != 2:
-            return None
-        total = self._empty(shape[0] * shape[1])
-        for side, v in enumerate(node.inputs):
-            if v in self.scope:
-                rows, columns = np.indices(self.shape(v))
-                united = _unite(self.scope[v], (rows, columns)[side].ravel(), self.shape(v)[side])
-                total = total + united[np.indices(shape)[side].ravel()]
-        return total.astype(bool)
+    def _dot(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
+        return self._matmul(node, shape) if len(shape) == 2 else None
 
 
 def index_block(node: Any) -> tuple[int, int] | None:
@@ -325,15 +310,3 @@ def index_block(node: Any) -> tuple[int, int] | None:
 def _rows(own: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """For each element of `shape`, the element of an array of shape `own` that broadcasting puts there."""
     return np.broadcast_to(np.arange(int(np.prod(own, dtype=int))).reshape(own), shape).ravel()
-
-
-def _repeated(indices: np.ndarray, times: int, total: int) -> sparse.csr_matrix:
-    """Scopes [batch × times, total] in which each row of indices [batch, m] stands `times` times."""
-    columns = np.repeat(indices, times, axis=0)
-    rows, m = columns.shape
-    return sparse.csr_matrix((np.ones(rows * m, bool), columns.ravel(), np.arange(rows + 1) * m), (rows, total))
-
-
-def _unite(scope: sparse.csr_matrix, group: np.ndarray, n_groups: int) -> sparse.csr_matrix:
-    gather = sparse.csr_matrix((np.ones(len(group), np.int32), (group, np.arange(len(group)))), (n_groups, len(group)))
-    return (gather @ scope.astype(np.int32)).astype(bool).tocsr()

@@ -188,19 +188,57 @@ def test_compiled_equals_numpy(d, k, hard):
     rng = np.random.default_rng(d)
     features = gaussian(rng, 700, d)
     eta = rng.normal(size=(k, features.shape[1])) / d
-    one, two = (mixture(features, eta, keep=True, hard=hard, compiled=c) for c in (False, True))
+    one, two = (mixture(features, eta, hard=hard, compiled=c) for c in (False, True))
     assert two.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-13)
     np.testing.assert_allclose(two.statistics, one.statistics, rtol=1e-11, atol=1e-11 * np.abs(one.statistics).max())
     np.testing.assert_allclose(two.counts, one.counts, rtol=1e-12, atol=1e-10)
-    np.testing.assert_allclose(two.responsibilities, one.responsibilities, rtol=1e-11, atol=1e-15)
-    np.testing.assert_allclose(two.by_member, one.by_member, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_small_shares_are_as_exact_as_large_ones(compiled):
+    """The loop's own exp over all of its range: odds e^-v for v up to where numbers end, one share at a time."""
+    v = np.linspace(0.0, 700.0, 3001)
+    features = Features.of(np.eye(1, 3) + np.zeros((300, 1)))
+    for below in v[::100]:
+        done = mixture(features, np.array([[0.0, 0, 0], [-below, 0, 0]]), compiled=compiled)
+        assert done.counts[1] == pytest.approx(300 / (1 + np.exp(below)), rel=2e-13, abs=0.0)
+    column = v[:, None]
+    done = mixture(Features.of(column), np.array([[0.0], [-1.0]]), compiled=compiled)
+    assert done.counts[1] == pytest.approx((1 / (1 + np.exp(v))).sum(), rel=1e-14)
+    assert done.log_likelihood == pytest.approx(np.log1p(np.exp(-v)).sum(), rel=1e-13)
+
+
+@pytest.mark.parametrize("scales", [np.ones(4), np.array([1.0, 3.0, 0.2, 7.0])])
+def test_squares_that_share_a_parameter_are_summed(scales):
+    """A spherical Gaussian: one eta for all squares, whatever the frame; the sums serve as the squares would."""
+    rng = np.random.default_rng(2)
+    source = Source(rng.normal(size=(900, 4)) * scales, centre=rng.normal(size=4), whiten=scales)
+    columns = np.arange(4) + 1
+    plain = Features(900, (source,), np.r_[0, 0 * columns, columns], np.r_[0, columns, columns])
+
+    def eta(k: int = 3) -> np.ndarray:
+        precision = rng.uniform(0.5, 2.0, size=(k, 1))
+        return np.concatenate([rng.normal(size=(k, 5)), -0.5 * precision * scales**2], axis=1)
+
+    summed = plain.summed([eta(), eta()])
+    assert len(summed.together.first) == 1
+    for here in (eta(), eta()):
+        one, two = mixture(plain, here), mixture(summed, here, compiled=True)
+        assert two.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-12)
+        np.testing.assert_allclose(two.statistics[:, :5], one.statistics[:, :5], rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(two.statistics[:, 5:] @ scales**2, one.statistics[:, 5:] @ scales**2, rtol=1e-11)
+    apart = eta()
+    apart[0, 6] *= 1.001  # a parameter that tells two squares apart: they are not summed
+    one, two = mixture(plain, apart), mixture(summed, apart, compiled=True)
+    np.testing.assert_allclose(two.statistics, one.statistics, rtol=1e-10, atol=1e-9)
+    assert plain.summed([eta(), apart]).together is None or len(plain.summed([eta(), apart]).together.first) == 2
 
 
 def test_improbable_configurations_count_for_nothing_at_all():
     """exp underflows to 0 in both, so that an impossible configuration has no statistics."""
     features, eta = np.ones((300, 1)), np.array([[0.0], [-720.0], [-800.0], [-1e150], [-np.inf]])
     for compiled in (False, True):
-        done = mixture(features, eta, keep=True, compiled=compiled)
+        done = mixture(features, eta, compiled=compiled)
         np.testing.assert_array_equal(done.counts[2:], 0.0)
         assert done.counts[1] <= 300 * np.exp(-700)
 
