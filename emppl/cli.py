@@ -58,6 +58,14 @@ class Method(StrEnum):
     hard = "hard"
 
 
+class Also(StrEnum):
+    """Another fit to set beside the first: maximum likelihood, posterior mode, or hard assignments."""
+
+    ml = "ml"
+    map = "map"
+    hard = "hard"
+
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model, such as coins, or file.py[:function].")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE.csv", help="Data of the model; its own example if not given.")
@@ -78,6 +86,9 @@ EstimateOption = Annotated[
     Estimate, typer.Option("--estimate", help="Posterior mode, or maximum likelihood (priors dropped).")
 ]
 MethodOption = Annotated[Method, typer.Option("--method", help="EM, or hard assignments as in k-means.")]
+AlsoOption = Annotated[
+    list[Also] | None, typer.Option("--also", help="Set another fit beside: ml, map or hard; may be repeated.")
+]
 Draws = Annotated[int, typer.Option("--draws", metavar="N", min=4, help="Draws of a chain.")]
 Tune = Annotated[
     int, typer.Option("--tune", metavar="N", min=0, help="Draws of a chain that tune the sampler, not kept.")
@@ -233,6 +244,7 @@ def compare(
     starts: Starts = 10,
     estimate: EstimateOption = Estimate.map,
     method: MethodOption = Method.em,
+    also: AlsoOption = None,
     max_iter: MaxIter = 2000,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -248,6 +260,12 @@ def compare(
       verdicts   name, holds, check, value, bound, limit, measure, text, advice
       table      parameter, estimate, standard_error, mean, sd, hdi_low, hdi_high,
                  r_hat, ess_bulk, difference, flag
+      modes      log_posterior, log_likelihood, share (of the draws), starts, labellings,
+                 coincident, empty, border, definite, log_evidence
+      laplace    parameter, mean, sd, low, high, distance, ks, coverage, unconstrained_mode, shift
+      priors     parameter, prior, posterior, share (of the precision that is the prior's)
+      prediction elpd, error, effective, unreliable, rows, groups (of chains that do not mix)
+      estimates  parameter, one column a fit, mean, sd (with --also)
       timing     em_seconds, nuts_sampling_seconds, nuts_compile_seconds, …
       switching  state, verdict, symmetric, r_hat_before, r_hat_after, switches
       fit        as emppl fit --json
@@ -260,8 +278,9 @@ def compare(
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
         tree = _sample(session, found, draws, tune, chains, seed)
+        fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
         with session.progress("comparing"):
-            comparison = emppl.compare(found, tree)
+            comparison = emppl.compare(fits, tree)
             write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(comparison.to_datatree(), path))
             write_result(
                 session, "report", folder / "report.html", lambda path: comparison.to_html(path, command=session.line)
@@ -434,6 +453,14 @@ def _fit(session: Session, plan: emppl.Plan, starts: int, seed: int, max_iter: i
         return emppl.fit(plan, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
 
 
+def _also(session: Session, plan: emppl.Plan, name: Also, starts: int, seed: int, max_iter: int) -> emppl.Fit:
+    """The same model fitted in another way."""
+    estimate = plan.estimate if name is Also.hard else name.value
+    other = emppl.plan(plan, estimate=estimate, method="hard" if name is Also.hard else "em")
+    with session.progress(f"EM ({name.value})") as progress:
+        return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
+
+
 def _named_axes(
     tree: Any, dims: list[str] | None, responsibilities: str | None, allocations: str | None
 ) -> dict[str, Any]:
@@ -502,7 +529,7 @@ def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
     from emppl.comparison.table import tabulate
 
     table, _, _ = tabulate(found, tree)
-    verdicts = [verdict for verdict in emppl.compare(found, tree).verdicts if verdict.name in ABOUT_DRAWS]
+    verdicts = [verdict for verdict in emppl.compare(found, tree, ascents=0).verdicts if verdict.name in ABOUT_DRAWS]
     return table[["mean", "sd", "hdi_low", "hdi_high", "r_hat", "ess_bulk"]], verdicts
 
 

@@ -268,6 +268,10 @@ def show_comparison(console: Console, comparison: Any) -> None:
     _show_numbers(console, table.head(ROWS_SHOWN))
     if len(table) > ROWS_SHOWN:
         console.print(Text(f"  … and {len(table) - ROWS_SHOWN:,} more rows: the report has all of them", style=FAINT))
+    if comparison.estimates is not None:
+        console.print()
+        console.print(Text("  all fits beside the posterior, components named as in the first", style=FAINT))
+        _show_numbers(console, comparison.estimates.head(ROWS_SHOWN))
 
 
 def _show_verdicts(console: Console, verdicts: Iterable[Any], **more: str) -> None:

@@ -99,9 +99,28 @@ def comparison_document(comparison: Any) -> dict[str, Any]:
     return {
         "headline": comparison.headline, "verdicts": verdict_records(comparison.verdicts),
         "table": records(comparison.table, "parameter"), "timing": comparison.timing,
+        "modes": [_mode_record(mode) for mode in comparison.atlas.modes] if comparison.atlas is not None else None,
+        "laplace": _records(comparison.laplace), "priors": _records(comparison.priors),
+        "prediction": _prediction(comparison.prediction), "estimates": _records(comparison.estimates),
         "switching": {key: getattr(comparison.switching, key) for key in keys},
         "fit": fit_document(comparison.fit),
     }  # fmt: skip
+
+
+def _records(table: Any) -> list[dict[str, Any]] | None:
+    return None if table is None else records(table.drop(columns="variable", errors="ignore"), "parameter")
+
+
+def _mode_record(mode: Any) -> dict[str, Any]:
+    keys = ("log_posterior", "log_likelihood", "share", "starts", "labellings", "coincident", "empty", "border")
+    return {key: getattr(mode, key) for key in (*keys, "definite", "log_evidence")}
+
+
+def _prediction(found: Any) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    keys = ("elpd", "error", "effective", "unreliable", "rows")
+    return {key: getattr(found, key) for key in keys} | {"groups": records(found.groups)}
 
 
 def labels_document(report: Any, methods: Iterable[Any]) -> dict[str, Any]:

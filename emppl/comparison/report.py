@@ -1,8 +1,10 @@
 """Comparison: EM's fit beside NUTS's draws, aligned, tabulated and judged."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +12,17 @@ import pandas as pd
 import xarray as xr
 
 from emppl import plots
+from emppl.ascent.atlas import Atlas
+from emppl.comparison.evidence import Evidence, Verdict, in_order, judge
 from emppl.comparison.members import members
+from emppl.comparison.modes import go_on, heights, survey
+from emppl.comparison.normal import laplace_table, prior_table
 from emppl.comparison.page import write_page
+from emppl.comparison.predictive import Prediction, predict
+from emppl.comparison.several import estimates, first_and_others, renamed
+from emppl.comparison.several import verdicts as against_others
 from emppl.comparison.table import COLUMNS, HDI, tabulate
-from emppl.comparison.verdicts import Evidence, Verdict, headline, heights, judge
+from emppl.comparison.verdicts import headline
 from emppl.errors import InvalidArgumentError
 from emppl.labels import SwitchingReport
 from emppl.labels.diagnose import examine
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXT_ROWS = 30  # of the table in `print(comparison)`
+TEXT_WIDTH = 118  # columns of its sentences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +44,15 @@ class Comparison:
     labels. `draws`: aligned to the fit. `timing`: seconds of both and effective draws per second. `members`: latent ->
     Dataset of EM's responsibilities (`em`) and their posterior average (`posterior`). `details`: quantile, skewness,
     coverage and Monte Carlo error for each row of the table. `left_out`: deterministics too large for the table.
-    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start.
+    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start. `atlas`: the modes that EM
+    reaches from thinned draws and random starts, with the share of draws of each by chain; `atlas.known[0]` is the
+    fit's own. `better`: the fit that goes on from a higher point, where one was found. `laplace`: the normal
+    approximation beside the posterior, a row for each row of `table` (columns mean, sd, low, high, distance, ks,
+    coverage, unconstrained_mode, shift). `priors`: width of prior and posterior, and the prior's share of the
+    precision. `prediction`: leave-one-out score, and stacking weights of chains that do not mix. Each of these five is
+    None where there is nothing to make it from (a fit without its model, draws without log-likelihoods). `fits`: all
+    fits that were given, by name, the first being `fit`. `estimates`: where there are several, a row for each row of
+    the table, a column for each fit (components named as in the first), then the posterior's mean and sd.
     """
 
     fit: Any
@@ -47,6 +65,13 @@ class Comparison:
     details: pd.DataFrame
     left_out: tuple[str, ...]
     best_draw: Theta
+    atlas: Atlas | None = None
+    better: Any = None
+    laplace: pd.DataFrame | None = None
+    priors: pd.DataFrame | None = None
+    prediction: Prediction | None = None
+    fits: Mapping[str, Any] = field(default_factory=dict)
+    estimates: pd.DataFrame | None = None
 
     @property
     def reliable(self) -> bool:
@@ -65,12 +90,14 @@ class Comparison:
 
     def __str__(self) -> str:
         marks = {(True, True): " ", (True, False): " ", (False, True): "✗", (False, False): "~"}
-        lines = [self.headline]
+        width = max(len(verdict.name) for verdict in self.verdicts) + 2
+        lines = [*wrap(self.headline, TEXT_WIDTH)]
         for verdict in self.verdicts:
-            lines.append(f"{marks[verdict.holds, verdict.check]} {verdict.name:<12}{verdict.text}")
-            if verdict.advice:
-                lines.append(f"  {'':<12}→ {verdict.advice}")
-        lines += [f"  {'cost':<12}{self.cost}", "", self._text_table()]
+            lines += _hanging(f"{marks[verdict.holds, verdict.check]} {verdict.name:<{width}}", verdict.text)
+            lines += _hanging(f"  {'':<{width}}→ ", verdict.advice) if verdict.advice else []
+        lines += [*_hanging(f"  {'cost':<{width}}", self.cost), "", self._text_table()]
+        if self.estimates is not None:
+            lines += ["", "  all fits beside the posterior, components named as in the first", self._text_estimates()]
         return "\n".join(lines)
 
     @property
@@ -83,6 +110,8 @@ class Comparison:
         }
         parts = [f"EM {self.timing['em_seconds']:.2f} s"]
         parts += [text.format(self.timing[key]) for key, text in known.items() if not np.isnan(self.timing[key])]
+        if self.timing["ess_per_second"] > 0:
+            parts.append(f"{1000 / self.timing['ess_per_second']:.2g} ms for each")
         return " · ".join(parts)
 
     def _text_table(self) -> str:
@@ -99,6 +128,16 @@ class Comparison:
         if len(self.table) > TEXT_ROWS:
             lines.append(f"  … and {len(self.table) - TEXT_ROWS} more rows in comparison.table")
         return "\n".join(lines)
+
+    def _text_estimates(self) -> str:
+        assert self.estimates is not None
+        shown = self.estimates.head(TEXT_ROWS)
+        cells = [["parameter", *shown.columns[:-2], "|  mean", "sd", ""]]
+        cells += [
+            [str(name), *(_digits(value) for value in row), ""] for name, row in zip(shown.index, shown.to_numpy())
+        ]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        return "\n".join("  " + _line(cell, widths) for cell in cells)
 
     def to_html(self, path: str | Path, *, title: str | None = None, command: str | None = None) -> Path:
         """Write the report as one self-contained page and return its path; no network is needed to read it.
@@ -154,14 +193,18 @@ class Comparison:
         return plots.data(self)
 
 
-def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison:
+def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int | None = None) -> Comparison:
     """EM's fit beside draws of the same posterior: labels aligned, numbers tabulated, differences judged.
 
-    `draws`: a DataTree as `emppl.sample` or `pm.sample` return it; every draw is aligned to the fit's labels by
-    `method` (see `emppl.relabel`). Posterior probabilities of the latents are read from the `latent` group, and
-    computed where there is none. Raises InvalidArgumentError when the draws lack the model's parameters.
-    Cost: about 200 evaluations of the objective, besides the alignment.
+    `fit`: a Fit, or several of one model as {name: Fit}: the first is compared in full, the others stand beside it
+    (`comparison.estimates`), each with a verdict on how it differs and why. `draws`: a DataTree as `emppl.sample` or
+    `pm.sample` return it; every draw is aligned to the fit's labels by `method` (see `emppl.relabel`). Posterior
+    probabilities of the latents are read from the `latent` group, and computed where there is none. `ascents`: from how
+    many draws EM climbs to say how many modes there are (None: up to 200, fewer where a pass is dear; 0: from none).
+    Raises InvalidArgumentError for draws that lack the model's parameters, and for fits of different models.
+    Cost: about 200 evaluations of the objective and 20 E-steps for each ascent, besides the alignment.
     """
+    name, fit, further = first_and_others(fit)
     if not hasattr(fit, "point"):
         raise InvalidArgumentError(
             f"compare needs a Fit first, not {type(fit).__name__}",
@@ -173,9 +216,21 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison
     table, details, left_out = tabulate(fit, aligned)
     averaged = members(fit, aligned)
     found = heights(fit, aligned)
-    verdicts = judge(Evidence(fit, aligned, table, details, switching, averaged, found))
-    timing = _timing(fit, aligned, table[~details["derived"].astype(bool)])
-    return Comparison(fit, aligned, table, verdicts, switching, timing, averaged, details, left_out, found.best)
+    others = renamed(fit, further)
+    atlas = survey(fit, aligned, found, ascents, [other.point for other in others])
+    own = table[~details["derived"].astype(bool)]
+    evidence = Evidence(
+        fit, aligned, table, details, switching, averaged, found, atlas, go_on(fit, found, atlas),
+        laplace_table(fit, aligned, details), prior_table(fit, aligned, details),
+        predict(aligned, atlas, float(own["r_hat"].max())),
+    )  # fmt: skip
+    several = estimates(name, fit, others, table, details)
+    verdicts = in_order([*judge(evidence), *against_others(name, fit, others, several, atlas, details)])
+    return Comparison(
+        fit, aligned, table, verdicts, switching, _timing(fit, aligned, own), averaged, details, left_out,
+        found.best, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
+        {name: fit, **further}, several,
+    )  # fmt: skip
 
 
 def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, float]:
@@ -191,6 +246,11 @@ def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, floa
         "ess_min": least,
         "ess_per_second": least / sampling if sampling > 0 else np.nan,
     }
+
+
+def _hanging(lead: str, text: str) -> list[str]:
+    """Text in lines of TEXT_WIDTH, all but the first indented to where the first begins."""
+    return wrap(text, TEXT_WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_long_words=False)
 
 
 def _digits(value: float) -> str:

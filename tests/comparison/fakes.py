@@ -53,6 +53,7 @@ class MixturePlan:
     k: int
     exchangeable: tuple[tuple[int, ...], ...] | None = None
     estimate: str = "map"
+    method: str = "em"
     estep: str = "independent members, enumerated"
     is_exact: bool = True
     centre: np.ndarray | None = None  # prior means of mu; unequal ones break the symmetry of the prior
