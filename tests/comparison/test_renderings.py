@@ -141,6 +141,8 @@ def test_json_holds_the_comparison_unrounded(comparison, document):
     assert document["headline"] == comparison.headline and document["reliable"] == comparison.reliable
     assert [entry["text"] for entry in document["verdicts"]] == [verdict.text for verdict in comparison.verdicts]
     assert document["ascent"]["log_posterior"] == comparison.fit.log_posterior
+    ends = document["ascent"]["ends"]
+    assert [end["below"] for end in ends] == [ends[0]["height"] - end["height"] for end in ends]
     assert document["labels"]["switches"] == comparison.switching.switches.tolist()
     assert document["timing"]["em_seconds"] == comparison.fit.seconds
 
