@@ -174,7 +174,8 @@ def priors(evidence: Evidence) -> Verdict | None:
     if heavy.empty:
         text = f"the data outweigh the priors: the posterior is at most {ratio:.0%} as wide as the prior ({worst})"
         return Verdict("priors", largest, PRIOR_LIMIT, True, text, measure, False)
-    text = f"the priors matter for {listed(heavy.index)}: the posterior of {worst} is {ratio:.0%} as wide as its prior"
+    wide = "as wide as its prior" if ratio > 0.995 else f"{ratio:.0%} as wide as its prior"
+    text = f"the priors matter for {listed(heavy.index)}: the posterior of {worst} is {wide}"
     if evidence.fit.plan.estimate == "ml":
         text += ", and EM's estimate leaves priors out"
     advice = "another prior would change these numbers: try one, or say in the report that they rest on it"
