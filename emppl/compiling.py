@@ -14,6 +14,8 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 
+from emppl.batches import at_once
+
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
 FEW = 2e4  # densities up to which a graph that is asked a few times answers sooner as it stands than rewritten first
@@ -60,8 +62,8 @@ def spell_out(_: Any, node: Any) -> Any:
 @cache
 def _mode(optimise: bool) -> Mode:
     if optimise:
-        return interpreted_mode().register((dfs_rewriter(spell_out), BEFORE_MERGING))
-    return Mode(linker="py", optimizer=dfs_rewriter(spell_out))
+        return interpreted_mode().register((dfs_rewriter(spell_out, at_once), BEFORE_MERGING))
+    return Mode(linker="py", optimizer=dfs_rewriter(spell_out, at_once))
 
 
 def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True) -> CompiledGraph:

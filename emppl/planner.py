@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
+from emppl import explanation
 from emppl.compiling import compile_graph, untraced
 from emppl.errors import InvalidArgumentError
 from emppl.estep.independent import IndependentEngine, PlateData
@@ -20,7 +20,7 @@ from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.kernels.features import Features
 from emppl.kernels.mixture import pays
-from emppl.kernels.threads import one_blas_thread, threads
+from emppl.kernels.threads import one_blas_thread
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
@@ -208,155 +208,26 @@ class Plan:
     @property
     def estep(self) -> str:
         """The E-step in words."""
-        if not self.structure.plates:
-            return "none: the model has no latent variable"
-        kinds = {f.engine for f in self.factors if f.plate is not None}
-        text = (
-            "natural form"
-            if kinds == {"natural form"}
-            else "graph enumeration"
-            if kinds == {"graph"}
-            else "natural form and graph enumeration"
-        )
-        return f"{text}, {self._summed_out()}"
-
-    def _summed_out(self) -> str:
-        words = [
-            f"{data.size:,} independent member{'s' if data.size > 1 else ''} × {plate.n_configurations} "
-            f"{'joint values' if len(plate.latents) > 1 else 'values'}"
-            for plate, data in zip(self.structure.plates, self.engine.plates)
-            if not plate.tied
-        ]
-        for tied in self.structure.eliminations:
-            words.append(
-                f"{tied.size:,} group{'s' if tied.size > 1 else ''} of {len(tied.supports)} tied latent elements, "
-                f"summed out one after the other ({tied.cost:,} numbers each, in place of {_power(tied.supports)} "
-                "joint values)"
-            )
-        return ", ".join(words)
+        return explanation.estep(self)
 
     @property
     def densities(self) -> int:
         """Numbers evaluated in one pass: members × configurations of all plates, and the tables of eliminations."""
-        tied = sum(e.size * e.cost for e in self.structure.eliminations)
-        pairs = zip(self.structure.plates, self.engine.plates)
-        return tied + sum(data.size * plate.n_configurations for plate, data in pairs)
+        return explanation.densities(self)
 
     def rows(self) -> list[dict[str, str]]:
         """One row a variable: name, role, dims, prior or support, how it is treated."""
-        rows = []
-        block_of = {name: block for block in self.blocks for name in block.parameters}
-        for node in self.structure.parameters:
-            block = block_of.get(node.name)
-            how = f"{block.rule}" if block else "not needed"
-            if block and len(block.parameters) > 1:
-                how += f", together with {', '.join(n for n in block.parameters if n != node.name)}"
-            prior = node.distribution if self.estimate == "map" else f"{node.distribution}, dropped"
-            rows.append(
-                {"name": node.name, "role": "parameter", "dims": _dims(node), "prior / support": prior, "how": how}
-            )
-        for name, value in self.frozen.items():
-            rows.append(
-                {
-                    "name": name,
-                    "role": "frozen",
-                    "dims": "",
-                    "prior / support": f"{np.asarray(value)}",
-                    "how": "kept at its value",
-                }
-            )
-        for node in self.structure.latents:
-            plate = next(p for p in self.structure.plates if node.name in p.latents)
-            labels = self.value_labels(node.name)
-            values = ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
-            how = f"summed out: {plate.size:,} members × {plate.n_configurations} values"
-            if plate.tied:
-                how = f"summed out: {node.size:,} elements × {node.n_values} values, tied to others"
-            rows.append(
-                {
-                    "name": node.name, "role": "latent (implicit)" if node.implicit else "latent", "dims": _dims(node),
-                    "prior / support": f"{{{values}}}", "how": how,
-                }
-            )  # fmt: skip
-        plans = {f.factor.name: f for f in self.factors}
-        for node in self.structure.observed:
-            entry = plans[node.name]
-            text = entry.engine
-            if entry.form is not None:
-                text += f", {entry.form.features.shape[1]} statistics, free of N after one pass"
-            rows.append(
-                {
-                    "name": node.name,
-                    "role": "observed",
-                    "dims": _dims(node),
-                    "prior / support": node.distribution,
-                    "how": text,
-                }
-            )
-        return rows
-
-    def __str__(self) -> str:
-        s = self.structure
-        n = sum(node.shape[0] if node.shape else 1 for node in s.observed[:1])
-        n = self.engine.plates[0].size if self.sample is not None else n
-        head = (
-            f"{s.name} · {n:,} observations · {len(s.latents)} latent{'' if len(s.latents) == 1 else 's'} · "
-            f"{len(self.blocks)} parameter block{'' if len(self.blocks) == 1 else 's'} · "
-            f"estimate {self.estimate} · {'exact' if self.is_exact else 'approximate'}"
-        )
-        rows = self.rows()
-        keys = ("name", "role", "dims", "prior / support", "how")
-        widths = {k: max(len(k), *(len(r[k]) for r in rows)) for k in keys}
-        lines = [head, "", "  " + "  ".join(k.ljust(widths[k]) for k in keys).rstrip()]
-        lines += ["  " + "  ".join(r[k].ljust(widths[k]) for k in keys).rstrip() for r in rows]
-        lines += ["", *(f"  {line}" for line in self.remarks())]
-        return "\n".join(lines)
+        return explanation.rows(self)
 
     def remarks(self) -> list[str]:
         """E-step, refusals and symmetry, a line each."""
-        lines = [f"E-step: {self.estep}"]
-        if self.sample is not None:
-            sizes = ", ".join(f"{plate.size:,}" for plate in self.structure.plates)
-            lines.append(f"rows are streamed, block by block; lengths above are those of a sample of {sizes}")
-        for plan in self.factors:
-            if plan.reason and plan.form is not None:
-                lines.append(
-                    f"{plan.factor.name}: natural form of a family refused: {plan.reason} "
-                    f"→ natural form over its {plan.form.features.shape[1]} distinct rows"
-                )
-            elif plan.reason:
-                lines.append(f"{plan.factor.name}: natural form refused: {plan.reason} → {plan.engine}")
-        for block in self.blocks:
-            for rule, reason in block.refused:
-                lines.append(f"{', '.join(block.parameters)}: {rule} refused: {reason} → {block.rule}, {block.cost}")
-        if self.structure.dropped:
-            lines.append(f"left out, since nothing depends on them: {', '.join(self.structure.dropped)}")
-        if not self.structure.latents:
-            lines.append(
-                "no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out"
-            )
-        for node in self.structure.latents:
-            if node.window:
-                lines.append(
-                    f"{node.name} has no upper end: summed up to {int(node.support[-1])} at first; what lies beyond is "
-                    "measured at the mode, and more is summed where that matters"
-                )
-        for axis in self.axes:
-            lines.append(axis.sentence())
-        lines.append(f"cost of one iteration: {self.densities:,} densities → {self._code()}")
-        return lines
+        return explanation.remarks(self)
 
-    def _code(self) -> str:
-        if any(plate.compiled and plate.kinds is None for plate in self.engine.plates):
-            return f"numba, {threads()} thread{'s' if threads() > 1 else ''}"
-        return "numpy, no compiler"
+    def __str__(self) -> str:
+        return explanation.text(self)
 
     def _repr_html_(self) -> str:
-        rows = self.rows()
-        head = "".join(f"<th>{escape(k)}</th>" for k in rows[0])
-        body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row.values()) + "</tr>" for row in rows)
-        notes = "".join(f"<li>{escape(line)}</li>" for line in self.remarks())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
+        return explanation.html(self)
 
     def __repr__(self) -> str:
         return (
@@ -366,20 +237,11 @@ class Plan:
         )
 
 
-def _power(supports: tuple[int, ...]) -> str:
-    count = float(np.prod([float(s) for s in supports]))
-    return f"{count:,.0f}" if count < 1e7 else f"{count:.2g}"
-
-
 def _added(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """The sum of two bases [C]; one number for all stays one number."""
     if one.strides == two.strides == (0,):
         return np.broadcast_to(one[:1] + two[:1], one.shape)
     return one + two
-
-
-def _dims(node: Any) -> str:
-    return ", ".join(f"{d} ({n})" for d, n in zip(node.dims, node.shape))
 
 
 def plan(

@@ -33,6 +33,8 @@ from pytensor.tensor.subtensor import (
     unflatten_index_variables,
 )
 
+from emppl.batches import AtOnce
+
 PLAIN_THUNKS = {Op.make_thunk, COp.make_thunk, OpenMPOp.make_thunk}
 
 
@@ -269,7 +271,12 @@ def _same(node: Any, writer: Writer) -> str:
 def _blockwise(node: Any, writer: Writer) -> str | None:
     """An op on matrices, matrix by matrix along one axis."""
     op = node.op
-    if op.batch_ndim(node) != 1 or len(node.outputs) != 1 or type(op.core_op).make_thunk not in PLAIN_THUNKS:
+    if (
+        isinstance(op, AtOnce)
+        or op.batch_ndim(node) != 1
+        or len(node.outputs) != 1
+        or type(op.core_op).make_thunk not in PLAIN_THUNKS
+    ):
         return None
     lengths = [v.type.shape[0] for v in node.inputs]
     size = max(n or 0 for n in lengths)

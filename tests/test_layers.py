@@ -9,13 +9,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From left to right; what stands in one group does not know the others of its group.
 LAYERS = (
-    {"errors", "straightline"},
+    {"errors", "batches"},
+    {"straightline"},
     {"compiling"},
     {"kernels"},
     {"structure"},
     {"rules"},
     {"estep"},
     {"mstep"},
+    {"explanation"},
     {"planner"},
     {"streaming"},
     {"inference"},

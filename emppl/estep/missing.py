@@ -13,6 +13,7 @@ import numpy as np
 from emppl.estep.independent import PlateData
 from emppl.kernels.features import blocks
 from emppl.kernels.mixture import mixture
+from emppl.kernels.threads import pool, threads
 
 WORTHWHILE = 1e6  # multiplications in a pass, below which passes are cheap beside the graphs
 LARGEST = 2500  # numbers in eta: their square is kept
@@ -42,19 +43,25 @@ def score_covariance(data: PlateData, eta: np.ndarray) -> np.ndarray:
     if kinds is not None:
         features, weights, mask = kinds.features, kinds.counts, kinds.mask
     n_values, width = len(eta), 1 + features.distinct.n
-    answer = np.zeros((n_values * width, n_values * width))
-    own = np.zeros((n_values, width, width))
-    for rows in blocks(features.n, max(64, BLOCK // (n_values * width))):
+
+    def one(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """What a block of members adds: products of expected scores, and expected products by configuration."""
         part = features.take(np.arange(rows.start, rows.stop))
         done = mixture(part, eta, mask=None if mask is None else mask[rows], keep=True)
         assert done.responsibilities is not None  # kept
         r, t = np.ascontiguousarray(done.responsibilities.T), part.block(slice(0, part.n))
         t = np.concatenate([np.ones((1, part.n)), t])
-        w = np.ones(part.n) if weights is None else weights[rows]
-        scores = (r[:, None] * t).reshape(n_values * width, part.n)
-        answer -= (scores * w) @ scores.T
-        for j in range(n_values):
-            own[j] += (t * (r[j] * w)) @ t.T
+        root = 1.0 if weights is None else np.sqrt(weights[rows])
+        scores = ((r * root)[:, None] * t).reshape(n_values * width, part.n)
+        own = np.stack([(t * (r[j] * root**2)) @ t.T for j in range(n_values)])
+        return scores @ scores.T, own  # a matrix by itself: half the work
+
+    answer = np.zeros((n_values * width, n_values * width))
+    own = np.zeros((n_values, width, width))
+    parts = blocks(features.n, max(64, BLOCK // (n_values * width)))
+    for products, expected in pool(threads()).map(one, parts) if len(parts) > 1 else map(one, parts):
+        answer -= products
+        own += expected
     for j in range(n_values):
         place = slice(j * width, (j + 1) * width)
         answer[place, place] += own[j]

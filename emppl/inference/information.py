@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from emppl.estep.missing import by_score, is_worthwhile, score_covariance
+from emppl.inference.differences import jacobian, owners
 
 FLAT_CURVATURE = 1e-7  # relative to the largest: below it a direction counts as not identified
 BORDER = 18.0  # a logit or log beyond this is on the border for all that doubles can tell
@@ -110,7 +111,8 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
         return np.concatenate(parts)
 
     width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
-    rows = np.array([_row(slopes, point, int(i), inside) for i in inside]).reshape(len(inside), width)
+    owner = owners(plan, point) if scores is not None else None
+    rows = jacobian(slopes, point, inside, owner).reshape(len(inside), width)
     hessian = rows[:, inside]
     if scores is not None:
         hessian = hessian + _missing(plan, point, rows[:, len(point) :])
@@ -148,24 +150,3 @@ def _missing(plan: Any, point: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
         start += len(covariance)
         total += part @ covariance @ part.T
     return total
-
-
-def _row(gradient_of: Any, point: np.ndarray, i: int, inside: np.ndarray) -> np.ndarray:
-    """Differences of gradient_of along coordinate i, with a step that is small beside the width of the objective.
-
-    A mean of 1e8 may have a width of 1.
-    """
-    h = 1e-5 * max(1.0, abs(point[i]))
-    for _ in range(6):
-        up, down = point.copy(), point.copy()
-        up[i] += h
-        down[i] -= h
-        with np.errstate(invalid="ignore"):  # where a spread has collapsed, slopes are infinite
-            row = (gradient_of(up) - gradient_of(down)) / (up[i] - down[i])
-        bend = abs(row[i])
-        wanted = 1e-4 / np.sqrt(bend) if np.isfinite(bend) and bend > 0 else 1e-3 * h
-        wanted = max(wanted, 4e-12 * abs(point[i]), 1e-12)
-        if np.isfinite(row[inside]).all() and h <= 30 * wanted:
-            break
-        h = wanted
-    return row

@@ -37,7 +37,7 @@ def invariants(draws: xr.DataTree, plan: Any, alignments: tuple[AxisAlignment, .
         values, columns = components_of(found.axis, theta, plan)
         for r in _some(0 if values is None else values.shape[2], found.axis.size):
             assert values is not None
-            if columns[r].partition("[")[0] in shared:
+            if columns[r].partition("[")[0].removesuffix(" diagonal") in shared:
                 continue
             for group in found.groups:
                 ranked = np.sort(values[:, list(group), r], axis=1)

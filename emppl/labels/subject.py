@@ -266,9 +266,12 @@ def components_of(axis: Any, theta: Theta, plan: Any = None) -> tuple[np.ndarray
             for name, shape in axis.shapes.items()
             for i in np.ndindex(*shape)
         ]
-        first = [*axis.slots[0], *(i for grid in getattr(axis, "grids", ()) for i in _diagonal(grid)[0])]
-        return (values if values.shape[2] else None), tuple(_short(names[i], axis) for i in first)
-    parts, columns = [], []
+        columns = [_short(names[i], axis) for i in axis.slots[0]]
+        for grid in getattr(axis, "grids", ()):
+            columns += [f"{names[i].partition('[')[0]} diagonal" for i in _diagonal(grid)[0]]
+        return (values if values.shape[2] else None), tuple(columns)
+    parts: list[np.ndarray] = []
+    columns = []
     for name in axis.variables:
         if name not in theta:
             continue
@@ -277,6 +280,7 @@ def components_of(axis: Any, theta: Theta, plan: Any = None) -> tuple[np.ndarray
         part = _along(values, places)
         parts.append(part.reshape(len(part), axis.size, -1))
         rest = part.shape[2:]
+        name = f"{name} diagonal" if len(places) > 1 else name
         columns += [f"{name}[{', '.join(map(str, i))}]" if rest else name for i in np.ndindex(*rest)]
     return (np.concatenate(parts, axis=2), tuple(columns)) if parts else (None, ())
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emppl.labels.assignment import Groups, aligned_to, assign, forbidden_pairs, total_cost
-from emppl.labels.units import Units, block_costs, summed
+from emppl.labels.units import Units, blas_threads, block_costs, summed
 
 MAX_SWEEPS = 100
 SETTLED = 1e-10  # relative fall of the objective below which a start is at its end
@@ -104,7 +104,8 @@ def _compete(
     runs = _begun(units, starts, reference, gather)
     active = list(runs)
     for _ in range(max_sweeps):
-        sums = _sweep(units, active, forbidden, gather, against)
+        with blas_threads(units.n_draws * units.n_units * units.size):
+            sums = _sweep(units, active, forbidden, gather, against)
         going = []
         for run, total, new, costs, own in sums:
             still = bool((new == run.permutations).all()) or not run.total - total > SETTLED * abs(total)

@@ -5,9 +5,11 @@ all draws of a block, and sums over them, are then one matrix product each.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
+from emppl.kernels.threads import one_blas_thread
 from emppl.labels.assignment import one_hot
 
 CHUNK_CELLS = 4_000_000  # cells of a block: 32 MB of doubles
@@ -142,9 +144,18 @@ class Units:
     def sums(self, perms: np.ndarray, kind: str) -> np.ndarray:
         """Probabilities (or allocations) after relabelling, summed over draws: perms [S, T, K] → [S, n, K]."""
         total = np.zeros((len(perms), self.n_units, self.size))
-        for where, (block,) in self.blocks(kind):
-            total += summed(block, perms[:, where])
+        with blas_threads(self.n_draws * self.n_units * self.size):
+            for where, (block,) in self.blocks(kind):
+                total += summed(block, perms[:, where])
         return total
+
+
+def blas_threads(cells: int) -> AbstractContextManager[None]:
+    """One thread of BLAS for products of blocks of so many cells, as many as it likes where that is long work.
+
+    On two busy cores a second thread made sweeps over small draws ten times as slow.
+    """
+    return nullcontext() if cells >= CHUNK_CELLS else one_blas_thread()
 
 
 def summed(block: np.ndarray, perms: np.ndarray) -> np.ndarray:

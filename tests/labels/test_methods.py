@@ -437,3 +437,16 @@ def test_a_method_says_what_it_needs():
     assert methods.named("stephens").name == "STEPHENS"
     with pytest.raises(InvalidArgumentError, match='called "sorting"'):
         methods.named("sorting")
+
+
+def test_the_readme_lists_the_methods():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = [
+        line for line in text.partition("## Labels of draws")[2].partition("\n## ")[0].splitlines() if "| `" in line
+    ]
+    expected = [
+        f"| `{entry.name}` | {entry.text} | {methods.table.wanted(entry.needs)} | {entry.source} |"
+        for entry in METHODS.values()
+    ]
+    assert rows == expected
+    assert f"[{len(METHODS)} methods]" in text

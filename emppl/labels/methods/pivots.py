@@ -3,6 +3,7 @@
 import numpy as np
 
 from emppl.errors import InvalidArgumentError
+from emppl.kernels.threads import one_blas_thread
 from emppl.labels.assignment import Groups, forbidden_pairs
 from emppl.labels.material import Alignment, Material, alignment_of
 from emppl.labels.methods.table import method
@@ -51,7 +52,8 @@ def _held_against(
     chunks, n_draws, size = _chunked(values, n_draws, pivot.shape[1])
     costs = np.empty((n_draws, size, size))
     for where, p in chunks():
-        costs[where] = -np.matmul(pivot.T, p)  # [c, K new, K old]
+        with one_blas_thread():  # many small products
+            costs[where] = -np.matmul(pivot.T, p)  # [c, K new, K old]
     return alignment_of(costs, forbidden_pairs(size, groups), -pivot.T @ own)
 
 

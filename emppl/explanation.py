@@ -1,0 +1,178 @@
+"""What a plan says of itself: the E-step in words, a row a variable, refusals, symmetry and cost."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from emppl.kernels.threads import threads
+
+
+def estep(plan: Any) -> str:
+    """The E-step in words."""
+    if not plan.structure.plates:
+        return "none: the model has no latent variable"
+    kinds = {f.engine for f in plan.factors if f.plate is not None}
+    text = (
+        "natural form"
+        if kinds == {"natural form"}
+        else "graph enumeration"
+        if kinds == {"graph"}
+        else "natural form and graph enumeration"
+    )
+    return f"{text}, {_summed_out(plan)}"
+
+
+def densities(plan: Any) -> int:
+    """Numbers evaluated in one pass: members × configurations of all plates, and the tables of eliminations."""
+    tied = sum(e.size * e.cost for e in plan.structure.eliminations)
+    pairs = zip(plan.structure.plates, plan.engine.plates)
+    return tied + sum(data.size * plate.n_configurations for plate, data in pairs)
+
+
+def rows(plan: Any) -> list[dict[str, str]]:
+    """One row a variable: name, role, dims, prior or support, how it is treated."""
+    table = []
+    block_of = {name: block for block in plan.blocks for name in block.parameters}
+    for node in plan.structure.parameters:
+        block = block_of.get(node.name)
+        how = f"{block.rule}" if block else "not needed"
+        if block and len(block.parameters) > 1:
+            how += f", together with {', '.join(n for n in block.parameters if n != node.name)}"
+        prior = node.distribution if plan.estimate == "map" else f"{node.distribution}, dropped"
+        table.append(
+            {"name": node.name, "role": "parameter", "dims": _dims(node), "prior / support": prior, "how": how}
+        )
+    for name, value in plan.frozen.items():
+        table.append(
+            {
+                "name": name,
+                "role": "frozen",
+                "dims": "",
+                "prior / support": f"{np.asarray(value)}",
+                "how": "kept at its value",
+            }
+        )
+    for node in plan.structure.latents:
+        plate = next(p for p in plan.structure.plates if node.name in p.latents)
+        labels = plan.value_labels(node.name)
+        values = ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
+        how = f"summed out: {plate.size:,} members × {plate.n_configurations} values"
+        if plate.tied:
+            how = f"summed out: {node.size:,} elements × {node.n_values} values, tied to others"
+        table.append(
+            {
+                "name": node.name, "role": "latent (implicit)" if node.implicit else "latent", "dims": _dims(node),
+                "prior / support": f"{{{values}}}", "how": how,
+            }
+        )  # fmt: skip
+    plans = {f.factor.name: f for f in plan.factors}
+    for node in plan.structure.observed:
+        entry = plans[node.name]
+        text = entry.engine
+        if entry.form is not None:
+            text += f", {entry.form.features.shape[1]} statistics, free of N after one pass"
+        table.append(
+            {
+                "name": node.name,
+                "role": "observed",
+                "dims": _dims(node),
+                "prior / support": node.distribution,
+                "how": text,
+            }
+        )
+    return table
+
+
+def text(plan: Any) -> str:
+    """`print(plan)`."""
+    s = plan.structure
+    n = sum(node.shape[0] if node.shape else 1 for node in s.observed[:1])
+    n = plan.engine.plates[0].size if plan.sample is not None else n
+    head = (
+        f"{s.name} · {n:,} observations · {len(s.latents)} latent{'' if len(s.latents) == 1 else 's'} · "
+        f"{len(plan.blocks)} parameter block{'' if len(plan.blocks) == 1 else 's'} · "
+        f"estimate {plan.estimate} · {'exact' if plan.is_exact else 'approximate'}"
+    )
+    table = rows(plan)
+    keys = ("name", "role", "dims", "prior / support", "how")
+    widths = {k: max(len(k), *(len(r[k]) for r in table)) for k in keys}
+    lines = [head, "", "  " + "  ".join(k.ljust(widths[k]) for k in keys).rstrip()]
+    lines += ["  " + "  ".join(r[k].ljust(widths[k]) for k in keys).rstrip() for r in table]
+    lines += ["", *(f"  {line}" for line in remarks(plan))]
+    return "\n".join(lines)
+
+
+def remarks(plan: Any) -> list[str]:
+    """E-step, refusals and symmetry, a line each."""
+    lines = [f"E-step: {estep(plan)}"]
+    if plan.sample is not None:
+        sizes = ", ".join(f"{plate.size:,}" for plate in plan.structure.plates)
+        lines.append(f"rows are streamed, block by block; lengths above are those of a sample of {sizes}")
+    for entry in plan.factors:
+        if entry.reason and entry.form is not None:
+            lines.append(
+                f"{entry.factor.name}: natural form of a family refused: {entry.reason} "
+                f"→ natural form over its {entry.form.features.shape[1]} distinct rows"
+            )
+        elif entry.reason:
+            lines.append(f"{entry.factor.name}: natural form refused: {entry.reason} → {entry.engine}")
+    for block in plan.blocks:
+        for rule, reason in block.refused:
+            lines.append(f"{', '.join(block.parameters)}: {rule} refused: {reason} → {block.rule}, {block.cost}")
+    if plan.structure.dropped:
+        lines.append(f"left out, since nothing depends on them: {', '.join(plan.structure.dropped)}")
+    if not plan.structure.latents:
+        lines.append("no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out")
+    for node in plan.structure.latents:
+        if node.window:
+            lines.append(
+                f"{node.name} has no upper end: summed up to {int(node.support[-1])} at first; what lies beyond is "
+                "measured at the mode, and more is summed where that matters"
+            )
+    for axis in plan.axes:
+        lines.append(axis.sentence())
+    lines.append(f"cost of one iteration: {densities(plan):,} densities → {_code(plan)}")
+    return lines
+
+
+def html(plan: Any) -> str:
+    """The same as a table and a list, for notebooks."""
+    table = rows(plan)
+    head = "".join(f"<th>{escape(k)}</th>" for k in table[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row.values()) + "</tr>" for row in table)
+    notes = "".join(f"<li>{escape(line)}</li>" for line in remarks(plan))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
+
+
+def _summed_out(plan: Any) -> str:
+    words = [
+        f"{data.size:,} independent member{'s' if data.size > 1 else ''} × {plate.n_configurations} "
+        f"{'joint values' if len(plate.latents) > 1 else 'values'}"
+        for plate, data in zip(plan.structure.plates, plan.engine.plates)
+        if not plate.tied
+    ]
+    for tied in plan.structure.eliminations:
+        words.append(
+            f"{tied.size:,} group{'s' if tied.size > 1 else ''} of {len(tied.supports)} tied latent elements, "
+            f"summed out one after the other ({tied.cost:,} numbers each, in place of {_power(tied.supports)} "
+            "joint values)"
+        )
+    return ", ".join(words)
+
+
+def _code(plan: Any) -> str:
+    if any(plate.compiled and plate.kinds is None for plate in plan.engine.plates):
+        return f"numba, {threads()} thread{'s' if threads() > 1 else ''}"
+    return "numpy, no compiler"
+
+
+def _power(supports: tuple[int, ...]) -> str:
+    count = float(np.prod([float(s) for s in supports]))
+    return f"{count:,.0f}" if count < 1e7 else f"{count:.2g}"
+
+
+def _dims(node: Any) -> str:
+    return ", ".join(f"{d} ({n})" for d, n in zip(node.dims, node.shape))

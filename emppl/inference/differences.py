@@ -1,0 +1,133 @@
+"""Derivatives of many slopes along many coordinates by central differences, those of different components at once.
+
+The mean of one component and that of another change different blocks of eta, so both may move in one evaluation and
+what each has done is told apart by where it shows (Curtis, Powell & Reid 1974). Whether it may is read from values, and
+the result is checked along a random direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emppl.estep.independent import PlateData
+
+Slopes = Callable[[np.ndarray], np.ndarray]
+
+ROUNDS = 6  # steps tried for a coordinate
+AGREES = 1e-4  # relative difference of a product with a random direction, which differences alone can make
+PAYS = 40  # coordinates from which on it is worth finding out who moves what
+
+
+def jacobian(slopes: Slopes, point: np.ndarray, inside: np.ndarray, owner: np.ndarray | None = None) -> np.ndarray:
+    """d slopes / d coordinate, a row for each coordinate in `inside`: [n, S] at point [P].
+
+    slopes(v) → [S], whose first P are a gradient. owner [S]: the component that each slope belongs to, -1 for those
+    that belong to none or several; None where that is not known. Coordinates of no component have an evaluation of
+    their own, and stand in the rows of the others by symmetry.
+    """
+    if owner is not None:
+        groups = _groups(inside, owner)
+        if len(groups) < len(inside):
+            found = _in_groups(slopes, point, inside, groups, owner)
+            if found is not None:
+                return found
+    return np.array([_rows(slopes, point, np.array([i]), inside)[0] for i in inside])
+
+
+def _groups(inside: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
+    """Coordinates that may move at once: the first of every component, the second of every component, …"""
+    owners = owner[inside]
+    rank = np.array([np.count_nonzero(owners[:n] == o) for n, o in enumerate(owners)])
+    alone = [np.array([i]) for i in inside[owners < 0]]
+    return alone + [inside[(owners >= 0) & (rank == r)] for r in np.unique(rank[owners >= 0])]
+
+
+def _in_groups(
+    slopes: Slopes, point: np.ndarray, inside: np.ndarray, groups: list[np.ndarray], owner: np.ndarray
+) -> np.ndarray | None:
+    place = {int(i): n for n, i in enumerate(inside)}
+    answer = np.zeros((len(inside), len(owner)))
+    for group in groups:
+        rows = _rows(slopes, point, group, inside, owner if len(group) > 1 or owner[group[0]] >= 0 else None)
+        answer[[place[int(i)] for i in group]] = rows
+    shared = inside[owner[inside] < 0]
+    others = inside[owner[inside] >= 0]
+    answer[np.ix_([place[int(i)] for i in others], shared)] = answer[np.ix_([place[int(i)] for i in shared], others)].T
+    direction = np.random.default_rng(0).normal(size=len(inside))
+    widths = np.sqrt(np.maximum(np.abs(answer[np.arange(len(inside)), inside]), 1e-300))
+    along = np.zeros(len(point))
+    along[inside] = direction / widths  # as far in all of them, as the gradient bends
+    length = 1e-4 / np.sqrt(len(inside))
+    with np.errstate(invalid="ignore"):
+        seen = (slopes(point + length * along) - slopes(point - length * along)) / (2 * length)
+    expected = along[inside] @ answer
+    wrong = np.abs(seen - expected)[: len(point)][inside] * (1 / widths)
+    size = (np.abs(expected)[: len(point)][inside] / widths).max()
+    rest, rest_size = np.abs(seen - expected)[len(point) :], np.abs(expected[len(point) :])
+    agrees = wrong.max() <= AGREES * size and rest.max(initial=0.0) <= AGREES * rest_size.max(initial=1e-300)
+    return answer if agrees else None
+
+
+def _rows(
+    slopes: Slopes, point: np.ndarray, group: np.ndarray, inside: np.ndarray, owner: np.ndarray | None = None
+) -> np.ndarray:
+    """Differences along each coordinate of a group that moves at once, each with a step that suits it: [group, S].
+
+    Small beside the width of the objective, that is: a mean of 1e8 may have a width of 1. owner: as in `jacobian`.
+    """
+    h = 1e-5 * np.maximum(1.0, np.abs(point[group]))
+    for _ in range(ROUNDS):
+        up, down = point.copy(), point.copy()
+        up[group] += h
+        down[group] -= h
+        with np.errstate(invalid="ignore"):  # where a spread has collapsed, slopes are infinite
+            change = slopes(up) - slopes(down)
+            rows = change / (up[group] - down[group])[:, None]
+        if owner is not None:
+            rows = np.where(owner == owner[group][:, None], rows, 0.0)
+        bend = np.abs(rows[np.arange(len(group)), group])
+        with np.errstate(divide="ignore"):
+            wanted = np.where(np.isfinite(bend) & (bend > 0), 1e-4 / np.sqrt(bend), 1e-3 * h)
+        wanted = np.maximum(np.maximum(wanted, 4e-12 * np.abs(point[group])), 1e-12)
+        if np.isfinite(rows[:, inside]).all() and (h <= 30 * wanted).all():
+            break
+        h = np.where(h <= 30 * wanted, h, wanted) if len(group) > 1 else wanted
+    return rows
+
+
+def owners(plan: Any, point: np.ndarray) -> np.ndarray | None:
+    """The component of each coordinate [P] and then of each number in eta, as `by_score` orders them; see `jacobian`.
+
+    A component is a configuration of a plate, and a coordinate belongs to it where no other's eta changes with it.
+    None where there are few coordinates. Cost: an evaluation of the plan's small graphs a coordinate.
+    """
+    coordinates = plan.structure.coordinates
+    if coordinates.size < PAYS:
+        return None
+
+    def etas(v: np.ndarray) -> list[np.ndarray]:
+        with np.errstate(all="ignore"):
+            values = plan.engine.terms(*coordinates.arguments(coordinates.constrain(v)))
+        return list(values[: len(plan.engine.plates)])
+
+    base, number = etas(point), 0
+    found = np.full(coordinates.size, -1)
+    for i in range(coordinates.size):
+        moved = point.copy()
+        moved[i] += 1e-3 * max(1.0, abs(moved[i]))
+        changed = np.concatenate([(a != b).any(axis=1) for a, b in zip(etas(moved), base)])
+        if changed.sum() == 1:
+            found[i] = int(changed.argmax())
+    parts = [found]
+    for data, eta in zip(plan.engine.plates, base):
+        parts.append(np.repeat(number + np.arange(len(eta)), width(data)))
+        number += len(eta)
+    return np.concatenate(parts)
+
+
+def width(data: PlateData) -> int:
+    """Numbers of a configuration in `by_score`."""
+    return 1 + data.features.distinct.n

@@ -1,0 +1,54 @@
+"""Coordinates of different components moved at once, against one coordinate at a time."""
+
+import numpy as np
+import pymc as pm
+import pytest
+
+import emppl
+from emppl.estep import missing
+from emppl.inference import differences
+from emppl.inference.information import observed_information
+from emppl.models import gaussian_mixture, latent_class
+
+
+def coupled(strength: float) -> pm.Model:
+    """Two normals whose means a potential ties together, which no eta shows."""
+    y = np.r_[np.random.default_rng(0).normal(-2, 1, 60), np.random.default_rng(1).normal(2, 1, 40)]
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        mu = pm.Normal("mu", 0.0, 10.0, shape=2)
+        sd = pm.HalfNormal("sd", 2.0, shape=2)
+        pm.Potential("tie", -np.float64(strength) * (mu[0] * mu[1] + sd[0] * mu[1]))
+        z = pm.Categorical("z", p=w, shape=100)
+        pm.Normal("y", mu[z], sd[z], observed=y)
+    return model
+
+
+CASES = {
+    "full": lambda: gaussian_mixture.build(k=3, covariance="full"),
+    "tied": lambda: gaussian_mixture.build(k=3, covariance="tied"),
+    "several items": latent_class.build,
+    "coupled by a prior": lambda: coupled(3.0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_as_one_at_a_time(monkeypatch, name):
+    monkeypatch.setattr(missing, "WORTHWHILE", 0)
+    plan = emppl.plan(CASES[name]())
+    point = plan.structure.coordinates.unconstrain(emppl.fit(plan, seed=0, starts=2).point)
+    asked, groups, grouped = [], differences._groups, differences._in_groups
+    monkeypatch.setattr(differences, "_groups", lambda *a: asked.append(groups(*a)) or asked[-1])
+    kept = []
+    monkeypatch.setattr(differences, "_in_groups", lambda *a: kept.append(grouped(*a)) or kept[-1])
+    one = observed_information(plan, point)
+    assert not kept
+    monkeypatch.setattr(differences, "PAYS", 0)
+    two = observed_information(plan, point)
+    scale = np.abs(one.information).max()
+    np.testing.assert_allclose(two.information, one.information, rtol=1e-6, atol=1e-8 * scale)
+    assert len(asked[-1]) < len(point)
+    if name == "coupled by a prior":
+        assert kept == [None]  # seen along a random direction, and done again one at a time
+    else:
+        assert kept[-1] is not None
