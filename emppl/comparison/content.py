@@ -158,7 +158,7 @@ def prediction(found: Any) -> dict[str, Any] | None:
     """Leave-one-out prediction, and stacking weights of chains that do not mix."""
     if found is None:
         return None
-    keys = ("elpd", "error", "effective", "unreliable", "rows")
+    keys = ("elpd", "error", "effective", "unreliable", "rows", "total")
     return {key: getattr(found, key) for key in keys} | {"groups": found.groups.to_dict(orient="records")}
 
 
