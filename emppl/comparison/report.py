@@ -112,7 +112,7 @@ class Comparison:
         parts += [text.format(self.timing[key]) for key, text in known.items() if not np.isnan(self.timing[key])]
         rate = self.timing["ess_per_second"]
         if rate > 0:
-            each = f"{1000 / rate:.2g} ms" if rate > 1 else f"{1 / rate:.2g} s"
+            each = f"{1000 / rate:.{0 if rate < 100 else 2}f} ms" if rate > 1 else f"{1 / rate:.1f} s"
             parts += [f"{rate:.0f} effective draws per second"] if rate > 1 else []
             parts.append(f"{each} for each effective draw")
         return " · ".join(parts)

@@ -30,6 +30,11 @@ CHANGED_LIMIT = 0.05  # of the members may change their most probable value
 def labels(evidence: Evidence) -> Verdict:
     """Do the components keep their names, after alignment?"""
     report = evidence.switching
+    if report.state is LabelState.NO_SYMMETRY:  # draws were left as they are, so R-hat says nothing about names
+        settled = [len(np.unique(axis.chain_labellings, axis=0)) for axis in report.axes if axis.weak]
+        count, measure = max(settled, default=1), "different labellings in which chains settled"
+        advice = "see the verdicts on convergence and modes: naming differs with the mode here" if count > 1 else ""
+        return Verdict("labels", float(count), 1.0, count == 1, report.verdict, measure, False, advice)
     if report.state is LabelState.OVERLAPPING:
         value, limit, measure = report.ambiguous, AMBIGUOUS_SHARE, "share of draws that could be labelled either way"
     else:
