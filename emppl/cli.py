@@ -264,7 +264,7 @@ def compare(
                  coincident, empty, border, definite, log_evidence
       laplace    parameter, mean, sd, low, high, distance, ks, coverage, unconstrained_mode, shift
       priors     parameter, prior, posterior, share (of the precision that is the prior's)
-      prediction elpd, error, effective, unreliable, rows, groups (of chains that do not mix)
+      prediction elpd, error, effective, unreliable, rows, total, groups (of chains that do not mix)
       estimates  parameter, one column a fit, mean, sd (with --also)
       timing     em_seconds, nuts_sampling_seconds, nuts_compile_seconds, …
       switching  state, verdict, symmetric, r_hat_before, r_hat_after, switches

@@ -119,7 +119,7 @@ def _mode_record(mode: Any) -> dict[str, Any]:
 def _prediction(found: Any) -> dict[str, Any] | None:
     if found is None:
         return None
-    keys = ("elpd", "error", "effective", "unreliable", "rows")
+    keys = ("elpd", "error", "effective", "unreliable", "rows", "total")
     return {key: getattr(found, key) for key in keys} | {"groups": records(found.groups)}
 
 

@@ -40,6 +40,7 @@ EMPTY = 0.5  # members: a component with fewer is empty
 DESCRIBED = 12  # modes whose curvature is computed, the best ones
 CURVATURE_LIMIT = 250  # coordinates; beyond it curvature costs too much to be had in passing
 CELLS = 2e6  # members × values × ascents that `affordable` allows
+ELEMENTS = 3000  # parameters × ascents, since a whole ascent ends with one gradient or two a parameter
 MOST_POINTS, MOST_NUMERIC, FEWEST_POINTS = 200, 60, 20
 
 
@@ -105,7 +106,7 @@ class Atlas:
 
 def affordable(plan: Any) -> int:
     """How many ascents are worth their time: 200, fewer where a pass over the data is dear."""
-    number = CELLS / max(plan.densities, 1)
+    number = min(CELLS / max(plan.densities, 1), max(MOST_NUMERIC, ELEMENTS / max(plan.structure.coordinates.size, 1)))
     if any(block.rule != CLOSED_RULE for block in plan.blocks):
         number = min(number, MOST_NUMERIC)
     return int(np.clip(number, FEWEST_POINTS, MOST_POINTS))

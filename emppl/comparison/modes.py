@@ -210,6 +210,8 @@ def other_modes(evidence: Evidence) -> Verdict | None:
         f"{share:.0%} {'of the draws climb to EM’s' if i == own else 'to one'} at {found.modes[i].log_posterior:.2f}"
         for share, i in sorted(shares, key=lambda pair: (pair[1] != own, -pair[0]))[:MODES_NAMED]
     ]
+    if len(shares) > MODES_NAMED:
+        said.append(f"the rest to {len(shares) - MODES_NAMED} more")
     if own not in [i for _, i in shares]:
         said = ["none of the draws climbs to EM's", *said]
     objective = "log-likelihood" if evidence.fit.plan.estimate == "ml" else "log posterior"

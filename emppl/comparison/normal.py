@@ -64,7 +64,7 @@ def _beside(
     for i in range(exact.shape[1]):
         a, b = approximate[:, i], exact[:, i]
         distance, ks, inside, shift = (np.nan,) * 4
-        if not still[i]:
+        if not still[i] and np.ptp(a) > 0:  # it stays at the mode where no curvature is known: on a border
             distance = wasserstein_distance(a, b) / sd[i]
             ks = ks_2samp(a, b, method="asymp").statistic
             inside = ((b >= low[i]) & (b <= high[i])).mean()
@@ -174,7 +174,8 @@ def priors(evidence: Evidence) -> Verdict | None:
     if heavy.empty:
         text = f"the data outweigh the priors: the posterior is at most {ratio:.0%} as wide as the prior ({worst})"
         return Verdict("priors", largest, PRIOR_LIMIT, True, text, measure, False)
-    text = f"the priors matter for {listed(heavy.index)}: the posterior of {worst} is {ratio:.0%} as wide as its prior"
+    wide = "as wide as its prior" if ratio > 0.995 else f"{ratio:.0%} as wide as its prior"
+    text = f"the priors matter for {listed(heavy.index)}: the posterior of {worst} is {wide}"
     if evidence.fit.plan.estimate == "ml":
         text += ", and EM's estimate leaves priors out"
     advice = "another prior would change these numbers: try one, or say in the report that they rest on it"

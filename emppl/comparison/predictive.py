@@ -17,6 +17,7 @@ from emppl.comparison.modes import residence
 from emppl.labels.diagnose import R_HAT_ALIGNED
 
 CELLS = 2e7  # rows × draws that leave-one-out goes over; more draws are thinned
+MOST_ROWS = 5000  # more are thinned too: tails are fitted row by row
 LEAST_DRAWS = 100  # fewer say nothing about tails
 PARETO_LIMIT = 0.7  # Vehtari, Gelman & Gabry (2017): above it the estimate for a row cannot be trusted
 
@@ -26,7 +27,8 @@ class Prediction:
     """Leave-one-out prediction by PSIS (Vehtari, Gelman & Gabry 2017), of all chains together.
 
     elpd: expected log density of the rows, each predicted from the others; error: its standard error; effective:
-    effective number of parameters; unreliable of rows: rows with a Pareto k above 0.7. groups: chains that do not mix,
+    effective number of parameters; unreliable: how many rows have a Pareto k above 0.7; rows: how many were looked at,
+    of `total`. groups: chains that do not mix,
     a row for each group: chains, mode (of the atlas, -1 where it says nothing), elpd, weight (by stacking); empty where
     all chains mix. LOO does not depend on names, so relabelled copies of one mode are one group.
     """
@@ -36,6 +38,7 @@ class Prediction:
     effective: float
     unreliable: int
     rows: int
+    total: int
     groups: pd.DataFrame
 
 
@@ -53,7 +56,7 @@ def predict(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> Prediction
         return None
     return Prediction(
         float(found.elpd), float(found.se), float(found.p), int((found.pareto_k > PARETO_LIMIT).sum()),
-        int(found.pareto_k.size), _stacked(thinned, modes, r_hat),
+        int(found.pareto_k.size), thinned.attrs["total"], _stacked(thinned, modes, r_hat),
     )  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def _score(draws: xr.DataTree) -> Any:
 
 
 def _rows(draws: xr.DataTree) -> xr.DataTree | None:
-    """Log-likelihoods of all observed variables as one variable `all`, draws thinned where they are many."""
+    """Log-likelihoods of all observed variables as one variable `all`, draws and rows thinned where they are many."""
     if "log_likelihood" not in draws.children:
         return None
     group = draws["log_likelihood"].to_dataset()
@@ -81,13 +84,17 @@ def _rows(draws: xr.DataTree) -> xr.DataTree | None:
     if not parts:
         return None
     values = np.concatenate(parts, axis=2)
+    total = values.shape[2]
+    values = values[:, :, spread(total, MOST_ROWS)]
     keep = spread(values.shape[1], max(int(CELLS / (values.shape[0] * values.shape[2])), 1))
     values = values[:, keep]
     if values[..., 0].size < LEAST_DRAWS or values.shape[2] < 2 or not np.isfinite(values).all():
         return None
     likelihood = xr.Dataset({"all": (("chain", "draw", "row"), values)})
     posterior = xr.Dataset({"total": (("chain", "draw"), values.sum(axis=2))})  # what the efficiency is judged by
-    return xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": likelihood})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": likelihood})
+    tree.attrs["total"] = total
+    return tree
 
 
 def _stacked(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> pd.DataFrame:
@@ -123,8 +130,9 @@ def loo(evidence: Evidence) -> Verdict | None:
     if found is None:
         return None
     holds = found.unreliable == 0
+    rows = f"{found.rows:,} of the {found.total:,}" if found.rows < found.total else f"the {found.rows:,}"
     text = (
-        f"expected log density of the {found.rows:,} rows, each predicted from the others: {found.elpd:.1f} ± "
+        f"expected log density of {rows} rows, each predicted from the others: {found.elpd:.1f} ± "
         f"{found.error:.1f} ({found.effective:.1f} effective parameters)"
     )
     if not holds:

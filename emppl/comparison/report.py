@@ -106,12 +106,14 @@ class Comparison:
         known = {
             "nuts_sampling_seconds": "NUTS {:.1f} s sampling",
             "nuts_compile_seconds": "{:.1f} s compiling",
-            "ess_per_second": "{:.0f} effective draws per second",
         }
         parts = [f"EM {self.timing['em_seconds']:.2f} s"]
         parts += [text.format(self.timing[key]) for key, text in known.items() if not np.isnan(self.timing[key])]
-        if self.timing["ess_per_second"] > 0:
-            parts.append(f"{1000 / self.timing['ess_per_second']:.2g} ms for each")
+        rate = self.timing["ess_per_second"]
+        if rate > 0:
+            each = f"{1000 / rate:.2g} ms" if rate > 1 else f"{1 / rate:.2g} s"
+            parts += [f"{rate:.0f} effective draws per second"] if rate > 1 else []
+            parts.append(f"{each} for each effective draw")
         return " · ".join(parts)
 
     def _text_table(self) -> str:
