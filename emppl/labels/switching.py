@@ -11,7 +11,7 @@ from emppl.labels.assignment import Groups
 R_HAT_ALIGNED = 1.1  # above this, what is left after alignment is neither names nor noise
 AMBIGUOUS_MARGIN = 0.1  # of the reference's own margin: below it, another labelling fits the draw nearly as well
 AMBIGUOUS_SHARE = 0.05  # of all draws
-BLURRED = 0.5  # distance of two components' members on average over aligned draws, below which they overlap
+BLURRED = 0.4  # distance of two components' members on average over aligned draws, below which they overlap
 
 
 class LabelState(Enum):

@@ -149,7 +149,7 @@ def test_overlapping_components():
     report = diagnose(tree, fit)
     assert report.state is LabelState.OVERLAPPING
     assert report.verdict.startswith("components overlap: over the aligned draws two of them share members")
-    assert report.axes[0].mean_distance < 0.5
+    assert report.axes[0].mean_distance < 0.4
     assert not report.state.cured
     to_fit = diagnose(tree, fit, method="responsibilities")
     assert to_fit.state is LabelState.OVERLAPPING
