@@ -21,9 +21,9 @@ def state_of(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, invariants: p
     unmixed = largest(invariants["r_hat"]) > R_HAT_ALIGNED
     if unmixed and invariants["apart"].any():
         return LabelState.DIFFERENT_MODES
-    if any(axis.ambiguous.mean() > AMBIGUOUS_SHARE or not axis.distinct for axis in strong):
-        return LabelState.OVERLAPPING
-    if any(axis.mean_distance < BLURRED for axis in strong):  # a draw may be clear about what the next denies
+    if any(
+        axis.ambiguous.mean() > AMBIGUOUS_SHARE or not axis.distinct or axis.mean_distance < BLURRED for axis in strong
+    ):
         return LabelState.OVERLAPPING
     if unmixed or largest(r_hat["r_hat_after"]) > R_HAT_ALIGNED:
         return LabelState.DIFFERENT_MODES if unmixed or not len(invariants) else LabelState.OVERLAPPING
@@ -77,8 +77,8 @@ def sentence_of(
         )
     if share > AMBIGUOUS_SHARE:
         return f"components overlap: {share:.0%} of the draws could be labelled either way; {change}{unmixed}"
-    axis = min(strong, key=lambda axis: axis.mean_distance)
-    if unmixed or axis.mean_distance < BLURRED:
+    axis = min(strong, key=lambda axis: axis.mean_distance if axis.mean_distance == axis.mean_distance else np.inf)
+    if axis.mean_distance < BLURRED:
         return (
             "components overlap: over the aligned draws two of them share members (distance "
             f"{axis.mean_distance:.2f} on a scale of 0 to 1); {change}{unmixed}"
