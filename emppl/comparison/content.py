@@ -281,27 +281,25 @@ def steps(comparison: Any) -> list[str]:
 def reproduce(comparison: Any, command: str | None) -> dict[str, Any]:
     """Versions, seeds, the code and the command that make the report again, and the model's source."""
     fit, attrs, report = comparison.fit, comparison.draws.attrs, comparison.switching
-    options = {"starts": len(fit.starts), "seed": fit.seed}
-    if fit.plan.estimate != "map":
-        options["estimate"] = fit.plan.estimate
-    if getattr(fit.plan, "method", "em") != "em":
-        options["method"] = fit.plan.method
     seed = str(attrs.get("seed", "None"))
     seeds = {"em": fit.seed, "nuts": int(seed) if seed.isdecimal() else None}
     drawn = {"draws": report.draws, "chains": report.chains, "seed": seeds["nuts"]}
     if "tune" in attrs:
         drawn |= {"tune": int(attrs["tune"])}
+    name, *further = comparison.fits or {"EM": fit}
+    others = {other: f"fit_{i}" for i, other in enumerate(further, start=2)}
+    compared = "{" + ", ".join(f"{key!r}: {value}" for key, value in {name: "fit", **others}.items()) + "}"
+    code = [
+        "import emppl",
+        "",
+        f"fit = emppl.fit(model, {_arguments(_fitted(fit))})",
+        *(f"{value} = emppl.fit(model, {_arguments(_fitted(comparison.fits[key]))})" for key, value in others.items()),
+        f"draws = emppl.sample(model, fit=fit, {_arguments(drawn)})",
+        f'emppl.compare({compared if others else "fit"}, draws).to_html("report.html")',
+    ]
     return {
         "command": command,
-        "code": "\n".join(
-            [
-                "import emppl",
-                "",
-                f"fit = emppl.fit(model, {_arguments(options)})",
-                f"draws = emppl.sample(model, fit=fit, {_arguments(drawn)})",
-                'emppl.compare(fit, draws).to_html("report.html")',
-            ]
-        ),
+        "code": "\n".join(code),
         "sampler": str(attrs.get("sampler", "not recorded")),
         "chains": int(report.chains),
         "draws": int(report.draws),
@@ -309,6 +307,16 @@ def reproduce(comparison: Any, command: str | None) -> dict[str, Any]:
         "versions": dict(versions()),
         "source": getattr(fit.plan.structure, "source", None),
     }
+
+
+def _fitted(fit: Any) -> dict[str, Any]:
+    """The arguments of `emppl.fit` that made a fit."""
+    options = {"starts": len(fit.starts), "seed": fit.seed}
+    if fit.plan.estimate != "map":
+        options["estimate"] = fit.plan.estimate
+    if getattr(fit.plan, "method", "em") != "em":
+        options["method"] = fit.plan.method
+    return options
 
 
 def _arguments(options: dict[str, Any]) -> str:

@@ -174,6 +174,11 @@ def test_code_repeats_what_was_done(comparison):
     code = json.loads(render_json(changed))["reproduce"]["code"]
     assert "emppl.fit(model, starts=4, seed=1, estimate='ml', method='hard')" in code
     assert "emppl.sample(model, fit=fit, draws=150, chains=4, seed=7, tune=300)" in code
+    assert 'emppl.compare(fit, draws).to_html("report.html")' in code
+    several = fakes.replace(changed, fits={"EM": fit, "k-means": fit})
+    code = json.loads(render_json(several))["reproduce"]["code"]
+    assert "fit_2 = emppl.fit(model, starts=4, seed=1, estimate='ml', method='hard')" in code
+    assert "emppl.compare({'EM': fit, 'k-means': fit_2}, draws)" in code
     steps = json.loads(render_json(changed))["plan"]["steps"]
     assert "as k-means does" in steps[0] and "priors were dropped" in steps[1]
 
