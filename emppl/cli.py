@@ -17,6 +17,7 @@ import typer
 
 import emppl
 from emppl import console as view
+from emppl.axisnames import named_axes, no_axes
 from emppl.documents import (
     comparison_document,
     fit_document,
@@ -356,11 +357,11 @@ def labels(
                     "--data and --set are for a model, and none is named", f"emppl labels {model}", ("--model MODEL",)
                 )
             tree = read_tree(Path(model))
-            subject: dict[str, Any] = _named_axes(tree, dims, responsibilities, allocations)
+            subject: dict[str, Any] = named_axes(tree, dims, responsibilities, allocations)
             if of_model is not None:
                 subject["model"] = _plan(session, of_model, data, settings, Estimate.map, Method.em)
             elif not dims:
-                _no_axes(tree, model)
+                no_axes(tree, model)
         else:
             if dims or of_model or responsibilities or allocations:
                 raise InvalidArgumentError(
@@ -463,37 +464,6 @@ def _also(session: Session, plan: emppl.Plan, name: Also, starts: int, seed: int
     other = emppl.plan(plan, estimate=estimate, method="hard" if name is Also.hard else "em")
     with session.progress(f"EM ({name.value})") as progress:
         return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
-
-
-def _named_axes(
-    tree: Any, dims: list[str] | None, responsibilities: str | None, allocations: str | None
-) -> dict[str, Any]:
-    """Arguments of `emppl.relabel` from words on the command line."""
-    plain = [word for word in dims or () if "=" not in word]
-    by_variable: dict[str, Any] = {}
-    for word in dims or ():
-        name, sign, axes = word.partition("=")
-        if sign:
-            by_variable[name] = tuple(int(axis) if axis.lstrip("-").isdigit() else axis for axis in axes.split(","))
-    if plain and by_variable:
-        raise InvalidArgumentError(
-            "--dims names either dims or axes of variables, not both", f"--dims {' --dims '.join(dims or ())}",
-            ("--dims component", "--dims mu=0 --dims sigma=0"),
-        )  # fmt: skip
-    families = [tuple(word.split(",")) for word in plain]
-    named: Any = by_variable or (families if len(families) > 1 else families[0] if families else None)
-    told = {"component_dims": named, "responsibilities": responsibilities, "allocations": allocations}
-    return {key: value for key, value in told.items() if value is not None}
-
-
-def _no_axes(tree: Any, path: str) -> None:
-    known = sorted({str(dim) for name in ("posterior",) if name in tree.children for dim in tree[name].dims})
-    own = [dim for dim in known if dim not in ("chain", "draw")]
-    raise InvalidArgumentError(
-        "nothing says which variables share the component axis: draws alone do not",
-        path,
-        (*(f"--dims {dim}" for dim in own[:8]), "--model MODEL, the model that was sampled"),
-    )
 
 
 def _end_with_labels(session: Session, tree: Any, subject: dict[str, Any], method: str, folder: Path | None) -> None:

@@ -25,7 +25,7 @@ LAYERS = (
     {"sampling"},
     {"labels", "plots"},
     {"comparison"},
-    {"console", "modelfile"},
+    {"axisnames", "console", "modelfile"},
     {"documents"},
     {"session"},
     {"cli"},

@@ -252,8 +252,8 @@ def test_sjw_needs_no_factorial_and_no_random_numbers():
     np.testing.assert_array_equal(found.permutations, methods.sjw(theta, z, log_joint).permutations)
 
 
-def test_the_datas_own_clusters_start_component_by_component():
-    """R's DATA-BASED takes the coordinate for the component in its first centres: with two columns they coincide."""
+def test_clusters_of_two_columns_find_the_components():
+    """R's DATA-BASED takes the coordinate for the component in its first centres: one column is its only safe case."""
     rng = np.random.default_rng(5)
     truth = rng.integers(3, size=120)
     y = np.c_[rng.normal(8.0 * truth, 1.0), rng.normal(-8.0 * truth, 1.0)]
