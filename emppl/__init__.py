@@ -27,8 +27,8 @@ if _collects:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Comparison", "Fit", "Plan", "Status", "Structure", "SwitchingReport",
-    "analyse", "compare", "diagnose", "fit", "load", "plan", "relabel", "rules", "sample",
+    "Comparison", "Fit", "MethodComparison", "Plan", "Status", "Structure", "SwitchingReport",
+    "analyse", "compare", "compare_methods", "diagnose", "fit", "load", "plan", "relabel", "rules", "sample",
 ]  # fmt: skip
 
 _LATER = {  # what draws, compares and relabels is imported when it is first asked for: a fit must not wait for it
@@ -36,6 +36,8 @@ _LATER = {  # what draws, compares and relabels is imported when it is first ask
     "Comparison": "emppl.comparison",
     "compare": "emppl.comparison",
     "SwitchingReport": "emppl.labels",
+    "MethodComparison": "emppl.labels",
+    "compare_methods": "emppl.labels",
     "diagnose": "emppl.labels",
     "relabel": "emppl.labels",
 }

@@ -1,4 +1,4 @@
-"""The command emppl: explain, fit, sample, compare, rules.
+"""The command emppl: explain, fit, sample, compare, labels, rules.
 
 Whatever only some commands need (arviz, matplotlib, the sampler) is imported inside them: a first `emppl fit` waits for
 PyMC and for nothing else.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -16,10 +17,13 @@ import typer
 
 import emppl
 from emppl import console as view
+from emppl.axisnames import named_axes, no_axes
 from emppl.documents import (
     comparison_document,
     fit_document,
+    labels_document,
     plan_document,
+    read_tree,
     records,
     verdict_records,
     write_aside,
@@ -55,6 +59,14 @@ class Method(StrEnum):
     hard = "hard"
 
 
+class Also(StrEnum):
+    """Another fit to set beside the first: maximum likelihood, posterior mode, or hard assignments."""
+
+    ml = "ml"
+    map = "map"
+    hard = "hard"
+
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model, such as coins, or file.py[:function].")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE.csv", help="Data of the model; its own example if not given.")
@@ -75,6 +87,9 @@ EstimateOption = Annotated[
     Estimate, typer.Option("--estimate", help="Posterior mode, or maximum likelihood (priors dropped).")
 ]
 MethodOption = Annotated[Method, typer.Option("--method", help="EM, or hard assignments as in k-means.")]
+AlsoOption = Annotated[
+    list[Also] | None, typer.Option("--also", help="Set another fit beside: ml, map or hard; may be repeated.")
+]
 Draws = Annotated[int, typer.Option("--draws", metavar="N", min=4, help="Draws of a chain.")]
 Tune = Annotated[
     int, typer.Option("--tune", metavar="N", min=0, help="Draws of a chain that tune the sampler, not kept.")
@@ -230,23 +245,31 @@ def compare(
     starts: Starts = 10,
     estimate: EstimateOption = Estimate.map,
     method: MethodOption = Method.em,
+    also: AlsoOption = None,
     max_iter: MaxIter = 2000,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Set EM and NUTS side by side, and write a report.
 
-    Writes report.html, fit.nc, draws.nc (draws aligned to the fit, and the table) and summary.json (what --json
-    prints) into --out, or into emppl-<model>.
+    Writes report.html, report.md (the same as text), summary.json (the same as --json prints it), fit.nc and draws.nc
+    (draws aligned to the fit, and the table) into --out, or into emppl-<model>.
 
     \b
     Keys of --json, besides emppl, command, line, model, reliable and files:
       headline
       verdicts   name, holds, check, value, bound, limit, measure, text, advice
       table      parameter, estimate, standard_error, mean, sd, hdi_low, hdi_high,
-                 r_hat, ess_bulk, difference, flag
+                 r_hat, ess_bulk, difference, flag, quantile, skewness, coverage, mcse
+      modes      log_posterior, log_likelihood, share (of the draws), starts, labellings,
+                 coincident, empty, border, definite, log_evidence
+      laplace    parameter, mean, sd, low, high, distance, ks, coverage, unconstrained_mode, shift
+      priors     parameter, prior, posterior, share (of the precision that is the prior's)
+      prediction elpd, error, effective, unreliable, rows, total, groups (of chains that do not mix)
+      estimates  parameter, one column a fit, mean, sd (with --also)
       timing     em_seconds, nuts_sampling_seconds, nuts_compile_seconds, …
       switching  state, verdict, symmetric, r_hat_before, r_hat_after, switches
+      labels, ascent, members, plan, certificate, reproduce: the sections of the report
       fit        as emppl fit --json
     """
     with running(ctx, as_json, quiet) as session:
@@ -257,11 +280,15 @@ def compare(
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
         tree = _sample(session, found, draws, tune, chains, seed)
+        fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
         with session.progress("comparing"):
-            comparison = emppl.compare(found, tree)
+            comparison = emppl.compare(fits, tree)
             write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(comparison.to_datatree(), path))
             write_result(
                 session, "report", folder / "report.html", lambda path: comparison.to_html(path, command=session.line)
+            )
+            write_result(
+                session, "text", folder / "report.md", lambda path: comparison.to_markdown(path, command=session.line)
             )
         session.files["summary"] = str(folder / "summary.json")
         content = {"reliable": comparison.reliable, **comparison_document(comparison), "files": session.files}
@@ -270,6 +297,85 @@ def compare(
             session, "summary", folder / "summary.json", lambda p: write_aside(p, lambda a: a.write_text(text, "utf-8"))
         )
         session.end(comparison.reliable, lambda: content, lambda: view.show_comparison(session.out, comparison))
+
+
+@app.command()
+def labels(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL_OR_DRAWS", help="A model as elsewhere, or a file of draws (.nc)."),
+    ],
+    data: Data = None,
+    settings: Settings = None,
+    dims: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dims", metavar="DIM", help="Component dim of a file of draws: DIM, DIM,DIM or VARIABLE=AXIS[,AXIS]."
+        ),
+    ] = None,
+    of_model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="The model of a file of draws, in place of --dims.")
+    ] = None,
+    responsibilities: Annotated[
+        str | None, typer.Option("--responsibilities", metavar="NAME", help="Variable that holds them, with --dims.")
+    ] = None,
+    allocations: Annotated[
+        str | None, typer.Option("--allocations", metavar="NAME", help="Variable of labels, with --dims.")
+    ] = None,
+    how: Annotated[str, typer.Option("--method", metavar="NAME", help="How to relabel; auto chooses.")] = "auto",
+    out: Out = None,
+    seed: Seed = 0,
+    draws: Draws = 1000,
+    tune: Tune = 1000,
+    chains: Chains = 4,
+    starts: Starts = 10,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether labels switch in draws, whether relabelling cures it, and compare methods of relabelling.
+
+    A model is fitted and sampled first. A file of draws, of Stan or of anything else that ArviZ has saved, needs its
+    component dim: --dims component. Dims that run over the same components go together: --dims state,next_state.
+    Variables without such a dim are named with their axes, counted from 0: --dims mu=0 --dims Gamma=0,1. Two --dims are
+    two families of components. With --out, write labels.txt and draws.nc, the draws relabelled.
+
+    \b
+    Keys of --json, besides emppl, command, line, model, reliable and files:
+      state, verdict, caveat, symmetric, switches, ambiguous
+      r_hat_before, r_hat_after, r_hat_invariant, ess_invariant
+      axes        latent, labels, variables, sentence, method, why, switches, …
+      parameters  parameter, variable, r_hat_before, r_hat_after, ess_before, …
+      invariants  quantity, r_hat, ess, apart
+      methods     latent, objective, auto, why, table, agreement, not_run
+    """
+    with running(ctx, as_json, quiet) as session:
+        folder = None if out is None else folder_for(out, "")
+        if model.endswith(".nc"):
+            if (data is not None or settings) and of_model is None:
+                raise InvalidArgumentError(
+                    "--data and --set are for a model, and none is named", f"emppl labels {model}", ("--model MODEL",)
+                )
+            tree = read_tree(Path(model))
+            subject: dict[str, Any] = named_axes(tree, dims, responsibilities, allocations)
+            if of_model is not None:
+                subject["model"] = _plan(session, of_model, data, settings, Estimate.map, Method.em)
+            elif not dims:
+                no_axes(tree, model)
+        else:
+            if dims or of_model or responsibilities or allocations:
+                raise InvalidArgumentError(
+                    "--dims, --model, --responsibilities and --allocations go with a file of draws (.nc); a model "
+                    "tells its own component axes", f"emppl labels {model}", ("leave them out",),
+                )  # fmt: skip
+            plan = _plan(session, model, data, settings, Estimate.map, Method.em)
+            found = _fit(session, plan, starts, seed, 2000)
+            if found.status is emppl.Status.INTERRUPTED:
+                _end_with_fit(session, found)
+            tree = _sample(session, found, draws, tune, chains, seed)
+            subject = {"to": found}
+        with session.progress("relabelling"):
+            _end_with_labels(session, tree, subject, how, folder)
 
 
 @app.command()
@@ -352,6 +458,31 @@ def _fit(session: Session, plan: emppl.Plan, starts: int, seed: int, max_iter: i
         return emppl.fit(plan, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
 
 
+def _also(session: Session, plan: emppl.Plan, name: Also, starts: int, seed: int, max_iter: int) -> emppl.Fit:
+    """The same model fitted in another way."""
+    estimate = plan.estimate if name is Also.hard else name.value
+    other = emppl.plan(plan, estimate=estimate, method="hard" if name is Also.hard else "em")
+    with session.progress(f"EM ({name.value})") as progress:
+        return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
+
+
+def _end_with_labels(session: Session, tree: Any, subject: dict[str, Any], method: str, folder: Path | None) -> None:
+    """Diagnosis, methods side by side for every axis, and what is written of them."""
+    asked = {key: value for key, value in subject.items() if key not in ("to", "model")}
+    report = emppl.diagnose(tree, subject.get("to", subject.get("model")), method=method, **asked)
+    names = [axis.latent for axis in report.axes if not axis.weak]
+    compared = [emppl.compare_methods(tree, axis=name, **subject) for name in names]
+    write_text(session, folder, "labels", lambda console: view.show_labels(console, report, compared))
+    if folder is not None:
+        relabelled = emppl.relabel(tree, method=method, **subject)
+        write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(relabelled, path))
+    session.end(
+        report.state.cured,
+        lambda: labels_document(report, compared),
+        lambda: view.show_labels(session.out, report, compared),
+    )
+
+
 def _end_with_fit(session: Session, found: emppl.Fit) -> None:
     reliable = found.status is emppl.Status.CONVERGED and found.certificate.holds
     session.end(reliable, lambda: fit_document(found), lambda: view.show_fit(session.out, found, session.line))
@@ -372,7 +503,7 @@ def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
     from emppl.comparison.table import tabulate
 
     table, _, _ = tabulate(found, tree)
-    verdicts = [verdict for verdict in emppl.compare(found, tree).verdicts if verdict.name in ABOUT_DRAWS]
+    verdicts = [verdict for verdict in emppl.compare(found, tree, ascents=0).verdicts if verdict.name in ABOUT_DRAWS]
     return table[["mean", "sd", "hdi_low", "hdi_high", "r_hat", "ess_bulk"]], verdicts
 
 

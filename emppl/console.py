@@ -268,6 +268,10 @@ def show_comparison(console: Console, comparison: Any) -> None:
     _show_numbers(console, table.head(ROWS_SHOWN))
     if len(table) > ROWS_SHOWN:
         console.print(Text(f"  … and {len(table) - ROWS_SHOWN:,} more rows: the report has all of them", style=FAINT))
+    if comparison.estimates is not None:
+        console.print()
+        console.print(Text("  all fits beside the posterior, components named as in the first", style=FAINT))
+        _show_numbers(console, comparison.estimates.head(ROWS_SHOWN))
 
 
 def _show_verdicts(console: Console, verdicts: Iterable[Any], **more: str) -> None:
@@ -328,6 +332,76 @@ def _show_cells(console: Console, cells: Mapping[str, Sequence[str]], labels: in
         if number:
             console.print()
         _print(console, view)
+
+
+def show_labels(console: Console, report: Any, methods: Iterable[Any]) -> None:
+    """What became of the names of components, what no renaming changes, and methods of relabelling side by side."""
+    console.print(Text(report.verdict, style="bold" if report.state.cured else BAD))
+    if report.caveat:
+        console.print(Text(f"~ {report.caveat}", style=NOTE))
+    lines = Table.grid(padding=(0, 1, 0, 0))
+    lines.add_column(no_wrap=True)
+    lines.add_column(ratio=1, overflow="fold")
+    for axis in report.axes:
+        switches, clear = (", ".join(map(str, counts)) for counts in (axis.switches, axis.clear_switches))
+        rows = {
+            "symmetry": axis.sentence or f"{axis.noun} ({', '.join(axis.variables)})",
+            "switches": f"{switches} by chain" + (f", {clear} of them clear" if clear != switches else ""),
+            "aligned": f"by {axis.method}" + (f": {axis.why}" if axis.why else ""),
+            "margins": f"median {np.median(axis.margins):.2f} of the reference's own; {axis.ambiguous.mean():.1%} of "
+            "the draws could be labelled either way",
+            **({"occupied": f"components: {axis.occupied_text()}"} if axis.occupied is not None else {}),
+        }
+        for name, text in rows.items():
+            lines.add_row(name, Text(text))
+    if report.axes:
+        _print(console, lines, 1)
+    tables = {"": report.r_hat.drop(columns="variable"), "what no renaming changes": report.invariants}
+    for title, table in tables.items():
+        if len(table):
+            _show_agreement(console, title, table)
+    for found in methods:
+        console.print()
+        console.print(Text(f"methods for {found.latent}; objective: {found.measure}", style="bold"))
+        _show_cells(console, _method_cells(found), 1)
+        for name, why in found.skipped.items():
+            console.print(Text(f"  not run: {name} ({why})", style=FAINT), soft_wrap=True)
+
+
+def _show_agreement(console: Console, title: str, table: pd.DataFrame) -> None:
+    """R-hat and effective sample size, a row a quantity."""
+    console.print()
+    if title:
+        console.print(Text(title, style="bold"))
+    heads = {
+        "r_hat_before": "R-hat before", "r_hat_after": "after", "ess_before": "ESS before", "ess_after": "after ",
+        "r_hat": "R-hat", "ess": "ESS", "apart": "chains apart",
+    }  # fmt: skip
+    cells = {"": [str(name) for name in table.index[:ROWS_SHOWN]]}
+    for name in table.columns:
+        values = table[name].iloc[:ROWS_SHOWN]
+        if name == "apart":
+            cells[heads[name]] = ["yes" if value else "" for value in values]
+            continue
+        form = "{:.3f}" if name.startswith("r_hat") else "{:,.0f}"
+        cells[heads[name]] = [form.format(value) if np.isfinite(value) else "–" for value in values]
+    _show_cells(console, cells, 1)
+    if len(table) > ROWS_SHOWN:
+        console.print(Text(f"  … and {len(table) - ROWS_SHOWN:,} more: --json has all of them", style=FAINT))
+
+
+def _method_cells(found: Any) -> dict[str, list[str]]:
+    table = found.table
+    forms = {
+        "agree": ("as first row", "{:.1%}"), "objective": ("objective", "{:,.2f}"), "spread": ("spread", "{:.4f}"),
+        "clusters": ("clusters as first row", "{:.1%}"), "ambiguous": ("either way", "{:.1%}"),
+        "seconds": ("seconds", "{:.3g}"),
+    }  # fmt: skip
+    cells = {"method": [str(name) for name in table.index]}
+    for name, (title, form) in forms.items():
+        if np.isfinite(table[name]).any():
+            cells[title] = [form.format(value) if np.isfinite(value) else "–" for value in table[name]]
+    return cells | {"ended": [str(status) for status in table["status"]]}
 
 
 def show_rules(console: Console, tables: Mapping[str, Sequence[Mapping[str, str]]]) -> None:

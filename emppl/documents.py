@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from emppl.console import advice, value_labels
+from emppl.errors import InvalidArgumentError
+from emppl.plain import plain
 
 MEMBERS_WRITTEN = 100_000  # probabilities in a document; of a larger latent it has the counts alone
 
@@ -20,21 +21,6 @@ MEMBERS_WRITTEN = 100_000  # probabilities in a document; of a larger latent it 
 def to_json(content: Mapping[str, Any]) -> str:
     """One JSON document, ASCII only; what is not a finite number is null."""
     return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """What JSON knows: names for enums, lists for arrays, null for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(one) for one in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def records(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
@@ -93,13 +79,43 @@ def verdict_records(verdicts: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def comparison_document(comparison: Any) -> dict[str, Any]:
-    """What `emppl compare --json` says of a comparison."""
+    """What `emppl compare --json` says of a comparison: the content of its report, and the fit's document."""
+    from emppl.comparison.content import gather
+
     keys = ("state", "verdict", "symmetric", "r_hat_before", "r_hat_after", "switches")
-    return {
-        "headline": comparison.headline, "verdicts": verdict_records(comparison.verdicts),
-        "table": records(comparison.table, "parameter"), "timing": comparison.timing,
+    return gather(comparison) | {
         "switching": {key: getattr(comparison.switching, key) for key in keys},
         "fit": fit_document(comparison.fit),
+    }
+
+
+def labels_document(report: Any, methods: Iterable[Any]) -> dict[str, Any]:
+    """What `emppl labels --json` says of a diagnosis and of methods side by side, one a component axis."""
+    keys = (
+        "state", "verdict", "caveat", "symmetric", "switches", "ambiguous", "r_hat_before", "r_hat_after",
+        "r_hat_invariant", "ess_invariant",
+    )  # fmt: skip
+    about = (
+        "latent", "dim", "labels", "variables", "exchangeable", "sentence", "method", "why", "switches",
+        "clear_switches", "chain_labellings", "distance", "weak",
+    )  # fmt: skip
+    axes = []
+    for axis in report.axes:
+        numbers, counts = np.unique([] if axis.occupied is None else axis.occupied, return_counts=True)
+        occupied = {int(number): int(count) for number, count in zip(numbers, counts)}
+        margin = float(np.median(axis.margins))
+        axes.append({**{key: getattr(axis, key) for key in about}, "median_margin": margin, "occupied": occupied})
+    return {
+        **{key: getattr(report, key) for key in keys}, "axes": axes, "parameters": records(report.r_hat, "parameter"),
+        "invariants": records(report.invariants, "quantity"),
+        "methods": [
+            {
+                "latent": found.latent, "objective": found.measure, "auto": found.auto.method, "why": found.auto.why,
+                "table": records(found.table, "method"), "agreement": found.agreement.to_dict(),
+                "not_run": found.skipped,
+            }
+            for found in methods
+        ],
     }  # fmt: skip
 
 
@@ -126,6 +142,21 @@ def write_tree(tree: Any, path: Path) -> None:
         dataset.attrs = {str(key): _attribute(value) for key, value in node.attrs.items()}
         groups[node.path] = dataset
     write_aside(path, lambda aside: xr.DataTree.from_dict(groups).to_netcdf(aside, engine="h5netcdf"))
+
+
+def read_tree(path: Path) -> Any:
+    """A DataTree from netCDF, all of it in memory. InvalidArgumentError where the file is none, or cannot be read."""
+    import xarray as xr
+
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except (OSError, ValueError, KeyError) as problem:
+        raise InvalidArgumentError(
+            f"{path} cannot be read as draws: {' '.join(str(problem).split())[:200]}",
+            str(path),
+            ("draws.to_netcdf(…) of an ArviZ DataTree writes such a file, and so does emppl sample --out",),
+        ) from None
 
 
 def _attribute(value: Any) -> Any:

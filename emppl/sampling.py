@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import clone_replace, graph_replace
@@ -19,7 +20,7 @@ from pytensor.tensor.random.type import RandomType
 
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
-from emppl.compiling import compile_graph
+from emppl.compiling import compile_graph, interpreted_mode
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, members, register
@@ -109,8 +110,9 @@ def _sample(
         tree, compiling, used = *_by_pymc(plan, marginal, starts, run, nuts_options), "pymc"
     seconds = time.perf_counter() - began - compiling
     return _dressed(
-        plan, tree, {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed)}
-    )
+        plan, tree,
+        {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed), "tune": tune},
+    )  # fmt: skip
 
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
@@ -198,6 +200,40 @@ def _with_constants(graphs: list[Any], fixed: dict[Any, Any]) -> list[Any]:
     for copy, original in zip(copies, graphs):
         copy.name = original.name
     return list(copies)
+
+
+def prior_draws(plan: Plan, draws: int, seed: int = 0) -> Theta:
+    """{name: [draws, *shape]} from the priors of the model's parameters; those that cannot be drawn from are left out.
+
+    An ordered vector is sorted: that is what the prior of an ordered vector of exchangeable numbers is.
+    """
+    structure = plan.structure
+    fixed = {
+        rv: pt.constant(structure.frozen[rv.name]) for rv in structure.model.free_RVs if rv.name in structure.frozen
+    }
+    names = structure.parameter_names
+    graphs = dict(zip(names, _with_constants([node.rv for node in structure.parameters], fixed))) if names else {}
+    together = _drawn_from(list(graphs.values()), draws, seed)
+    if together is not None:
+        found = dict(zip(names, together))
+    else:
+        each = {name: _drawn_from([graph], draws, seed) for name, graph in graphs.items()}
+        found = {name: values[0] for name, values in each.items() if values is not None}
+    for node in structure.parameters:
+        if node.name in found and getattr(node.transform, "name", None) == "ordered":
+            found[node.name] = np.sort(found[node.name], axis=-1)
+    return found
+
+
+def _drawn_from(graphs: list[Any], draws: int, seed: int) -> list[np.ndarray] | None:
+    """Draws of random variables, None where one of them cannot be drawn from (a flat prior)."""
+    if not graphs:
+        return []
+    try:
+        with pytensor.config.change_flags(cxx=""), np.errstate(all="ignore"):
+            return list(pm.draw(graphs, draws=draws, random_seed=seed, mode=interpreted_mode()))
+    except (NotImplementedError, ArithmeticError, ValueError):
+        return None
 
 
 def log_likelihood_graph(plan: Plan) -> Any:

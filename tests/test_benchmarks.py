@@ -2,8 +2,9 @@
 
 import sys
 
+import numpy as np
 import pytest
-from benchmarks import against_r, against_sklearn, cases, rows, table, timing
+from benchmarks import against_labels, against_r, against_sklearn, cases, rows, table, timing
 from benchmarks.__main__ import main
 
 SMALL = 1e-6  # of the numbers of rows named: a thousand rows
@@ -105,3 +106,17 @@ def test_a_row_that_fails_does_not_cost_the_others(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "| work broken | – | ≤ 1 s | FAILED: RuntimeError: no / way |" in out
     assert "| work done | 0.5 s | ≤ 1 s | note |" in out
+
+
+def test_relabelling_is_left_out_by_name_where_r_has_no_such_package(monkeypatch):
+    monkeypatch.setattr(against_r.shutil, "which", lambda name: None)
+    lines = [rows.run(row, SMALL, 0.0) for row in against_labels.ROWS]
+    assert all("not installed: R" in line and against_labels.FOLDER in line for line in lines)
+
+
+def test_draws_of_the_relabelling_rows_are_draws():
+    for draws in (against_labels.galaxies(1.0), against_labels.made(4000, 1000, 6, SMALL)):
+        m, n, k = draws.p.shape
+        assert draws.z.shape == (m, n) and draws.pivot.shape == (n,) and draws.z.max() < k
+        assert abs(draws.p.sum(axis=2) - 1.0).max() < 1e-12
+        assert draws.p[np.arange(m)[:, None], np.arange(n), draws.z].min() > 0.0

@@ -168,7 +168,7 @@ def test_rules_are_listed_and_those_of_a_model_named(run):
 
 
 def test_every_command_has_help(run):
-    for command in ("explain", "fit", "sample", "compare", "rules"):
+    for command in ("explain", "fit", "sample", "compare", "labels", "rules"):
         result = run(command, "--help")
         assert result.exit_code == 0 and "Keys of --json" in result.stdout
 
@@ -220,7 +220,9 @@ def test_fit_is_saved_where_asked(run):
 def test_compare_writes_everything_and_prints_its_verdicts(run, quick):
     result = run("compare", "coins", "--json", "--draws", "150")
     found = json.loads(result.stdout)
-    files = {"fit": "fit.nc", "draws": "draws.nc", "report": "report.html", "summary": "summary.json"}
+    files = {
+        "fit": "fit.nc", "draws": "draws.nc", "report": "report.html", "text": "report.md", "summary": "summary.json"
+    }  # fmt: skip
     assert found["files"] == {name: str(Path("emppl-coins") / file) for name, file in files.items()}
     assert {path.name for path in Path("emppl-coins").iterdir()} == set(files.values())
     assert json.loads(Path("emppl-coins/summary.json").read_text("utf-8")) == found
@@ -481,3 +483,59 @@ def test_from_a_shell_a_fit_waits_for_nothing_it_does_not_need(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert sorted(row["estimate"] for row in json.loads(done.stdout)["parameters"]) == pytest.approx(BIAS, abs=1e-4)
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_of_a_model(run, quick):
+    result = run("labels", "coins", "--out", "there", "--draws", "150")
+    assert result.exit_code == 0, result.stderr
+    assert "symmetric under relabelling of coin (bias): 2 equivalent modes" in result.stdout
+    assert "bias sorted, least" in result.stdout and "STEPHENS" in result.stdout
+    assert Path("there/labels.txt").read_text().startswith(result.stdout.splitlines()[0][:40])
+    found = json.loads(run("labels", "coins", "--json", "--draws", "150").stdout)
+    assert found["reliable"] is True and found["state"] == "WITHIN_CHAINS"
+    (axis,), (methods,) = found["axes"], found["methods"]
+    assert axis["method"] == "responsibilities" and axis["variables"] == ["bias"]
+    assert {row["method"] for row in methods["table"]} >= {"STEPHENS", "ECR", "PRA", "SJW", "ascent"}
+    assert found["r_hat_invariant"] < 1.1
+
+
+def test_labels_of_saved_draws(run, coin_draws):
+    write_tree(coin_draws, Path("draws.nc"))
+    result = run("labels", "draws.nc", "--dims", "coin", "--out", "aligned")
+    assert result.exit_code == 0, result.stderr
+    assert "aligned  by responsibilities" in result.stdout
+    with xr.open_datatree("aligned/draws.nc", engine="h5netcdf") as tree:
+        bias = tree["posterior"]["bias"].values
+    assert np.sort(bias.mean(axis=(0, 1))) == pytest.approx(
+        np.sort(coin_draws["posterior"]["bias"], -1).mean((0, 1)), abs=0.02
+    )
+    by_axis = json.loads(run("labels", "draws.nc", "--dims", "bias=0", "--json").stdout)
+    assert by_axis["axes"][0]["variables"] == ["bias"]
+    assert run("labels", "draws.nc", "--model", "coins", "--quiet").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["draws.nc"], ["--dims coin", "--model MODEL"]),
+        (["draws.nc", "--dims", "rabbit"], ["no dim rabbit", "coin"]),
+        (["draws.nc", "--dims", "bias=3"], ["bias has no axis 3", "coin"]),
+        (["draws.nc", "--dims", "coin", "--dims", "bias=0"], ["either dims or axes"]),
+        (["draws.nc", "--dims", "coin", "--method", "sorting"], ['called "sorting"', 'method="STEPHENS"']),
+        (["draws.nc", "--dims", "coin", "--allocations", "z"], ["the draws have no z"]),
+        (["draws.nc", "--dims", "coin", "--set", "k=3"], ["none is named"]),
+        (["coins", "--dims", "coin"], ["go with a file of draws"]),
+        (["nothing.nc", "--dims", "coin"], ["cannot be read as draws"]),
+        (["text.nc", "--dims", "coin"], ["cannot be read as draws"]),
+    ],
+)
+def test_bad_words_about_labels_are_named(run, coin_draws, words, told):
+    write_tree(coin_draws, Path("draws.nc"))
+    Path("text.nc").write_text("no draws")
+    result = run("labels", *words)
+    assert result.exit_code == 2
+    for text in told:
+        assert text in result.stderr

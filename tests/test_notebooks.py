@@ -41,6 +41,21 @@ STORIES = {  # what the prose says of the output, whatever the number of draws
         r"by two groups +\[ *2 +20 +9\d +22\d +36\d +29\d\]",
         r"without slopes -2467\.8, with slopes -2467\.6",
     ],
+    "04_label_switching": [
+        r"82 galaxies; symmetric under relabelling of component .*: 6 equivalent modes",
+        r"changes by (0\.0e\+00|-?\d\.\de-1\d)",
+        r"-220\.33 +\d+\n",
+        r"means: \[2[01]\.\d 2[01]\.\d 2[01]\.\d\]|means: \[(1\d|2\d)\.",
+        r"largest R-hat: 1\.0\d\d",
+        r"by mu +mean of mu \[ ?9\.\d 21\.\d (29|3\d)\.\d\]",
+        r"by weights +mean of mu \[ ?[12]\d\.\d? +[12]\d\.\d? +2\d\.\d?\]",
+        r"responsibilities +1\.0+ ",
+        r'method="auto" takes responsibilities',
+        r"STEPHENS +1\.0+ ",
+        r"other modes: the log posterior has \d modes up to names",
+        r"galaxies 15 and 70 in one cluster: (0\.[89]\d|1\.00) with three components, 0\.[2-7]\d with four",
+        r"the probabilities differ by (\de-\d\d|0e\+00)",
+    ],
 }
 
 

@@ -1,14 +1,22 @@
 """Pictures: what they draw is what the results say, and none fails on the odd shapes that results take."""
 
+import re
+from collections import namedtuple
+
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from comparison import fakes
 from matplotlib.figure import Figure
+from scipy.stats import multivariate_normal, norm
 
 from emppl import plots
 from emppl.comparison import compare
 from emppl.errors import InvalidArgumentError
+from emppl.plots.data import FAN_DRAWS, draw_contours, draw_ellipses
+from emppl.plots.forest import forest_spans
+from emppl.plots.style import COLOURS, DARK, EM, INK, LAPLACE, NUTS, PAPER, QUIET
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,7 @@ def texts(figure):
 
 
 def test_every_method_draws_a_figure(comparison, tmp_path):
-    for name in ("marginals", "ascent", "permutations", "responsibilities", "forest", "data"):
+    for name in ("marginals", "ascent", "permutations", "ranks", "responsibilities", "forest", "data"):
         figure = getattr(comparison, f"plot_{name}")()
         assert isinstance(figure, Figure)
         figure.savefig(tmp_path / f"{name}.png")
@@ -129,8 +137,8 @@ def test_two_features_get_ellipses_of_the_weighted_moments():
     p = np.repeat(np.eye(2), [300, 200], axis=0)
     figure = Figure()
     ax = figure.subplots()
-    plots._ellipses(ax, plots.ObservedPanel("y", values, p, ["A", "B"], ["a", "b"]), (0, 1))
-    one, two = ax.patches[:2]
+    draw_ellipses(ax, values, p)
+    two, one = ax.patches[:2]
     sds = np.sqrt(np.linalg.eigvalsh(np.cov(values[:300].T, bias=True)))[::-1]
     np.testing.assert_allclose([one.get_width(), one.get_height()], 2 * sds)
     np.testing.assert_allclose(two.get_width(), 2 * one.get_width())
@@ -147,9 +155,153 @@ def test_data_of_an_unknown_shape_are_not_drawn(comparison):
 def test_forest_is_in_posterior_sds(comparison):
     figure = comparison.plot_forest()
     rows = comparison.table.iloc[:9]
-    circles = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
-    np.testing.assert_allclose(circles.get_xdata(), rows["difference"])
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows.index)
-    hdi, wald = (np.array(lines.get_segments())[:, :, 0] for lines in figure.axes[0].collections)
-    np.testing.assert_allclose(hdi[:, 0], (rows["hdi_low"] - rows["mean"]) / rows["sd"])
-    np.testing.assert_allclose(wald[:, 1], rows["difference"] + 1.96 * rows["standard_error"] / rows["sd"])
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(rows.index)
+    circles = {points.get_offsets()[0][1]: points.get_offsets()[0][0] for points in ax.collections}
+    spans = {
+        line.get_ydata()[0]: line.get_xdata()
+        for line in ax.lines
+        if line.get_linewidth() == 2 and len(line.get_xdata())
+    }
+    for i, (_, row) in enumerate(rows.iterrows()):
+        assert circles[i + 0.24] == row["difference"]
+        np.testing.assert_allclose(circles[i - 0.24], 0)
+        arm = 1.96 * row["standard_error"] / row["sd"]
+        np.testing.assert_allclose(spans[i + 0.24], [row["difference"] - arm, row["difference"] + arm])
+        np.testing.assert_allclose(
+            spans[i - 0.24], [(row[end] - row["mean"]) / row["sd"] for end in ("hdi_low", "hdi_high")]
+        )
+
+
+def test_forest_draws_what_is_far_out_at_its_edge(comparison):
+    table = comparison.table.copy()
+    table.loc["mu[B]", "difference"] = -22.4
+    figure = fakes.replace(comparison, table=table).plot_forest()
+    assert "−22" in texts(figure) or "-22" in texts(figure)
+    points = np.concatenate([dots.get_offsets()[:, 0] for dots in figure.axes[0].collections])
+    assert points.min() == -6
+
+
+def test_laplace_is_drawn_where_there_is_one(comparison):
+    rows = comparison.table
+    ends = {"low": rows["mean"] - rows["sd"], "high": rows["mean"] + 9 * rows["sd"]}
+    normal = pd.DataFrame({"mean": rows["mean"] + rows["sd"] / 2, **ends})
+    spans = forest_spans(fakes.replace(comparison, laplace=normal), ["mu[B]", "sigma[C]"])
+    assert list(spans.model.values) == ["NUTS", "Laplace", "EM"]
+    np.testing.assert_allclose(spans["point"].sel(model="Laplace"), 0.5)
+    np.testing.assert_allclose(spans["ends"].sel(model="Laplace"), [[-1, 6], [-1, 6]])  # cut at six
+    assert "Laplace" in fakes.replace(comparison, laplace=normal).plot_forest().legends[0].get_texts()[1].get_text()
+    assert "Laplace" not in forest_spans(comparison, ["mu[B]"]).model
+
+
+def test_modes_are_drawn_with_their_shares():
+    mode = namedtuple("mode", "log_posterior starts draws share")
+    found = [mode(-10.0, 0.7, np.array([1.0, 0.5]), 0.75), mode(-11.25, 0.3, np.array([0.0, 0.5]), 0.25)]
+    figure = plots.modes(namedtuple("atlas", "modes n_starts")(found, 10), reported=1)
+    assert "mode 1" in texts(figure) and "mode 2 (EM)" in texts(figure)
+    assert "the highest" in texts(figure) and "1.25 nats below" in texts(figure)
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == [0.75, 0.25, 0.7, 0.3]
+    bare = plots.modes(namedtuple("atlas", "modes n_starts")([mode(-1.0, np.nan, np.array([]), np.nan)], 0))
+    assert not bare.axes[0].patches
+
+
+def test_draws_before_alignment_are_given_back():
+    fit, draws = fakes.case(3, n=60, gap=8.0, draws=50)
+    rng = np.random.default_rng(1)
+    switched = fakes.switch(draws, rng.permuted(np.tile(np.arange(3), (4, 50, 1)), axis=-1), fit.plan)
+    found = plots.as_sampled(compare(fit, switched))
+    for name in ("weights", "mu", "sigma"):
+        np.testing.assert_array_equal(found[name], switched["posterior"][name])
+        assert (found[name] != draws["posterior"][name]).any()
+
+
+def test_ranks_are_uneven_as_sampled_and_even_aligned(comparison):
+    figure = comparison.plot_ranks()
+    worst = comparison.switching.r_hat["r_hat_before"].idxmax()
+    before, after = figure.axes[:2]
+    assert before.get_title(loc="left").endswith(f"\n{worst}") and "Aligned" in after.get_title(loc="left")
+    drawn = [
+        [np.abs(line.get_ydata()).max() for line in ax.lines if len(line.get_ydata()) > 2] for ax in (before, after)
+    ]
+    assert len(drawn[0]) == len(drawn[1]) == 4
+    # a chain that alone holds the lowest or the highest third departs by a half or more; one of four even ones hardly
+    assert max(drawn[0]) > 0.5 > 0.25 > max(drawn[1])
+    with pytest.raises(InvalidArgumentError, match="nothing to rank"):
+        plots.ranks(
+            fakes.replace(comparison, switching=fakes.replace(comparison.switching, r_hat=comparison.table[:0]))
+        )
+
+
+def test_densities_are_on_the_scale_of_the_bars(comparison):
+    ax = comparison.plot_data().axes[0]
+    total = next(line for line in ax.lines if line.get_label() == "EM")
+    x, heights = total.get_data()
+    point, y = comparison.fit.point, comparison.fit.plan.y
+    expected = sum(w * norm.pdf(x, m, s) for w, m, s in zip(*(point[name] for name in ("weights", "mu", "sigma"))))
+    np.testing.assert_allclose(heights, len(y) * ax.patches[0].get_width() * expected)
+    parts = [line.get_ydata() for line in ax.lines if line is not total]
+    np.testing.assert_allclose(np.sum(parts, axis=0), heights)
+    band = ax.collections[0].get_paths()[0].vertices
+    inside = [(band[band[:, 0] == at, 1].min() <= h <= band[band[:, 0] == at, 1].max()) for at, h in zip(x, heights)]
+    assert np.mean(inside) > 0.9
+
+
+def test_contours_of_a_normal_are_its_ellipses():
+    rng = np.random.default_rng(0)
+    means, covariances = np.array([[0, 0], [9, 4]]), [np.array([[1, 0.5], [0.5, 2]]), np.diag([0.3, 0.1])]
+    values = np.concatenate([rng.multivariate_normal(*each, 200) for each in zip(means, covariances)])
+    parts = [multivariate_normal(*each) for each in zip(means, covariances)]
+
+    def densities(points, draws):
+        em = np.stack([part.pdf(points) / 2 for part in parts], axis=-1)
+        return em, np.stack([em] * draws)
+
+    ax = Figure().subplots()
+    p = np.repeat(np.eye(2), 200, axis=0)
+    assert draw_contours(ax, plots.ObservedPanel("y", values, p, ["A", "B"], ["a", "b"], densities))
+    for k, which in ((0, 0), (1, 1 + FAN_DRAWS)):
+        two, one = (path.vertices - means[k] for path in ax.collections[which].get_paths())
+        for sds, points in ((2, two), (1, one)):
+            distance = np.sqrt(np.einsum("nd,de,ne->n", points, np.linalg.inv(covariances[k]), points))
+            np.testing.assert_allclose(distance, sds, rtol=0.05)
+
+
+def test_a_refused_density_leaves_the_bars():
+    fit, draws = fakes.case(2, n=30, draws=40)
+
+    def refuse(self, data, theta=None):
+        raise InvalidArgumentError("covariates vary", "density")
+
+    fields = {name: getattr(fit, name) for name in fit.__dataclass_fields__}
+    figure = compare(type("Bare", (fakes.MixtureFit,), {"density": refuse})(**fields), draws).plot_data()
+    assert not figure.axes[0].lines and figure.axes[0].patches
+
+
+def test_svg_follows_the_theme_and_is_repeatable(comparison):
+    text = plots.svg(comparison.plot_forest())
+    assert text == plots.svg(comparison.plot_forest())
+    rules = re.search(r"<style>(:root.*?)</style>", text).group(1)
+    assert "@media screen and (prefers-color-scheme:dark)" in rules
+    used = set(re.findall(r"var\((--c\d+)\)", text))
+    assert used and used <= set(re.findall(r"(--c\d+):#", rules))
+    assert not re.search(rf'style="[^"]*{INK.lower()}', text)  # no ink is left that a dark page would swallow
+
+
+def contrast(one, two):
+    """WCAG 2.1's ratio of two colours."""
+
+    def luminance(colour):
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    high, low = sorted((luminance(one), luminance(two)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_seen_on_both_pages():
+    for colour, least in ((INK, 7), (QUIET, 4.5), (EM, 3), (NUTS, 3), (LAPLACE, 3)):
+        assert contrast(colour, PAPER) >= least
+        assert contrast(DARK[colour], DARK[PAPER]) >= least
+    assert all(contrast(DARK[colour], DARK[PAPER]) >= 3 for colour in COLOURS)

@@ -15,7 +15,7 @@ import emppl
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("explain", "fit", "sample", "compare", "rules")
+COMMANDS = ("explain", "fit", "sample", "compare", "labels", "rules")
 
 
 class Block(NamedTuple):
@@ -132,5 +132,5 @@ def test_sections_stand_in_order():
     headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
     assert headings == [
         "Two commands", "Ten lines", "Five minutes", "Your own model", "What it can do today, and what not",
-        "Rows that do not fit in memory", "Speed", "How it works", "Add a family", "Cite", "Licence",
+        "Rows that do not fit in memory", "Labels of draws", "Speed", "How it works", "Add a family", "Cite", "Licence",
     ]  # fmt: skip

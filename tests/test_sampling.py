@@ -210,3 +210,21 @@ def test_a_fit_of_another_model():
     fit = emppl.fit(coins.build(k=3), starts=1, seed=0)
     with pytest.raises(InvalidArgumentError, match="another model"):
         emppl.sample(coins.build(), fit=fit, draws=5, tune=5, chains=1, sampler="pymc")
+
+
+def test_draws_from_the_prior_are_those_of_the_model():
+    """A flat prior has none, a frozen parent counts at its value, an ordered vector comes in order."""
+    with pm.Model() as model:
+        level = pm.Flat("level")
+        spread = pm.HalfNormal("spread", np.float64(2.0))
+        effect = pm.Normal("effect", np.float64(0.0), spread, shape=3)
+        cut = pm.Normal("cut", shape=2, transform=pm.distributions.transforms.ordered)
+        pm.Normal("y", level + effect + cut[1] - cut[0], np.float64(1.0), observed=np.ones((4, 3)))
+    drawn = sampling.prior_draws(emppl.plan(model), 4000)
+    assert set(drawn) == {"spread", "effect", "cut"}
+    assert drawn["effect"].shape == (4000, 3)
+    assert drawn["effect"].std() == pytest.approx(2.0, rel=0.05)  # E spread² = 4
+    assert (np.diff(drawn["cut"], axis=1) > 0).all()
+    assert drawn["cut"][:, 1].mean() == pytest.approx(1 / np.sqrt(np.pi), abs=0.06)  # the larger of two normals
+    frozen = sampling.prior_draws(emppl.plan(model, freeze={"spread": 0.1}), 1000)
+    assert frozen["effect"].std() == pytest.approx(0.1, rel=0.05)

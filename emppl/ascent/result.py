@@ -144,12 +144,26 @@ class Fit:
 
         For natural-form observations of one plate. Raises UnsupportedModelError where the model has others.
         """
-        r, _, latents = self._new_members(data)
-        plate, arrays = latents
+        r, _, plate = self._new_members(data)
+        return self._by_value(r, plate)
+
+    def density(self, data: Mapping[str, Any], theta: Mapping[str, np.ndarray] | None = None) -> xr.Dataset:
+        """Density of new members together with each latent's value, p(y, z); summed over the values it is p(y).
+
+        Data as for `predict`; `theta`: other parameters than the estimate, such as a draw of the posterior.
+        """
+        r, by_member, plate = self._new_members(data, theta)
+        return self._by_value(r * np.exp(by_member)[:, None], plate)
+
+    def _by_value(self, table: np.ndarray, plate: Any) -> xr.Dataset:
+        """A table [member, configuration] summed to the values of each latent."""
+        arrays = {}
         for slot, name in enumerate(plate.latents):
             node = self.plan.structure.node(name)
             assert node.support is not None  # every latent has one
-            marginal = np.stack([r[:, plate.configurations[:, slot] == v].sum(axis=1) for v in node.support], axis=1)
+            marginal = np.stack(
+                [table[:, plate.configurations[:, slot] == v].sum(axis=1) for v in node.support], axis=1
+            )
             arrays[name] = xr.DataArray(
                 marginal, dims=("member", f"{name}_value"), coords={f"{name}_value": node.support}
             )
@@ -159,7 +173,9 @@ class Fit:
         """Log-likelihood of new members at the estimate; data as for `predict`."""
         return float(self._new_members(data)[1].sum())
 
-    def _new_members(self, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, tuple[Any, dict]]:
+    def _new_members(
+        self, data: Mapping[str, Any], theta: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, Any]:
         from emppl.kernels.features import Features
         from emppl.kernels.mixture import mixture
 
@@ -204,10 +220,10 @@ class Fit:
             features, log_base = form.featurise(y, **known)
             parts.append(Features.of(features))
             base += log_base
-        outputs = plan.engine.terms(*plan.structure.coordinates.arguments(self.point))
+        outputs = plan.engine.terms(*plan.structure.coordinates.arguments(self.point if theta is None else theta))
         done = mixture(Features.joined(parts), outputs[0], base, keep=True)
         assert done.responsibilities is not None and done.by_member is not None  # kept
-        return done.responsibilities, done.by_member, (plan.structure.plates[0], {})
+        return done.responsibilities, done.by_member, plan.structure.plates[0]
 
     def _known(self, name: str, key: str, values: Any, size: int, data: Mapping[str, Any]) -> Any:
         given = data.get(f"{name}.{key}")

@@ -367,7 +367,7 @@ def _conclude(
     plan: Plan, jobs: list[_Job], results: list[Ascent], options: dict[str, Any], seed: int | None, began: float
 ) -> Fit:
     jobs = jobs[: len(results)]
-    results = [_judged(plan, result) for result in results]
+    results = [judged(plan, result) for result in results]
     finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
     if not plan.structure.parameters:
         finite = [0]
@@ -436,7 +436,7 @@ def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
     return polish(plan, winner, options["tol"])
 
 
-def _judged(plan: Plan, result: Ascent) -> Ascent:
+def judged(plan: Plan, result: Ascent) -> Ascent:
     """A converged ascent looked at once more: is the mode spurious, or a saddle?"""
     if result.status not in (Status.CONVERGED, Status.MAX_ITER) or not result.theta:
         return result

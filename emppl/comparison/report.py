@@ -1,8 +1,10 @@
 """Comparison: EM's fit beside NUTS's draws, aligned, tabulated and judged."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +12,18 @@ import pandas as pd
 import xarray as xr
 
 from emppl import plots
+from emppl.ascent.atlas import Atlas
+from emppl.comparison.evidence import Evidence, Verdict, in_order, judge
 from emppl.comparison.members import members
+from emppl.comparison.modes import go_on, heights, survey
+from emppl.comparison.normal import laplace_table, prior_table
 from emppl.comparison.page import write_page
+from emppl.comparison.predictive import Prediction, predict
+from emppl.comparison.renderings import write_json, write_markdown
+from emppl.comparison.several import estimates, first_and_others, renamed
+from emppl.comparison.several import verdicts as against_others
 from emppl.comparison.table import COLUMNS, HDI, tabulate
-from emppl.comparison.verdicts import Evidence, Verdict, headline, heights, judge
+from emppl.comparison.verdicts import headline
 from emppl.errors import InvalidArgumentError
 from emppl.labels import SwitchingReport
 from emppl.labels.diagnose import examine
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXT_ROWS = 30  # of the table in `print(comparison)`
+TEXT_WIDTH = 118  # columns of its sentences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +45,15 @@ class Comparison:
     labels. `draws`: aligned to the fit. `timing`: seconds of both and effective draws per second. `members`: latent ->
     Dataset of EM's responsibilities (`em`) and their posterior average (`posterior`). `details`: quantile, skewness,
     coverage and Monte Carlo error for each row of the table. `left_out`: deterministics too large for the table.
-    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start.
+    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start. `atlas`: the modes that EM
+    reaches from thinned draws and random starts, with the share of draws of each by chain; `atlas.known[0]` is the
+    fit's own. `better`: the fit that goes on from a higher point, where one was found. `laplace`: the normal
+    approximation beside the posterior, a row for each row of `table` (columns mean, sd, low, high, distance, ks,
+    coverage, unconstrained_mode, shift). `priors`: width of prior and posterior, and the prior's share of the
+    precision. `prediction`: leave-one-out score, and stacking weights of chains that do not mix. Each of these five is
+    None where there is nothing to make it from (a fit without its model, draws without log-likelihoods). `fits`: all
+    fits that were given, by name, the first being `fit`. `estimates`: where there are several, a row for each row of
+    the table, a column for each fit (components named as in the first), then the posterior's mean and sd.
     """
 
     fit: Any
@@ -47,6 +66,13 @@ class Comparison:
     details: pd.DataFrame
     left_out: tuple[str, ...]
     best_draw: Theta
+    atlas: Atlas | None = None
+    better: Any = None
+    laplace: pd.DataFrame | None = None
+    priors: pd.DataFrame | None = None
+    prediction: Prediction | None = None
+    fits: Mapping[str, Any] = field(default_factory=dict)
+    estimates: pd.DataFrame | None = None
 
     @property
     def reliable(self) -> bool:
@@ -65,12 +91,14 @@ class Comparison:
 
     def __str__(self) -> str:
         marks = {(True, True): " ", (True, False): " ", (False, True): "✗", (False, False): "~"}
-        lines = [self.headline]
+        width = max(len(verdict.name) for verdict in self.verdicts) + 2
+        lines = [*wrap(self.headline, TEXT_WIDTH)]
         for verdict in self.verdicts:
-            lines.append(f"{marks[verdict.holds, verdict.check]} {verdict.name:<12}{verdict.text}")
-            if verdict.advice:
-                lines.append(f"  {'':<12}→ {verdict.advice}")
-        lines += [f"  {'cost':<12}{self.cost}", "", self._text_table()]
+            lines += _hanging(f"{marks[verdict.holds, verdict.check]} {verdict.name:<{width}}", verdict.text)
+            lines += _hanging(f"  {'':<{width}}→ ", verdict.advice) if verdict.advice else []
+        lines += [*_hanging(f"  {'cost':<{width}}", self.cost), "", self._text_table()]
+        if self.estimates is not None:
+            lines += ["", "  all fits beside the posterior, components named as in the first", self._text_estimates()]
         return "\n".join(lines)
 
     @property
@@ -79,10 +107,14 @@ class Comparison:
         known = {
             "nuts_sampling_seconds": "NUTS {:.1f} s sampling",
             "nuts_compile_seconds": "{:.1f} s compiling",
-            "ess_per_second": "{:.0f} effective draws per second",
         }
         parts = [f"EM {self.timing['em_seconds']:.2f} s"]
         parts += [text.format(self.timing[key]) for key, text in known.items() if not np.isnan(self.timing[key])]
+        rate = self.timing["ess_per_second"]
+        if rate > 0:
+            each = f"{1000 / rate:.{0 if rate < 100 else 2}f} ms" if rate > 1 else f"{1 / rate:.1f} s"
+            parts += [f"{rate:.0f} effective draws per second"] if rate > 1 else []
+            parts.append(f"{each} for each effective draw")
         return " · ".join(parts)
 
     def _text_table(self) -> str:
@@ -100,6 +132,16 @@ class Comparison:
             lines.append(f"  … and {len(self.table) - TEXT_ROWS} more rows in comparison.table")
         return "\n".join(lines)
 
+    def _text_estimates(self) -> str:
+        assert self.estimates is not None
+        shown = self.estimates.head(TEXT_ROWS)
+        cells = [["parameter", *shown.columns[:-2], "|  mean", "sd", ""]]
+        cells += [
+            [str(name), *(_digits(value) for value in row), ""] for name, row in zip(shown.index, shown.to_numpy())
+        ]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        return "\n".join("  " + _line(cell, widths) for cell in cells)
+
     def to_html(self, path: str | Path, *, title: str | None = None, command: str | None = None) -> Path:
         """Write the report as one self-contained page and return its path; no network is needed to read it.
 
@@ -107,6 +149,19 @@ class Comparison:
         where none is given). `command`: the shell command that reproduces the page, where there was one.
         """
         return write_page(self, Path(path), title, command)
+
+    def to_markdown(
+        self, path: str | Path, *, title: str | None = None, command: str | None = None, pictures: bool = False
+    ) -> Path:
+        """Write the report as markdown and return its path; arguments as for `to_html`.
+
+        `pictures`: also write them, as SVG, into a folder beside the file that is named after it.
+        """
+        return write_markdown(self, Path(path), title, command, pictures)
+
+    def to_json(self, path: str | Path, *, title: str | None = None, command: str | None = None) -> Path:
+        """Write the report as JSON, numbers unrounded, and return its path; arguments as for `to_html`."""
+        return write_json(self, Path(path), title, command)
 
     def to_datatree(self) -> xr.DataTree:
         """All of it as an ArviZ DataTree that can be saved: aligned draws, estimate, table, permutations, members.
@@ -141,12 +196,27 @@ class Comparison:
         """Labelling of every draw, chain by chain. Raises InvalidArgumentError for a model without symmetry."""
         return plots.permutations(self.switching)
 
+    def plot_ranks(self) -> "Figure":
+        """Ranks of each chain's draws before and after alignment. Raises InvalidArgumentError without a symmetry."""
+        return plots.ranks(self)
+
+    def plot_modes(self) -> "Figure":
+        """The mode atlas: how high each mode is, and which share of draws and of random starts climbs to it.
+
+        Raises InvalidArgumentError where there is none.
+        """
+        if self.atlas is None:
+            raise InvalidArgumentError(
+                "this comparison has no mode atlas", "plot_modes", ("emppl.compare(fit, draws, ascents=60)",)
+            )
+        return plots.modes(self.atlas, self.atlas.known[0] if self.atlas.known else -1)
+
     def plot_responsibilities(self, latent: str | None = None) -> "Figure":
         """EM's responsibilities against their posterior average, of one latent (the first where none is named)."""
         return plots.responsibilities(self, latent)
 
     def plot_forest(self, limit: int = plots.FOREST_ROWS) -> "Figure":
-        """EM's estimate and interval on the scale of the posterior: in posterior sds from the posterior mean."""
+        """EM's estimate and interval, Laplace's draws and NUTS's: in posterior sds from the posterior mean."""
         return plots.forest(self, limit)
 
     def plot_data(self) -> "Figure | None":
@@ -154,14 +224,18 @@ class Comparison:
         return plots.data(self)
 
 
-def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison:
+def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int | None = None) -> Comparison:
     """EM's fit beside draws of the same posterior: labels aligned, numbers tabulated, differences judged.
 
-    `draws`: a DataTree as `emppl.sample` or `pm.sample` return it; every draw is aligned to the fit's labels by
-    `method` (see `emppl.relabel`). Posterior probabilities of the latents are read from the `latent` group, and
-    computed where there is none. Raises InvalidArgumentError when the draws lack the model's parameters.
-    Cost: about 200 evaluations of the objective, besides the alignment.
+    `fit`: a Fit, or several of one model as {name: Fit}: the first is compared in full, the others stand beside it
+    (`comparison.estimates`), each with a verdict on how it differs and why. `draws`: a DataTree as `emppl.sample` or
+    `pm.sample` return it; every draw is aligned to the fit's labels by `method` (see `emppl.relabel`). Posterior
+    probabilities of the latents are read from the `latent` group, and computed where there is none. `ascents`: from how
+    many draws EM climbs to say how many modes there are (None: up to 200, fewer where a pass is dear; 0: from none).
+    Raises InvalidArgumentError for draws that lack the model's parameters, and for fits of different models.
+    Cost: about 200 evaluations of the objective and 20 E-steps for each ascent, besides the alignment.
     """
+    name, fit, further = first_and_others(fit)
     if not hasattr(fit, "point"):
         raise InvalidArgumentError(
             f"compare needs a Fit first, not {type(fit).__name__}",
@@ -173,9 +247,21 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto") -> Comparison
     table, details, left_out = tabulate(fit, aligned)
     averaged = members(fit, aligned)
     found = heights(fit, aligned)
-    verdicts = judge(Evidence(fit, aligned, table, details, switching, averaged, found))
-    timing = _timing(fit, aligned, table[~details["derived"].astype(bool)])
-    return Comparison(fit, aligned, table, verdicts, switching, timing, averaged, details, left_out, found.best)
+    others = renamed(fit, further)
+    atlas = survey(fit, aligned, found, ascents, [other.point for other in others])
+    own = table[~details["derived"].astype(bool)]
+    evidence = Evidence(
+        fit, aligned, table, details, switching, averaged, found, atlas, go_on(fit, found, atlas),
+        laplace_table(fit, aligned, details), prior_table(fit, aligned, details),
+        predict(aligned, atlas, float(own["r_hat"].max())),
+    )  # fmt: skip
+    several = estimates(name, fit, others, table, details)
+    verdicts = in_order([*judge(evidence), *against_others(name, fit, others, several, atlas, details)])
+    return Comparison(
+        fit, aligned, table, verdicts, switching, _timing(fit, aligned, own), averaged, details, left_out,
+        found.best, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
+        {name: fit, **further}, several,
+    )  # fmt: skip
 
 
 def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, float]:
@@ -191,6 +277,11 @@ def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, floa
         "ess_min": least,
         "ess_per_second": least / sampling if sampling > 0 else np.nan,
     }
+
+
+def _hanging(lead: str, text: str) -> list[str]:
+    """Text in lines of TEXT_WIDTH, all but the first indented to where the first begins."""
+    return wrap(text, TEXT_WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_long_words=False)
 
 
 def _digits(value: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.inference.information import Information, observed_information
+from emppl.inference.information import FLAT_CURVATURE, Information, observed_information
 
 Theta = dict[str, np.ndarray]
 
@@ -50,35 +50,28 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
 
 
 def laplace_draws(plan: Any, theta: Theta, information: Information | None, draws: int, seed: int) -> Theta:
-    """{name: [draws, *shape]}: normal on the unconstrained scale, mapped back.
+    """{name: [draws, *shape]}: normal on the unconstrained scale, mapped back; see `laplace_centre`."""
+    return normal_draws(plan, *laplace_centre(plan, theta, information), draws, seed)
 
-    For "map" centred at the mode of the density that NUTS sees (log posterior + log Jacobian), a few Newton steps from
-    theta; for "ml" at the estimate itself. Coordinates on a border or not identified stay at the mode.
+
+def laplace_centre(plan: Any, theta: Theta, information: Information | None) -> tuple[np.ndarray, Information | None]:
+    """Centre u [P] and curvature of the Laplace approximation at theta.
+
+    For "map" the mode of the density that NUTS sees (log posterior + log Jacobian), a few Newton steps from theta; for
+    "ml" the estimate itself.
+    """
+    if plan.estimate == "map" and plan.method == "em":
+        return unconstrained_mode(plan, theta)[:2]
+    coordinates = plan.structure.coordinates
+    return coordinates.off_the_border(coordinates.unconstrain(theta), 36.0), information
+
+
+def normal_draws(plan: Any, u: np.ndarray, information: Information | None, draws: int, seed: int) -> Theta:
+    """{name: [draws, *shape]} of parameters and deterministics, normal around u [P] on the unconstrained scale.
+
+    Coordinates on a border or not identified stay at u.
     """
     coordinates = plan.structure.coordinates
-    u = coordinates.unconstrain(theta)
-    u = coordinates.off_the_border(u, 36.0)
-    if plan.estimate == "map" and plan.method == "em":
-
-        def jacobian(v: np.ndarray) -> np.ndarray:
-            return np.asarray(coordinates.log_jacobian(v)[1])
-
-        def value(v: np.ndarray) -> float:
-            return plan.log_posterior(coordinates.constrain(v)) + float(coordinates.log_jacobian(v)[0])
-
-        here = value(u)
-        for _ in range(20):
-            information = observed_information(plan, u, jacobian)
-            if information.decrement < 1e-8:
-                break
-            step, size = information.step(), 1.0
-            size = min(1.0, 3.0 / max(np.abs(step).max(), 1e-300))
-            while size > 1e-6 and not value(u + size * step) > here:
-                size /= 2
-            if size <= 1e-6:
-                break
-            u = u + size * step
-            here = value(u)
     if information is None:
         covariance = np.zeros((coordinates.size, coordinates.size))
     else:
@@ -89,3 +82,57 @@ def laplace_draws(plan: Any, theta: Theta, information: Information | None, draw
     samples = [coordinates.constrain(p) for p in points]
     samples = [s | plan.deterministics(s) for s in samples]
     return {name: np.stack([s[name] for s in samples]) for name in samples[0]} if samples else {}
+
+
+def unconstrained_mode(plan: Any, theta: Theta) -> tuple[np.ndarray, Information, float]:
+    """The mode of the density that NUTS sees, a few Newton steps from theta: (u [P], curvature there, log density).
+
+    That density is the log posterior plus the log Jacobian of the parameters' transforms, so its mode is another point
+    than the one of the log posterior itself.
+    """
+    coordinates = plan.structure.coordinates
+    u = coordinates.off_the_border(coordinates.unconstrain(theta), 36.0)
+
+    def jacobian(v: np.ndarray) -> np.ndarray:
+        return np.asarray(coordinates.log_jacobian(v)[1])
+
+    def value(v: np.ndarray) -> float:
+        return plan.log_posterior(coordinates.constrain(v)) + float(coordinates.log_jacobian(v)[0])
+
+    here = value(u)
+    information = observed_information(plan, u, jacobian)
+    for _ in range(20):
+        if information.decrement < 1e-8:
+            break
+        step, size = information.step(), 1.0
+        size = min(1.0, 3.0 / max(np.abs(step).max(), 1e-300))
+        while size > 1e-6 and not value(u + size * step) > here:
+            size /= 2
+        if size <= 1e-6:
+            break
+        u = u + size * step
+        here = value(u)
+        information = observed_information(plan, u, jacobian)
+    return u, information, here
+
+
+def log_evidence(plan: Any, theta: Theta) -> float:
+    """Laplace approximation of log p(y) by the mode nearest theta alone: log p + P/2 log 2π - ½ log det H.
+
+    On the unconstrained scale, Jacobian included. One copy of the mode counts: the log of the number of equivalent
+    labellings is still to be added. nan where the curvature there is not that of an interior maximum, and where that
+    scale has no mode of its own nearby.
+    """
+    if plan.estimate != "map" or plan.method != "em":
+        return float("nan")
+    if not plan.structure.coordinates.size:
+        return float(plan.log_posterior(theta))
+    coordinates = plan.structure.coordinates
+    u, information, value = unconstrained_mode(plan, theta)
+    curvatures, _ = information.spectrum
+    if not information.interior.all() or not curvatures[0] > FLAT_CURVATURE * curvatures[-1]:
+        return float("nan")
+    here = plan.log_posterior(theta)
+    if information.decrement > 1e-4 or plan.log_posterior(coordinates.constrain(u)) > here + 1e-6 * max(1.0, abs(here)):
+        return float("nan")  # it left the mode's hill for a higher one
+    return float(value + 0.5 * len(curvatures) * np.log(2 * np.pi) - 0.5 * np.log(curvatures).sum())

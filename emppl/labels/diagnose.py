@@ -1,160 +1,54 @@
 """Diagnosis of label switching: of which variables, within or between chains, and whether alignment cures it."""
 
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from emppl.labels.align import AxisAlignment, align, swappable
+from emppl.labels.assignment import Groups
 from emppl.labels.draws import Theta, convergence, posterior_of, shape_of
-from emppl.labels.relabel import AxisAlignment, Groups, align, permuted, plan_of, reference, swappable
+from emppl.labels.invariants import invariants
+from emppl.labels.permute import permuted
+from emppl.labels.subject import pivots_of, subject
+from emppl.labels.switching import (
+    AMBIGUOUS_MARGIN,
+    AMBIGUOUS_SHARE,
+    R_HAT_ALIGNED,
+    AxisSwitching,
+    LabelState,
+    SwitchingReport,
+    largest,
+)
+from emppl.labels.verdict import sentence_of, state_of
 
-R_HAT_ALIGNED = 1.1  # above this, what is left after alignment is neither names nor noise
-AMBIGUOUS_MARGIN = 0.1  # of the reference's own margin: below it, another labelling fits the draw nearly as well
-AMBIGUOUS_SHARE = 0.05  # of all draws
-
-
-class LabelState(Enum):
-    """What the draws say about the names of the components."""
-
-    NO_SYMMETRY = "no components can be renamed without changing the model"
-    NO_SWITCHING = "every draw names the components alike"
-    BETWEEN_CHAINS = "chains settled in different labellings"
-    WITHIN_CHAINS = "labels switch within chains"
-    OVERLAPPING = "components overlap so far that many draws could be labelled either way"
-    DIFFERENT_MODES = "chains differ in more than the names of the components"
-
-    @property
-    def cured(self) -> bool:
-        """Whether aligned draws can be read component by component."""
-        return self not in (LabelState.OVERLAPPING, LabelState.DIFFERENT_MODES)
+__all__ = [
+    "AMBIGUOUS_MARGIN", "AMBIGUOUS_SHARE", "R_HAT_ALIGNED", "AxisSwitching", "LabelState", "SwitchingReport",
+    "diagnose", "element_names", "examine",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class AxisSwitching:
-    """Switching along one component axis.
+def diagnose(
+    draws: xr.DataTree,
+    model_or_fit: Any = None,
+    *,
+    method: str = "auto",
+    component_dims: Any = None,
+    responsibilities: str | Sequence[str | None] | None = None,
+    allocations: str | Sequence[str | None] | None = None,
+) -> SwitchingReport:
+    """Label switching in draws: is there any, within or between chains, and does alignment cure it.
 
-    permutations [chain, draw, K] (perm[..., j] = the draw's component that becomes component j of the reference),
-    margins [chain, draw] (1: as clear as the reference, 0: a tie), `distance` of the two closest reference
-    components `closest` (0 the same, 1 disjoint). `exchangeable`: groups of components whose names may be swapped.
-    `weak` says that likelihood alone is symmetric: permutations are then for information, draws are not permuted.
+    `model_or_fit`: a Fit (draws are compared with its labels), or a pm.Model or Plan (with the highest draw's). Draws
+    of anything else: `component_dims` and what goes with it, as in `emppl.relabel`. `method`: how draws are aligned.
+    Raises InvalidArgumentError without either, and for draws of another model.
     """
-
-    latent: str
-    dim: str | None
-    labels: tuple[str, ...]
-    variables: tuple[str, ...]
-    exchangeable: Groups
-    permutations: np.ndarray
-    margins: np.ndarray
-    distance: float
-    closest: tuple[int, int]
-    distinct: bool
-    weak: bool
-
-    @property
-    def switches(self) -> np.ndarray:
-        """Draws of each chain whose labelling differs from that of the draw before: [chain]."""
-        return (self.permutations[:, 1:] != self.permutations[:, :-1]).any(axis=-1).sum(axis=1)
-
-    @property
-    def ambiguous(self) -> np.ndarray:
-        """[chain, draw], True where another labelling fits nearly as well."""
-        return self.margins < AMBIGUOUS_MARGIN
-
-    @property
-    def clear_switches(self) -> np.ndarray:
-        """Switches of each chain when draws that could be labelled either way are passed over: [chain]."""
-        counts = []
-        for perms, unclear in zip(self.permutations, self.ambiguous, strict=True):
-            clear = perms[~unclear]
-            counts.append(int((clear[1:] != clear[:-1]).any(axis=-1).sum()))
-        return np.array(counts)
-
-    @property
-    def chain_labellings(self) -> np.ndarray:
-        """The commonest permutation of each chain: [chain, K]."""
-        modes = []
-        for perms in self.permutations:
-            rows, counts = np.unique(perms, axis=0, return_counts=True)
-            modes.append(rows[counts.argmax()])
-        return np.stack(modes)
-
-    @property
-    def noun(self) -> str:
-        """What one element of the axis is called: the model's dim, where the user named one."""
-        return "component" if self.dim is None or "_dim_" in self.dim else self.dim
-
-
-@dataclass(frozen=True)
-class SwitchingReport:
-    """Label switching in a set of draws: by axis, convergence before and after alignment, and a verdict in words.
-
-    `r_hat`: table with a row for each element of a variable that carries a component axis, columns variable,
-    r_hat_before, r_hat_after, ess_before, ess_after.
-    """
-
-    axes: tuple[AxisSwitching, ...]
-    r_hat: pd.DataFrame
-    state: LabelState
-    verdict: str
-    chains: int
-    draws: int
-
-    @property
-    def symmetric(self) -> dict[str, tuple[str, ...]]:
-        """Dim of each component axis (the latent's name where no dim is shared) and the variables that carry it."""
-        return {axis.dim or axis.latent: axis.variables for axis in self.axes if not axis.weak}
-
-    @property
-    def permutations(self) -> np.ndarray:
-        """[chain, draw, K] of the first axis; those of further axes are in `axes`. K is 0 without symmetry."""
-        return self.axes[0].permutations if self.axes else np.empty((self.chains, self.draws, 0), dtype=int)
-
-    @property
-    def switches(self) -> np.ndarray:
-        """Switches within each chain, all axes together: [chain]."""
-        return sum((axis.switches for axis in self.axes), np.zeros(self.chains, dtype=int))
-
-    @property
-    def r_hat_before(self) -> float:
-        """Largest R-hat of the variables that carry a component axis, as sampled (nan without symmetry)."""
-        return _largest(self.r_hat["r_hat_before"])
-
-    @property
-    def r_hat_after(self) -> float:
-        """The same after alignment."""
-        return _largest(self.r_hat["r_hat_after"])
-
-    @property
-    def ambiguous(self) -> float:
-        """Share of draws that could be labelled either way, on the axis where it is largest (0 without symmetry)."""
-        return max((float(axis.ambiguous.mean()) for axis in self.axes if not axis.weak), default=0.0)
-
-    def __repr__(self) -> str:
-        return f"SwitchingReport({self.verdict})"
-
-    def __str__(self) -> str:
-        lines = [self.verdict]
-        for axis in self.axes:
-            lines.append(f"  {axis.noun} ({', '.join(axis.variables)}): switches by chain {axis.switches.tolist()}")
-        if len(self.r_hat):
-            lines += ["", self.r_hat.drop(columns="variable").round(3).to_string()]
-        return "\n".join(lines)
-
-
-def diagnose(draws: xr.DataTree, model_or_fit: Any = None) -> SwitchingReport:
-    """Label switching in draws of a model: is there any, within or between chains, and does alignment cure it.
-
-    `model_or_fit`: a Fit (draws are compared with its labels), or a pm.Model or Plan (with the highest draw's).
-    Raises InvalidArgumentError without it, and for draws of another model.
-    """
-    if model_or_fit is not None and hasattr(model_or_fit, "point"):
-        return examine(draws, *reference(draws, model_or_fit, None))[0]
-    plan = None if model_or_fit is None else plan_of(model_or_fit)
-    return examine(draws, *reference(draws, None, plan), named="the highest draw")[0]
+    fit = model_or_fit if hasattr(model_or_fit, "point") else None
+    model = None if fit is not None else model_or_fit
+    plan, point, theta = subject(draws, fit, model, component_dims, responsibilities, allocations)
+    return examine(draws, plan, point, theta, method, "the fit" if fit is not None else "the highest draw")[0]
 
 
 def examine(
@@ -162,20 +56,47 @@ def examine(
 ) -> tuple[SwitchingReport, xr.DataTree]:
     """Diagnosis and aligned draws in one pass over the responsibilities; arguments as `reference` returns them.
 
-    `named`: what the reference is called in the verdict.
+    `named`: what the reference is called in the verdict. Where "auto" aligned the draws to the reference, chains agree
+    in all that no renaming changes, and R-hat is still high, Stephens' method is tried, and kept if R-hat falls.
     """
-    pivots = plan.responsibilities(point)
-    strong = align(draws, plan, pivots, theta, method)
-    weak = align(draws, plan, pivots, theta, method, groups=_broken_by_prior)
-    aligned = permuted(draws, plan, strong, theta)
+    pivots = pivots_of(draws, plan, point, theta)
+    strong = align(draws, plan, pivots, theta, method, point=point)
+    weak = align(draws, plan, pivots, theta, method, groups=_broken_by_prior, point=point)
+    unchanged = invariants(draws, plan, strong, theta)
+    aligned, r_hat = _aligned(draws, plan, strong, weak, theta)
+    doubtful = largest(r_hat["r_hat_after"]) > R_HAT_ALIGNED >= largest(unchanged["r_hat"])
+    if method == "auto" and doubtful and any(found.method == "responsibilities" for found in strong):
+        again = align(draws, plan, pivots, theta, "STEPHENS", point=point)
+        other, table = _aligned(draws, plan, again, weak, theta)
+        if largest(table["r_hat_after"]) < largest(r_hat["r_hat_after"]):
+            strong, aligned, r_hat = again, other, table
     chains, length = shape_of(draws)
     axes = tuple(_switching(found, chains, length, False) for found in strong)
     axes += tuple(_switching(found, chains, length, True) for found in weak)
-    carriers = list(dict.fromkeys(name for axis in axes for name in axis.variables))
-    r_hat = _r_hat_table(draws, aligned, carriers, plan)
-    state = _state(axes, r_hat)
-    verdict = _verdict(state, axes, r_hat, plan, chains, named)
-    return SwitchingReport(axes, r_hat, state, verdict, chains, length), aligned
+    state = state_of(axes, r_hat, unchanged)
+    verdict = sentence_of(state, axes, r_hat, unchanged, plan, chains, named)
+    report = SwitchingReport(axes, r_hat, state, verdict, chains, length, unchanged, _caveat(strong, named))
+    return report, aligned
+
+
+def _aligned(
+    draws: xr.DataTree, plan: Any, strong: tuple[AxisAlignment, ...], weak: tuple[AxisAlignment, ...], theta: Theta
+) -> tuple[xr.DataTree, pd.DataFrame]:
+    aligned = permuted(draws, plan, strong, theta)
+    carriers = list(dict.fromkeys(name for found in (*strong, *weak) for name in found.axis.variables))
+    return aligned, _r_hat_table(draws, aligned, carriers, plan)
+
+
+def _caveat(strong: tuple[AxisAlignment, ...], named: str) -> str:
+    """That the reference's own components are not distinct, where the draws' are."""
+    for found in strong:
+        if found.distinct and found.reference_distance < found.distance and found.method == "STEPHENS":
+            pair = " and ".join(str(found.axis.labels[k]) for k in found.reference_closest)
+            return (
+                f"components {pair} of {named} hold the same members (distance {found.reference_distance:.3f} on a "
+                "scale of 0 to 1), so which of the draws' components is which of those is arbitrary"
+            )
+    return ""
 
 
 def _broken_by_prior(axis: Any) -> Groups:
@@ -198,6 +119,11 @@ def _switching(found: AxisAlignment, chains: int, length: int, weak: bool) -> Ax
         closest=found.closest,
         distinct=found.distinct,
         weak=weak,
+        method=found.method,
+        why=found.why,
+        occupied=None if found.occupied is None else found.occupied.reshape(chains, length),
+        sentence=axis.sentence() if hasattr(axis, "sentence") else "",
+        mean_distance=found.mean_distance,
     )
 
 
@@ -227,92 +153,3 @@ def _r_hat_table(before: xr.DataTree, after: xr.DataTree, variables: list[str], 
         rows += [(name, r0, r1, e0, e1) for r0, e0, r1, e1 in zip(*columns, strict=True)]
     names = ["variable", "r_hat_before", "r_hat_after", "ess_before", "ess_after"]
     return pd.DataFrame(rows, index=pd.Index(index, dtype=object), columns=names)
-
-
-def _largest(values: pd.Series) -> float:
-    known = values.to_numpy(dtype=float)
-    known = known[~np.isnan(known)]
-    return float(known.max()) if known.size else float("nan")
-
-
-def _state(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame) -> LabelState:
-    """One state for all axes, the most serious first."""
-    strong = [axis for axis in axes if not axis.weak]
-    if not strong:
-        return LabelState.NO_SYMMETRY
-    if any(axis.ambiguous.mean() > AMBIGUOUS_SHARE or not axis.distinct for axis in strong):
-        return LabelState.OVERLAPPING
-    if _largest(r_hat["r_hat_after"]) > R_HAT_ALIGNED:
-        return LabelState.DIFFERENT_MODES
-    if any(axis.clear_switches.any() for axis in strong):
-        return LabelState.WITHIN_CHAINS
-    if any(len(np.unique(axis.chain_labellings, axis=0)) > 1 for axis in strong):
-        return LabelState.BETWEEN_CHAINS
-    return LabelState.NO_SWITCHING
-
-
-def _verdict(
-    state: LabelState, axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, plan: Any, chains: int, named: str
-) -> str:
-    before, after = _largest(r_hat["r_hat_before"]), _largest(r_hat["r_hat_after"])
-    if state is LabelState.NO_SYMMETRY:
-        return _without_symmetry(axes, plan, before)
-    strong = [axis for axis in axes if not axis.weak]
-    share = max(axis.ambiguous.mean() for axis in strong)
-    change = f"R-hat {_short(before)} → {_short(after)} after alignment"
-    if state is LabelState.NO_SWITCHING:
-        return f"no switching: every chain names the components alike; R-hat {_short(after)}"
-    if state is LabelState.BETWEEN_CHAINS:
-        return f"chains settled in different labellings ({_who_differs(strong, chains, named)}); {change}"
-    if state is LabelState.WITHIN_CHAINS:
-        counts = ", ".join(map(str, np.sum([axis.clear_switches for axis in strong], axis=0)))
-        if before <= R_HAT_ALIGNED:
-            change += ", low before too since every chain visits the same namings: unaligned means would mix the names"
-        return f"labels switch within chains ({counts} switches by chain); {change}"
-    if state is LabelState.DIFFERENT_MODES:
-        return (
-            f"chains differ in more than the names of the components: R-hat is {_short(after)} even after alignment "
-            f"({_short(before)} before), so they sit in different modes or have hardly moved"
-        )
-    blurred = [axis for axis in strong if not axis.distinct]
-    if blurred:
-        axis = blurred[0]
-        pair = " and ".join(axis.labels[k] for k in axis.closest)
-        return (
-            f"components {pair} of {named} hold the same members (distance {axis.distance:.3f} on a scale of "
-            f"0 to 1), so which of them is which cannot be told; {change}"
-        )
-    return f"components overlap: {share:.0%} of the draws could be labelled either way; {change}"
-
-
-def _without_symmetry(axes: tuple[AxisSwitching, ...], plan: Any, before: float) -> str:
-    ordered = [axis for axis in plan.axes if axis.ordered]
-    if not axes and ordered:
-        return f"labels cannot switch: the model itself orders the components of {', '.join(ordered[0].variables)}"
-    if not axes:
-        return "labels cannot switch: no components of this model can be renamed"
-    weak = axes[0]
-    labellings = len(np.unique(weak.chain_labellings, axis=0))
-    text = f"the prior alone tells the components of {weak.noun} apart ({', '.join(weak.variables)}); "
-    if labellings == 1:
-        return text + "all chains agree on the names, and draws are left as they are"
-    return text + (
-        f"chains settled in {labellings} different labellings, which are here different modes of the posterior and "
-        f"are left as they are; R-hat {_short(before)}"
-    )
-
-
-def _who_differs(axes: list[AxisSwitching], chains: int, named: str) -> str:
-    for axis in axes:
-        away = int((axis.chain_labellings != np.arange(axis.permutations.shape[-1])).any(axis=1).sum())
-        if away and axis.permutations.shape[-1] == 2:
-            return f"{away} of {chains} swapped"
-        if away:
-            return f"{away} of {chains} with other names than {named}"
-    return f"of {chains} chains"
-
-
-def _short(value: float) -> str:
-    return (
-        "unknown" if np.isnan(value) else f"{value:.1f}" if value >= 1.1 else f"{value:.3f}".rstrip("0").ljust(4, "0")
-    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from emppl.structure.prior import whole_log_prior
+from emppl.structure.shared import shared_axes
 from emppl.structure.types import Node, Structure
 
 Theta = dict[str, np.ndarray]
@@ -22,6 +23,8 @@ class ComponentAxis:
     slots [K, M]: elements of theta (all parameters laid end to end) that belong to each component, in matching order;
     flips: elements that turn into 1 − value when two labels change places (the p of a Bernoulli latent).
     exchangeable: groups of components whose exchange leaves the log posterior unchanged.
+    latents: all latents whose values are these components, the states of a chain say; `latent` is the first.
+    grids: elements [K, …, K, M] of tables that have the components along several axes, as a transition matrix has.
     """
 
     latent: str
@@ -36,6 +39,8 @@ class ComponentAxis:
     slots: np.ndarray = field(repr=False)
     flips: np.ndarray = field(repr=False)
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    latents: tuple[str, ...] = ()
+    grids: tuple[np.ndarray, ...] = field(repr=False, default=())
 
     def permute(self, theta: Mapping[str, np.ndarray], perm: Any) -> Theta:
         """theta with components renamed: perm[j] is the old component that becomes new component j."""
@@ -50,6 +55,10 @@ class ComponentAxis:
         rows = np.arange(n)[:, None]
         for j in range(self.size):
             new[:, self.slots[j]] = flat[rows, self.slots[perms[:, j]]]
+        for grid in self.grids:
+            depth = grid.ndim - 1
+            where = [perms.reshape(n, *(self.size if d == e else 1 for e in range(depth))) for d in range(depth)]
+            new[:, grid.ravel()] = flat[rows, grid[tuple(where)].reshape(n, -1)]
         if len(self.flips):
             swapped = perms[:, 0] != 0
             new[np.ix_(swapped, self.flips)] = 1.0 - flat[np.ix_(swapped, self.flips)]
@@ -70,12 +79,15 @@ class ComponentAxis:
         over = f"{self.dim or self.latent} ({', '.join(self.variables)})"
         if self.ordered:
             return f"labels of {over}: fixed by an ordered parameter"
-        if not self.symmetric_likelihood:
-            return f"labels of {over}: the likelihood tells the components apart, no relabelling"
-        if not self.symmetric_prior and not self.is_symmetric:
+        if not self.is_symmetric:
+            if not self.symmetric_likelihood:
+                return f"labels of {over}: the likelihood tells the components apart, no relabelling"
             return f"labels of {over}: told apart by the prior alone; draws may still switch where the prior is weak"
         count = int(np.prod([_factorial(len(group)) for group in self.exchangeable]))
-        part = "" if len(self.exchangeable) == 1 else f" in part ({self.groups_text()})"
+        part = ""
+        if len(self.exchangeable) > 1:
+            who = "the likelihood" if not self.symmetric_likelihood else "the prior"
+            part = f" in part ({self.groups_text()}, told apart by {who})"
         return f"symmetric under relabelling of {over}{part}: {count} equivalent modes; draws will need aligning"
 
     def groups_text(self) -> str:
@@ -107,7 +119,11 @@ def component_axes(plan: Any) -> tuple[ComponentAxis, ...]:
         if slots is None:
             continue
         flips = _flips(structure, plan, node, influence, plate_index)
-        axes.append(_check(plan, structure, node, slots, flips))
+        axes.append(_check(plan, structure, (node,), slots, flips))
+    found = {axis.latent for axis in axes}
+    rest = [node for node in structure.latents if node.name not in found and len(node.support) > 1]
+    for nodes, slots, grids in shared_axes(plan, rest):
+        axes.append(_check(plan, structure, nodes, slots, np.zeros(0, dtype=int), grids))
     return tuple(axes)
 
 
@@ -229,18 +245,19 @@ def _densities(plan: Any, theta: Theta) -> tuple[float, float]:
 def _check(
     plan: Any,
     structure: Structure,
-    node: Node,
+    nodes: tuple[Node, ...],
     slots: np.ndarray,
     flips: np.ndarray,
+    grids: tuple[np.ndarray, ...] = (),
 ) -> ComponentAxis:
-    size = len(node.support)
+    node, size = nodes[0], len(nodes[0].support)
     shapes = {n.name: n.shape for n in structure.parameters}
     owners = np.concatenate([np.full(n.size, i) for i, n in enumerate(structure.parameters)])
-    names = [structure.parameters[i].name for i in np.unique(owners[np.concatenate([slots.ravel(), flips])])]
+    own = np.concatenate([slots.ravel(), flips, *(grid.ravel() for grid in grids)])
+    names = [structure.parameters[i].name for i in np.unique(owners[own])]
     dim, labels = _dim_of(structure, names, slots, size)
-    trial = ComponentAxis(
-        node.name, size, dim, labels or node.labels, tuple(names), False, False, False, (), slots, flips, shapes
-    )
+    known = (slots, flips, shapes, tuple(other.name for other in nodes), grids)
+    trial = ComponentAxis(node.name, size, dim, labels or node.labels, tuple(names), False, False, False, (), *known)
     coordinates = structure.coordinates
     rng = np.random.default_rng(5)
     points = [coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)) for _ in range(2)]
@@ -270,7 +287,7 @@ def _check(
             seen.update(group)
     return ComponentAxis(
         node.name, size, dim, labels or node.labels, tuple(names), bool(likelihood.all()), bool(prior.all()), ordered,
-        tuple(groups), slots, flips, shapes,
+        tuple(groups), *known,
     )  # fmt: skip
 
 
@@ -294,4 +311,4 @@ def _dim_of(structure: Structure, names: list[str], slots: np.ndarray, size: int
 
 def _is_slot_axis(ids: np.ndarray, axis: int, slots: np.ndarray) -> bool:
     line = np.moveaxis(ids, axis, 0).reshape(len(slots), -1)
-    return all(np.isin(line[k], slots[k]).all() for k in range(len(slots)))
+    return slots.size > 0 and all(np.isin(line[k], slots[k]).all() for k in range(len(slots)))

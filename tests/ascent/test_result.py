@@ -8,6 +8,7 @@ import pymc as pm
 import pytest
 import small_models
 import xarray as xr
+from scipy.stats import binom
 
 import emppl
 from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
@@ -98,6 +99,21 @@ def test_new_vectors(faithful):
     assert faithful.score({"y": np.asarray(faithful.plan.structure.node("y").value.data)}) == pytest.approx(
         faithful.log_likelihood, rel=1e-12
     )
+
+
+def test_density_sums_to_that_of_the_data_at_any_parameters(fit, faithful):
+    y = np.asarray(faithful.plan.structure.node("y").value.data)
+    joint = faithful.density({"y": y})["component_of_row"]
+    assert float(np.log(joint.sum("component_of_row_value")).sum()) == pytest.approx(faithful.log_likelihood, rel=1e-12)
+    np.testing.assert_allclose(
+        joint / joint.sum("component_of_row_value"), faithful.responsibilities().component_of_row
+    )
+    new, theta = (
+        {"heads": np.arange(11), "heads.n": np.full(11, 10)},
+        {"bias": np.array([0.2, 0.9]), "weights": np.array([0.3, 0.7])},
+    )
+    expected = binom.pmf(np.arange(11)[:, None], 10, theta["bias"]) * theta["weights"]
+    np.testing.assert_allclose(fit.density(new, theta)["coin_of_set"], expected, rtol=1e-10)
 
 
 def test_two_observed_variables():

@@ -53,6 +53,7 @@ class MixturePlan:
     k: int
     exchangeable: tuple[tuple[int, ...], ...] | None = None
     estimate: str = "map"
+    method: str = "em"
     estep: str = "independent members, enumerated"
     is_exact: bool = True
     centre: np.ndarray | None = None  # prior means of mu; unequal ones break the symmetry of the prior
@@ -111,8 +112,8 @@ class MixturePlan:
     def __str__(self):
         return "fake_mixture · exact\n\n  weights    closed form\n  mu, sigma  Newton"
 
-    def _log_joint(self, theta):
-        z = (self.y[:, None] - theta["mu"]) / theta["sigma"]
+    def _log_joint(self, theta, y=None):
+        z = ((self.y if y is None else y)[:, None] - theta["mu"]) / theta["sigma"]
         with np.errstate(divide="ignore"):
             return np.log(theta["weights"]) - np.log(theta["sigma"]) - 0.5 * np.log(2 * np.pi) - 0.5 * z**2
 
@@ -184,6 +185,10 @@ class MixtureFit:
             {node.name: (node.dims, values[node.name]) for node in nodes},
             coords={"component": self.plan.structure.coords["component"]},
         )
+
+    def density(self, data, theta=None):
+        values = np.exp(self.plan._log_joint(self.point if theta is None else theta, data["y"]))
+        return xr.Dataset({"component_of_row": (("member", "component_of_row_value"), values)})
 
     def standard_errors(self):
         errors = self._errors if self.errors is None else self.errors

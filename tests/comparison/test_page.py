@@ -8,7 +8,8 @@ import pytest
 from comparison import fakes
 
 from emppl.comparison import compare
-from emppl.comparison.page import fixed, link_terms, number, render, short
+from emppl.comparison.numbers import figure, fixed, number, short
+from emppl.comparison.page import link_terms, render
 
 SECTIONS = ["table", "marginals", "labels", "ascent", "members", "data", "plan", "reproduce", "terms"]
 
@@ -57,6 +58,12 @@ def page(html):
     return Reader(html)
 
 
+@pytest.fixture
+def unpictured(monkeypatch):
+    """Pictures take most of the time, and have tests of their own."""
+    monkeypatch.setattr("emppl.plots.svg", lambda figure: "<svg></svg>")
+
+
 def test_nothing_is_fetched(html, page):
     assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link|<iframe", re.sub(r"base64,[^\"]*", "", html))
     for tag, attrs in page.tags:
@@ -101,7 +108,7 @@ def test_verdicts_and_numbers_are_those_of_the_comparison(comparison, html):
     assert "nan" not in text.lower().replace("dominance", "").split()
 
 
-def test_no_labels_section_without_symmetry():
+def test_no_labels_section_without_symmetry(unpictured):
     fit, draws = fakes.case(2, n=40, draws=100, exchangeable=(), centre=None)
     assert 'id="labels"' in render(compare(fit, draws))  # the likelihood is symmetric: it is told
     axes = property(lambda self: ())
@@ -111,7 +118,7 @@ def test_no_labels_section_without_symmetry():
     assert not any(attrs.get("href") == "#labels" for attrs in bare.all("a"))
 
 
-def test_names_from_the_model_are_escaped(comparison):
+def test_names_from_the_model_are_escaped(comparison, unpictured):
     structure = comparison.fit.plan.structure
     structure.name = "<script>alert(1)</script>"
     plan = type("Named", (fakes.MixturePlan,), {"structure": property(lambda self: structure)})(
@@ -122,12 +129,12 @@ def test_names_from_the_model_are_escaped(comparison):
     assert "&lt;script&gt;" in html
 
 
-def test_title_is_the_callers_or_the_models(comparison, html):
+def test_title_is_the_callers_or_the_models(comparison, html, unpictured):
     assert "<title>fake_mixture: EM beside NUTS</title>" in html
     assert "<h1>geysers: EM beside NUTS</h1>" in render(comparison, title="geysers")
 
 
-def test_source_of_the_model_is_shown_where_there_is_one(comparison):
+def test_source_of_the_model_is_shown_where_there_is_one(comparison, unpictured):
     structure = comparison.fit.plan.structure
     structure.source = "with pm.Model():\n    x < y"
     plan = type("Sourced", (fakes.MixturePlan,), {"structure": property(lambda self: structure)})
@@ -136,7 +143,7 @@ def test_source_of_the_model_is_shown_where_there_is_one(comparison):
     assert "Source of the model" not in render(comparison)
 
 
-def test_long_tables_are_folded_and_counted(monkeypatch, comparison):
+def test_long_tables_are_folded_and_counted(monkeypatch, comparison, unpictured):
     monkeypatch.setattr("emppl.comparison.page.ROWS_SHOWN", 4)
     monkeypatch.setattr("emppl.comparison.page.ROWS_FOLDED", 3)
     html = render(comparison)
@@ -144,7 +151,7 @@ def test_long_tables_are_folded_and_counted(monkeypatch, comparison):
     assert "2 further rows are left out" in html
 
 
-def test_file_appears_whole_or_not_at_all(comparison, tmp_path, monkeypatch):
+def test_file_appears_whole_or_not_at_all(comparison, tmp_path, monkeypatch, unpictured):
     path = comparison.to_html(tmp_path / "deep" / "report.html")
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
@@ -180,6 +187,13 @@ def test_other_numbers():
     assert [fixed(-0.001), fixed(-1.5), fixed(np.nan)] == ["0.00", "−1.50", "–"]
     assert [short(400.0), short(0.001), short(1.05), short(np.nan)] == ["400", "0.001", "1.05", "–"]
     assert number(812.4, 0) == "812"
+    assert [figure(10.0), figure(2.5), figure(0.0), figure(np.nan), figure(1e-13)] == [
+        "10",
+        "2.500",
+        "0",
+        "–",
+        "1.0·10⁻¹³",
+    ]
 
 
 def test_terms_are_linked_once_and_text_is_escaped():
@@ -187,4 +201,6 @@ def test_terms_are_linked_once_and_text_is_escaped():
     assert html.count("#term-r-hat") == 1
     assert html.count("#term-nuts") == 1
     assert "#term-mode" not in html  # "modes" is another word
+    assert "#term-sd" not in link_terms("sd[0] is skewed")  # a parameter's name
+    assert "#term-sd" in link_terms("2 posterior sd (units)")
     assert "&lt;b&gt;" in html

@@ -8,6 +8,7 @@ from scipy import integrate, stats
 from scipy.special import expit
 
 import emppl
+from emppl.inference.laplace import log_evidence
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,32 @@ def test_seeds(nine_of_ten):
     one, two, other = (nine_of_ten.to_datatree(draws=20, seed=s)["posterior"]["p"].values for s in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_evidence_is_exact_where_the_posterior_is_normal():
+    y = np.array([0.3, 1.9, -0.4, 2.2])
+    with pm.Model() as model:
+        mu = pm.Normal("mu", np.float64(0.5), np.float64(2.0))
+        pm.Normal("y", mu, np.float64(1.5), observed=y)
+    plan = emppl.plan(model)
+    fit = emppl.fit(plan, starts=1, seed=0)
+    covariance = 1.5**2 * np.eye(4) + 2.0**2
+    exact = stats.multivariate_normal(np.full(4, 0.5), covariance).logpdf(y)
+    assert log_evidence(plan, fit.point) == pytest.approx(exact, abs=1e-6)
+
+
+def test_evidence_of_nine_of_ten(nine_of_ten):
+    """On the logit scale p(y, u) = C(10, 9) p^10 (1-p)^2 with p = expit(u): mode 10/12, curvature 12 p (1 - p)."""
+    p = 10 / 12
+    height = np.log(10) + 10 * np.log(p) + 2 * np.log(1 - p)
+    expected = height + 0.5 * np.log(2 * np.pi) - 0.5 * np.log(12 * p * (1 - p))
+    assert log_evidence(nine_of_ten.plan, nine_of_ten.point) == pytest.approx(expected, abs=1e-5)
+    assert expected == pytest.approx(np.log(1 / 11), abs=0.1)  # the truth
+
+
+def test_no_evidence_without_a_prior():
+    with pm.Model() as model:
+        p = pm.Beta("p", np.float64(1.0), np.float64(1.0))
+        pm.Binomial("heads", n=np.int64(10), p=p, observed=np.array([9]))
+    fit = emppl.fit(model, estimate="ml", starts=1, seed=0)
+    assert np.isnan(log_evidence(fit.plan, fit.point))

@@ -86,13 +86,75 @@ def test_a_chain_in_a_mode_of_its_own_is_not_a_matter_of_names(three):
     assert "more than the names" in report.verdict
 
 
+def test_chains_that_never_meet_in_what_no_renaming_changes_are_in_different_modes(three):
+    """Sorted means and all else that is symmetric tell a mode of its own from another labelling, however mixed."""
+    fit, tree = three
+    other = tree["posterior"].to_dataset()
+    shift = np.array([0, 0, 0, 1.0])[:, None, None] * np.array([0, 4.5, 0])
+    moved = tree.copy()
+    moved["posterior"] = xr.DataTree(other.assign(mu=other["mu"].copy(data=other["mu"].values + shift)))
+    del moved["latent"]
+    perms = np.random.default_rng(1).permuted(np.tile([0, 1, 2], (CHAINS, DRAWS, 1)), axis=-1)
+    report = diagnose(fakes.switch(moved, perms, fit.plan), fit)
+    assert report.state is LabelState.DIFFERENT_MODES
+    assert report.r_hat_before < 1.1 < 1.5 < report.r_hat_invariant
+    worst = report.invariants["r_hat"].idxmax()
+    assert worst.startswith("mu sorted") and bool(report.invariants.loc[worst, "apart"])
+    assert f"R-hat of {worst} is {report.r_hat_invariant:.1f}, which no renaming changes" in report.verdict
+
+
+def test_what_no_renaming_changes_is_the_same_under_every_name(three):
+    fit, tree = three
+    perms = np.random.default_rng(2).permuted(np.tile([0, 1, 2], (CHAINS, DRAWS, 1)), axis=-1)
+    plain, switched = diagnose(tree, fit), diagnose(fakes.switch(tree, perms, fit.plan), fit)
+    for column in ("r_hat", "ess"):
+        np.testing.assert_allclose(plain.invariants[column], switched.invariants[column], rtol=1e-9)
+    names = list(plain.invariants.index)
+    assert names[:3] == ["log density", "log-likelihood", "weights sorted, least"]
+    assert names[-1] == "number of occupied components"
+    assert (plain.axes[0].occupied == 3).all() and plain.axes[0].occupied_text() == "3 in 100.0% of the draws"
+
+
+def test_slow_chains_of_overlapping_components_are_not_modes_of_their_own():
+    """R-hat of sorted weights is high, since these chains hardly move, but they go over the same ground."""
+    fit, tree = fakes.case(2, n=60, gap=0.3, draws=DRAWS, chains=CHAINS)
+    report = diagnose(tree, fit)
+    assert report.state is LabelState.OVERLAPPING
+    assert report.r_hat_invariant > 1.1 and not report.invariants["apart"].any()
+    assert "chains have not mixed either" in report.verdict
+
+
+def test_auto_tries_again_where_the_names_of_the_fit_do_not_hold(three):
+    """A reference that is distinct, but not what the draws are like, is given up for their own mean."""
+    fit, tree = three
+    point = {name: value.copy() for name, value in fit.point.items()}
+    point["mu"] = np.array([0.5, 12.0, 19.0])  # B and C share what is C's, A has what is A's and B's
+    far = fakes.replace(fit, point=point)
+    perms = by_chain([0, 1, 2], [1, 2, 0], [0, 1, 2], [2, 1, 0])
+    report = diagnose(fakes.switch(tree, perms, fit.plan), far)
+    assert report.state is LabelState.BETWEEN_CHAINS and report.r_hat_after < 1.02
+
+
+@pytest.mark.parametrize("method", ["STEPHENS", "ECR", "ECR-ITERATIVE-1", "ECR-ITERATIVE-2", "PRA", "parameters"])
+def test_any_method_may_be_asked_for(three, method):
+    fit, tree = three
+    perms = by_chain([0, 1, 2], [1, 2, 0], [0, 1, 2], [2, 1, 0])
+    report = diagnose(fakes.switch(tree, perms, fit.plan), fit, method=method)
+    assert report.state is LabelState.BETWEEN_CHAINS and report.axes[0].method == method
+    np.testing.assert_array_equal(report.permutations, np.argsort(perms, axis=-1))  # under the names of the fit
+
+
 def test_overlapping_components():
     fit, tree = fakes.case(2, n=60, gap=0.3, draws=DRAWS, chains=CHAINS)
     report = diagnose(tree, fit)
     assert report.state is LabelState.OVERLAPPING
-    assert report.ambiguous > 0.05
-    assert f"{report.ambiguous:.0%}" in report.verdict
+    assert report.verdict.startswith("components overlap: over the aligned draws two of them share members")
+    assert report.axes[0].mean_distance < 0.4
     assert not report.state.cured
+    to_fit = diagnose(tree, fit, method="responsibilities")
+    assert to_fit.state is LabelState.OVERLAPPING
+    assert to_fit.ambiguous > 0.05
+    assert f"{to_fit.ambiguous:.0%}" in to_fit.verdict
 
 
 def test_coincident_components_of_the_reference_are_said(three):
@@ -102,9 +164,11 @@ def test_coincident_components_of_the_reference_are_said(three):
         values[2] = values[1]
     twin = fakes.replace(fit, point=point)
     report = diagnose(tree, twin)
-    assert report.state is LabelState.OVERLAPPING
-    assert "components B and C of the fit hold the same members" in report.verdict
-    assert report.axes[0].distance == pytest.approx(0.0, abs=1e-12)
+    assert report.state is LabelState.NO_SWITCHING  # the draws' components are distinct all the same
+    assert report.axes[0].method == "STEPHENS"
+    assert "components B and C of the reference hold the same members (distance 0.000)" in report.axes[0].why
+    assert report.caveat.startswith("components B and C of the fit hold the same members")
+    assert report.caveat in str(report)
 
 
 def test_no_symmetry():

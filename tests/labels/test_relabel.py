@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from emppl.errors import InvalidArgumentError
 from emppl.labels import METHODS, Material, draws, relabel
-from emppl.labels.relabel import assignment_margin, cheapest, forbidden_pairs, pivot_distance
+from emppl.labels.align import pivot_distance
+from emppl.labels.assignment import assign, forbidden_pairs, margins
 
 FIXTURES = Path(__file__).parent.parent / "data" / "label_switching"
 
@@ -81,10 +82,10 @@ def test_assignment_and_margin_equal_enumeration(seed, size):
         perm for perm in itertools.permutations(range(size)) if all((j < cut) == (k < cut) for j, k in enumerate(perm))
     ]
     totals = sorted((sum(cost[j, k] for j, k in enumerate(perm)), perm) for perm in allowed)
-    best = cheapest(cost, forbidden)
-    assert tuple(best) == totals[0][1]
+    best = assign(cost[None], forbidden)
+    assert tuple(best[0]) == totals[0][1]
     second = totals[1][0] - totals[0][0] if len(totals) > 1 else np.inf
-    assert assignment_margin(cost, best, forbidden) == pytest.approx(second)
+    assert margins(cost[None], best, forbidden)[0] == pytest.approx(second)
 
 
 def test_margin_of_the_reference_itself_is_one_and_a_tie_is_zero():
@@ -256,7 +257,7 @@ def test_frozen_parameters_come_from_the_fit(three):
         (lambda tree, fit: ({"draws": np.zeros(3), "to": fit}), "DataTree"),
         (lambda tree, fit: ({"draws": xr.DataTree(), "to": fit}), "posterior"),
         (lambda tree, fit: ({"draws": tree}), "model"),
-        (lambda tree, fit: ({"draws": tree, "to": fit, "method": "ordering"}), 'method="responsibilities"'),
+        (lambda tree, fit: ({"draws": tree, "to": fit, "method": "sorting"}), 'method="responsibilities"'),
         (lambda tree, fit: ({"draws": tree, "to": 3, "model": fit.plan}), "chain, draw"),
         (lambda tree, fit: ({"draws": az.from_dict({"posterior": {"nu": np.zeros((1, 9))}}), "model": fit.plan}), "nu"),
         (

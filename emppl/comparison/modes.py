@@ -1,0 +1,281 @@
+"""Modes: did NUTS find a higher point than EM, how many modes are there, and how much of the posterior is in each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from emppl.ascent.atlas import Atlas, affordable, atlas
+from emppl.ascent.search import fit as fit_again
+from emppl.comparison.evidence import Evidence, Heights, Verdict, listed, status_name, verdict
+from emppl.comparison.members import spread
+from emppl.labels.draws import Theta, at, sampler_record, shape_of, stacked, theta_draws
+from emppl.planner import Plan
+
+HEIGHT_LIMIT = 1e-3  # nats by which a draw may pass EM: a fit stops with about 1e-6 left
+DRAWS_EVALUATED = 200
+BEST_EVALUATED = 20  # besides those: the draws that are highest on NUTS's own scale
+CELLS_EVALUATED = 2e7  # members × values × draws: large data get fewer draws
+ELSEWHERE_LIMIT = 0.05  # of the draws may climb to another mode than EM's
+STARTS = 10  # random starts of the atlas, besides the draws
+SETTLED = 0.95  # share of a chain in one mode from which on it stays there
+MODES_NAMED = 4
+
+
+def heights(fit: Any, draws: xr.DataTree) -> Heights:
+    """EM's objective recomputed at draws spread over all chains, and at those highest on NUTS's own scale.
+
+    NUTS's `lp` holds the Jacobian of its transforms, so its order is a guide only. Draws where the objective is not
+    finite are passed over.
+    """
+    plan = fit.plan
+    ml = plan.estimate == "ml"
+    objective = plan.log_likelihood if ml else plan.log_posterior
+    theta = theta_draws(draws, plan, fit.point)
+    n_draws = len(next(iter(theta.values())))
+    cells = sum(np.prod(latent.shape) * len(latent.support) for latent in plan.structure.latents)
+    wanted = int(np.clip(CELLS_EVALUATED / max(cells, 1), 20, DRAWS_EVALUATED))
+    picked = [spread(n_draws, wanted)]
+    for order in _guides(draws, n_draws):
+        picked.append(np.argsort(-order, kind="stable")[:BEST_EVALUATED])
+    indices = np.unique(np.concatenate(picked))
+    values = np.array([objective(at(theta, t)) for t in indices])
+    values = np.where(np.isfinite(values), values, -np.inf)
+    best = int(values.argmax())
+    here = fit.log_likelihood if ml else fit.log_posterior
+    point = {name: np.array(value) for name, value in at(theta, int(indices[best])).items()}
+    return Heights(float(values[best] - here), len(indices), point, "log-likelihood" if ml else "log posterior")
+
+
+def _guides(draws: xr.DataTree, n_draws: int) -> list[np.ndarray]:
+    """Cheap numbers of every draw by which the highest ones may be found: [T] each."""
+    guides = [record for name in ("lp", "log_posterior") if (record := sampler_record(draws, name)) is not None]
+    if "log_likelihood" in draws.children:
+        group = draws["log_likelihood"].to_dataset()
+        parts = [stacked(group[name]).reshape(n_draws, -1).sum(axis=1) for name in group.data_vars]
+        guides += [np.sum(parts, axis=0)] if parts else []
+    return [np.where(np.isfinite(order), order, -np.inf) for order in guides]
+
+
+def survey(
+    fit: Any, draws: xr.DataTree, found: Heights, ascents: int | None = None, others: Sequence[Theta] = ()
+) -> Atlas | None:
+    """The modes that EM reaches from thinned draws and from random starts; None where there is nothing to climb with.
+
+    `atlas.known[0]` is the mode of the fit, `atlas.known[1]` that of the highest draw, then those of `others`;
+    components are named as in the fit. `ascents`: from how many draws (`affordable` says where None is given), 0 for
+    no atlas.
+    """
+    plan = fit.plan
+    climbs = isinstance(plan, Plan) and plan.sample is None and plan.method == "em" and plan.structure.parameters
+    number = 0 if not climbs else affordable(plan) if ascents is None else ascents
+    if number <= 0:
+        return None
+    theta = theta_draws(draws, plan, fit.point)
+    chains, length = shape_of(draws)
+    picked = spread(chains * length, number)
+    points = {name: values[picked] for name, values in theta.items()}
+    starts = min(STARTS, max(number // 6, 2))
+    return atlas(plan, points, chains=picked // length, known=[fit.point, found.best, *others], starts=starts)
+
+
+def go_on(fit: Any, found: Heights, modes: Atlas | None) -> Any:
+    """The fit that goes on from the best draw and from the best mode of the atlas, where one of them is higher.
+
+    None where EM's own point is the highest known, or where the fit that goes on ends no higher.
+    """
+    if not isinstance(fit.plan, Plan) or fit.plan.method != "em" or fit.plan.sample is not None:
+        return None
+    starts = [found.best] if found.gap > HEIGHT_LIMIT else []
+    if modes is not None and modes.modes and _lead(fit, modes) > HEIGHT_LIMIT:
+        starts.append(modes.modes[0].theta)
+    if not starts:
+        return None
+    again = fit_again(fit.plan, start=starts, starts=0, seed=fit.seed)
+    usable = status_name(again.status) in ("CONVERGED", "MAX_ITER")
+    return again if usable and again.log_posterior > fit.log_posterior + HEIGHT_LIMIT else None
+
+
+def _lead(fit: Any, modes: Atlas) -> float:
+    """By how many nats the best mode of the atlas is above the fit."""
+    return modes.modes[0].log_posterior - fit.log_posterior
+
+
+@verdict
+def modes(evidence: Evidence) -> Verdict:
+    """Is EM's point the highest that is known: higher than all draws, and than all modes found from them?"""
+    found, fit = evidence.heights, evidence.fit
+    lead = _lead(fit, evidence.atlas) if evidence.atlas is not None and evidence.atlas.modes else -np.inf
+    gap = max(found.gap, lead)
+    number = _how_many(evidence)
+    where = (
+        f"best of {found.evaluated} draws looked at: {abs(found.gap):.2g} nats {'below' if found.gap <= 0 else 'above'}"
+    )
+    measure = "highest draw or mode found from draws minus EM, in nats"
+    if fit.plan.method == "hard":
+        text = (
+            f"hard EM climbs another objective (every member all in one component), so its point need not be the "
+            f"highest by this one ({where})"
+        )
+        holds = gap <= HEIGHT_LIMIT
+        advice = "" if holds else "compare the EM fit as well: emppl.fit(model, start=fit)"
+        return Verdict("modes", gap, HEIGHT_LIMIT, holds, text, measure, False, advice)
+    if gap <= HEIGHT_LIMIT:
+        text = f"{number}; NUTS found no higher {found.of} than EM ({where})"
+        return Verdict("modes", gap, HEIGHT_LIMIT, True, text, measure, True)
+    if found.gap > HEIGHT_LIMIT:
+        text = f"NUTS found a higher {found.of} than EM ({where}): EM stopped short of the best mode; {number}"
+    else:
+        from_draws = evidence.atlas is not None and bool((evidence.atlas.reached == 0).any())
+        whence = "from NUTS's draws" if from_draws else "from other starts"
+        text = f"EM missed a mode that is {lead:.2g} nats higher, found by EM itself {whence}; {number}"
+    better = evidence.better
+    if better is not None:
+        text += (
+            f"; EM went on from there to a {found.of} of {better.log_posterior:.2f}, "
+            f"{better.log_posterior - fit.log_posterior:.2g} nats above this fit"
+        )
+        advice = "emppl.compare(comparison.better, draws): comparison.better is the fit that went on"
+    else:
+        advice = "emppl.fit(model, start=comparison.best_draw, starts=50): go on from the best draw, with more starts"
+    return Verdict("modes", gap, HEIGHT_LIMIT, False, text, measure, True, advice)
+
+
+def _how_many(evidence: Evidence) -> str:
+    """How many modes are known, and from where."""
+    found = evidence.atlas
+    if found is None:
+        return _by_starts(evidence.fit.starts)
+    number = len(found.modes)
+    kinds = "one mode" if number == 1 else f"{number} modes"
+    return f"{kinds}{_beyond(evidence)} found from {len(found.reached)} draws and {found.n_starts} starts"
+
+
+def _beyond(evidence: Evidence) -> str:
+    """How modes are counted, where names may be exchanged."""
+    return " up to names" if any(len(axis.exchangeable) < axis.size for axis in evidence.fit.plan.axes) else ""
+
+
+def _by_starts(starts: pd.DataFrame) -> str:
+    """How many modes the starts ended in, and how many starts found the best one."""
+    finished = starts[[status_name(status) == "CONVERGED" for status in starts["status"]]]
+    if finished.empty:
+        return "no start ran to the end"
+    best = finished.loc[finished["log_posterior"].idxmax(), "mode"]
+    reached = int((finished["mode"] == best).sum())
+    number = int(finished["mode"].nunique())
+    kinds = "one mode" if number == 1 else f"{number} modes"
+    return f"{kinds} up to names, the best found by {reached} of {len(starts)} starts"
+
+
+def residence(found: Atlas) -> np.ndarray:
+    """The mode that each chain stays in, -1 where it moves between modes: [chain]."""
+    chains = np.unique(found.chains)
+    homes = np.full(len(chains), -1)
+    for place, chain in enumerate(chains):
+        reached = found.reached[found.chains == chain]
+        for mode in range(len(found.modes)):
+            if (reached == mode).mean() >= SETTLED:
+                homes[place] = mode
+    return homes
+
+
+@verdict
+def other_modes(evidence: Evidence) -> Verdict | None:
+    """How much of the posterior lies on the hills of other modes than EM's?"""
+    found = evidence.atlas
+    if found is None or not len(found.reached):
+        return None
+    n, own = len(found.reached), found.known[0]
+    lost = int((found.reached < 0).sum())
+    elsewhere = float((found.reached != own).mean())
+    if own < 0:  # the fit's own point is no mode: other verdicts say why
+        return None
+    aside = f"; from {lost} of {n} draws EM ends in no proper mode ({_why(found)})" if lost else ""
+    if len(found.modes) == 1:
+        if not lost:
+            return None
+        text = f"all draws that climb to a mode climb to EM's{aside}"
+        return _bounded(elsewhere, text)
+    higher = sum(mode.log_posterior > found.modes[own].log_posterior + HEIGHT_LIMIT for mode in found.modes)
+    others = len(found.modes) - 1
+    if elsewhere == 0:
+        kind = "a further mode holds" if others == 1 else f"{others} further modes hold"
+        lower = "" if higher else " and lies lower" if others == 1 else " and lie lower"
+        return _bounded(elsewhere, f"{kind} none of {n} draws looked at{lower}")
+    shares = [(mode.share, i) for i, mode in enumerate(found.modes) if mode.share > 0]
+    said = [
+        f"{share:.0%} {'of the draws climb to EM’s' if i == own else 'to one'} at {found.modes[i].log_posterior:.2f}"
+        for share, i in sorted(shares, key=lambda pair: (pair[1] != own, -pair[0]))[:MODES_NAMED]
+    ]
+    if len(shares) > MODES_NAMED:
+        said.append(f"the rest to {len(shares) - MODES_NAMED} more")
+    if own not in [i for _, i in shares]:
+        said = ["none of the draws climbs to EM's", *said]
+    objective = "log-likelihood" if evidence.fit.plan.estimate == "ml" else "log posterior"
+    text = f"the {objective} has {len(found.modes)} modes{_beyond(evidence)}: {listed(said)}{_homes(found, own)}{aside}"
+    return _bounded(elsewhere, text)
+
+
+def _bounded(elsewhere: float, text: str) -> Verdict:
+    holds = elsewhere <= ELSEWHERE_LIMIT
+    advice = "" if holds else "an estimate with standard errors describes one hill: read the posterior instead"
+    measure = "share of draws from which EM climbs to anything but the fit's mode"
+    return Verdict("other modes", elsewhere, ELSEWHERE_LIMIT, holds, text, measure, False, advice)
+
+
+def _why(found: Atlas) -> str:
+    words = {
+        "DEGENERATE": "a component collapses or a parameter runs off",
+        "SPURIOUS": "a component on a handful of observations",
+        "SADDLE": "a saddle",
+        "MAX_ITER": "still climbing after many steps",
+    }
+    return listed([words.get(name, name.lower()) for name in found.lost])
+
+
+def _homes(found: Atlas, own: int) -> str:
+    """Which chains stay in which mode, and what their shares are then worth."""
+    homes = residence(found)
+    chains = np.unique(found.chains)
+    away = [str(chain) for chain, home in zip(chains, homes, strict=True) if home not in (-1, own)]
+    if not away:
+        return ""
+    kind = "chain" if len(away) == 1 else "chains"
+    verb = "stays" if len(away) == 1 else "stay"
+    text = f"; {kind} {listed(away)} {verb} in another mode than EM's"
+    if (homes >= 0).all():
+        text += ". No chain moves between modes, so these shares say where the chains began, not how probable modes are"
+        held = sorted({int(home) for home in homes})
+        weights = np.array([found.modes[mode].log_evidence for mode in held])
+        if np.isfinite(weights).all() and own in held and len(held) > 1:
+            weights = np.exp(weights - weights.max())
+            weights /= weights.sum()
+            text += f"; Laplace's approximation gives EM's {weights[held.index(own)]:.0%} of what these modes hold"
+    return text
+
+
+@verdict
+def components(evidence: Evidence) -> Verdict | None:
+    """Are all components of EM's mode in use, and different from each other?"""
+    found = evidence.atlas
+    symmetric = any(len(axis.exchangeable) < axis.size for axis in evidence.fit.plan.axes)
+    if found is None or not symmetric or found.known[0] < 0:
+        return None
+    own = found.modes[found.known[0]]
+    spare = len(own.empty) + len(own.coincident)
+    measure = "components of EM's mode that are empty, or the same as another"
+    if not spare:
+        text = "all components of EM's mode hold members and differ"
+        return Verdict("components", 0.0, 0.0, True, text, measure, False)
+    parts = []
+    if own.empty:
+        parts.append(f"{listed(own.empty)} hold{'s' if len(own.empty) == 1 else ''} less than half a member")
+    if own.coincident:
+        pairs = [f"{a} and {b}" for a, b in own.coincident]
+        parts.append(f"{listed(pairs)} hold the same members")
+    text = f"there are more components than EM's mode uses: {'; '.join(parts)}"
+    advice = "fewer components fit the data as well: emppl.fit of the model with one less"
+    return Verdict("components", float(spare), 0.0, False, text, measure, False, advice)
