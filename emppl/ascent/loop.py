@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from emppl.ascent.accelerate import GENERATORS
 from emppl.ascent.border import NEAR_ENOUGH, put_on_border
 from emppl.ascent.degeneracy import collapse, is_vanishing, narrowest
-from emppl.inference.information import Information, observed_information
+from emppl.inference.information import BORDER, Information, observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.glm import RULE as GLM
 from emppl.mstep.regression import RULE as LEAST_SQUARES
@@ -21,6 +21,7 @@ Theta = dict[str, np.ndarray]
 ROUNDING = 1e-9  # relative fall of the objective that is still rounding
 NEWTON_LIMIT = 250  # coordinates; beyond it 2 P gradients cost more than the iterations they save
 PATIENCE = 60  # E-steps after which slow EM is handed to Newton
+CARRIES = 0.1  # a step that leaves less than this part of the decrement may be followed by one of the same curvature
 NUMERIC_PATIENCE = 5  # the same where each M-step is itself a search
 
 
@@ -195,11 +196,11 @@ def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
     return calls + 1
 
 
-def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
+def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[Information, int]:
     """Newton steps on the marginal objective from the best point seen, each checked not to fall.
 
-    Returns the information at the best point then, and the E-steps spent. Stops where the objective is not
-    near-quadratic.
+    Returns the gradient at the best point then, beside the information there (`fresh`) or near by, and the E-steps
+    spent. Stops where the objective is not near-quadratic.
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
@@ -212,6 +213,7 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
             watch.see(coordinates.constrain(u), value)
             information = observed_information(plan, u)
             spent += 2 * int(information.interior.sum()) + 1
+    here = True  # whether the information is that of u itself
     for _ in range(15):
         if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
             break
@@ -230,9 +232,23 @@ def newton(plan: Any, tol: float, watch: _Watch) -> tuple[Information, int]:
             size *= 0.5
         if not moved:
             break
+        # near a maximum the curvature stays: one gradient tells what is left, in place of two for each coordinate
+        before, information = information, _carried(plan, u, information)
+        spent += 1
+        here = information.decrement >= CARRIES * before.decrement or not before.is_maximum
+        if here:
+            information = observed_information(plan, u)
+            spent += 2 * int(information.interior.sum()) + 1
+    if fresh and not here:
         information = observed_information(plan, u)
         spent += 2 * int(information.interior.sum()) + 1
     return information, spent
+
+
+def _carried(plan: Any, u: np.ndarray, information: Information) -> Information:
+    """The information of a point near by, with the gradient at u."""
+    point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
+    return replace(information, u=u, gradient=plan.gradient(point)[1][information.interior])
 
 
 def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
@@ -240,7 +256,7 @@ def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
     watch = _Watch(bool(ascent.trace))
     watch.path, watch.trace = list(ascent.path), list(ascent.trace)
     watch.best, watch.objective, watch.fall = ascent.theta, ascent.objective, ascent.largest_fall
-    information, spent = newton(plan, tol, watch)
+    information, spent = newton(plan, tol, watch, fresh=True)
     return Ascent(
         watch.best, watch.objective, ascent.status, ascent.reason, max(len(watch.path) - 1, 0), ascent.n_passes + spent,
         information.decrement, watch.fall, np.array(watch.path), watch.trace, information,
