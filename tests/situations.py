@@ -297,7 +297,7 @@ def wrong_mode_given(rng: np.random.Generator) -> Situation:
             lambda c: "" if c.better is not None else "no better fit is given",
             lambda c: "" if abs(c.better.log_posterior - fit.log_posterior - lead) < 1e-3 else "not the better mode",
             lambda c: "" if not c.reliable and c.headline.startswith("EM missed") else c.headline,
-            lambda c: "" if modes_hold(emppl.compare(c.better, c.draws, ascents=10)) else "the better fit is not the best",
+            lambda c: "" if modes_hold(emppl.compare(c.better, c.draws, ascents=10)) else "there is a better one",
         ],
         f"{lead:.1f} nats",
     )  # fmt: skip

@@ -205,7 +205,7 @@ def _pairs(names: list[str], share: Any) -> pd.DataFrame:
 def _objectives(matter: Material, perms: np.ndarray) -> tuple[np.ndarray, str, np.ndarray | None]:
     """One objective for all methods, what it is, and the mean membership [S, n, K] after each of them."""
     if matter.chunks is not None:
-        units = matter.units.sample() if matter.units.streamed else matter.units
+        units = matter.units.fewer
         means = units.sums(perms, "p") / matter.n_draws
         note = f" ({units.n_units} of the units)" if units is not matter.units else ""
         return (

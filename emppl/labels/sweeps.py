@@ -74,10 +74,9 @@ def descend(
     against it: costs are minus the products with the reference. `constant` is added to the objective. Where all units
     cannot be kept between sweeps, the starts compete over a sample of them and the winner goes on over all.
     """
-    if units.streamed and units.n_draws > 1:
-        sample = units.sample()
-        picked = slice(None) if sample.kept is None else sample.kept
-        narrowed = [start if start.pivot is None else start._replace(pivot=start.pivot[picked]) for start in starts]
+    if units.streamed:
+        sample = units.fewer
+        narrowed = [_narrowed(start, sample) for start in starts]
         rival = _compete(sample, narrowed, reference, gather, against, groups, max_sweeps)
         winner = min(rival, key=lambda run: run.end.total).end
         first = [Start(winner.name, permutations=winner.permutations)]
@@ -90,6 +89,13 @@ def descend(
         run.total += constant
     best = min(runs, key=lambda run: run.end.total).end
     return Descent(best, (*(_told(run) for run in runs), *told))
+
+
+def _narrowed(start: Start, sample: Units) -> Start:
+    """A pivot over the sample's units; it may have been made from them already."""
+    if start.pivot is None or len(start.pivot) == sample.n_units:
+        return start
+    return start._replace(pivot=start.pivot[sample.kept])
 
 
 def _told(run: Run) -> tuple[str, float, int, bool]:

@@ -6,6 +6,7 @@ all draws of a block, and sums over them, are then one matrix product each.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import numpy as np
 
@@ -80,6 +81,11 @@ class Units:
         self.probabilities, self.allocations = probabilities, allocations
         self.streamed = n_draws * self.n_units * size > HELD_CELLS  # every sweep reads the draws anew
         self._held: dict[str, list[tuple[slice, dict[str, np.ndarray]]]] = {}
+
+    @cached_property
+    def fewer(self) -> "Units":
+        """The same units where all can be kept between sweeps, else a sample of them, read once."""
+        return self.sample() if self.streamed else self
 
     def sample(self) -> "Units":
         """The same for as many units, evenly spaced, as can be kept between sweeps."""

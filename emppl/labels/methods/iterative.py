@@ -104,7 +104,7 @@ def _units(p: np.ndarray | None = None, z: np.ndarray | None = None, size: int |
 def _starts(units: Units, given: Sequence[np.ndarray] | None, kind: str = "p") -> list[Start]:
     if given is not None:
         return [Start(f"start {i}", permutations=np.asarray(perms)) for i, perms in enumerate(given)]
-    return [identity(units), *from_draws(units, kind)]
+    return [identity(units), *from_draws(units.fewer, kind)]
 
 
 def identity(units: Units) -> Start:
@@ -125,13 +125,13 @@ def from_draws(units: Units, kind: str) -> list[Start]:
             apart = squares[:, None] + squares - 2 * products
             least = (apart + np.diag(np.full(units.size, np.inf))).min()
             found.append((float(least), int(t), pivot))
-    found.sort(key=lambda item: -item[0])
-    return [Start(f"draw {t}", pivot=pivot) for _, t, pivot in found[:PIVOT_DRAWS]]
+        found = sorted(found, key=lambda item: -item[0])[:PIVOT_DRAWS]
+    return [Start(f"draw {t}", pivot=pivot) for _, t, pivot in found]
 
 
 def starts_for(material: Material, kind: str, units: Units | None = None) -> list[Start]:
     """As drawn, the reference, a few distinct draws, and the order of each parameter."""
-    units = material.units if units is None else units
+    units = material.units.fewer if units is None else units
     starts = [identity(units)]
     if material.pivot is not None:
         pivot = np.asarray(material.pivot, dtype=float)
@@ -154,7 +154,7 @@ def permutation_starts(material: Material, kind: str) -> list[Start]:
         if start.permutations is None:
             assert start.pivot is not None
             perms = np.empty((material.n_draws, material.size), dtype=np.int64)
-            for where, (block,) in material.units.blocks(kind):
+            for where, (block,) in material.units.fewer.blocks(kind):
                 perms[where] = assign(block_costs(start.pivot[None], block)[0], material.forbidden)
             start = Start(start.name, permutations=perms)
         starts.append(start)
@@ -170,7 +170,7 @@ def divergence(units: Units, permutations: np.ndarray) -> np.ndarray:
 
 def least_divergence(material: Material) -> tuple[Units, Alignment]:
     """Stephens' alignment over as many units as can be kept between sweeps, and those units."""
-    units = material.units.sample() if material.units.streamed else material.units
+    units = material.units.fewer
     return units, _stephens(units, starts_for(material, "p", units), material.groups)
 
 
@@ -178,8 +178,10 @@ def named_as_reference(material: Material, found: Alignment, kind: str = "p") ->
     """The same alignment under the reference's names: one relabelling of all draws alike."""
     if material.pivot is None:
         return found
-    mean = material.units.sums(found.permutations[None], kind)[0] / max(1, material.n_draws)
-    order = assign(-(material.pivot.T @ mean)[None], material.forbidden)[0]
+    units = material.units.fewer
+    mean = units.sums(found.permutations[None], kind)[0] / max(1, material.n_draws)
+    pivot = material.pivot if units.kept is None else material.pivot[units.kept]
+    order = assign(-(pivot.T @ mean)[None], material.forbidden)[0]
     return found._replace(permutations=found.permutations[:, order])
 
 
