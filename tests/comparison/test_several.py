@@ -4,7 +4,7 @@ import arviz as az
 import numpy as np
 import pymc as pm
 import pytest
-import situations
+from made import counts as poisson
 from scipy.stats import wasserstein_distance
 
 import emppl
@@ -14,7 +14,7 @@ from emppl.errors import InvalidArgumentError
 @pytest.fixture(scope="module")
 def made():
     rng = np.random.default_rng(11)
-    counts = situations.alike(situations.apart(rng, 2), 2)
+    counts = poisson.alike(poisson.apart(rng, 2), 2)
     model = counts.model()
     fit = emppl.fit(model, starts=4, seed=0)
     return counts, model, fit, counts.tree(counts.gibbs([fit.point] * 4, rng))
@@ -72,7 +72,7 @@ def test_one_fit_in_a_mapping_is_the_fit_itself(made):
 
 def test_fits_of_different_models_are_refused(made):
     counts, _, fit, draws = made
-    other = emppl.fit(situations.alike(counts.y, 3).model(), starts=1, seed=0)
+    other = emppl.fit(poisson.alike(counts.y, 3).model(), starts=1, seed=0)
     with pytest.raises(InvalidArgumentError, match="three is a fit of another model than EM"):
         emppl.compare({"EM": fit, "three": other}, draws)
     with pytest.raises(InvalidArgumentError, match="no fit is given"):
@@ -118,7 +118,7 @@ def test_hard_em_is_not_blamed_for_its_height():
 def test_components_that_are_not_needed_are_named():
     """One rate and two components: at the mode both are the same."""
     rng = np.random.default_rng(3)
-    counts = situations.alike(np.full(50, 4), 2)
+    counts = poisson.alike(np.full(50, 4), 2)
     fit = emppl.fit(counts.model(), starts=4, seed=0)
     found = emppl.compare(fit, counts.tree(counts.gibbs([fit.point] * 4, rng, draws=100)))
     spare = verdict(found, "components")
@@ -130,9 +130,9 @@ def test_components_that_are_not_needed_are_named():
 def test_ml_is_aligned_where_only_its_prior_tells_components_apart():
     """Without the prior the names are free; with it they are not."""
     rng = np.random.default_rng(4)
-    y = situations.apart(rng, 2)
+    y = poisson.apart(rng, 2)
     centres = np.sort([y[y < y.mean()].mean(), y[y > y.mean()].mean()])
-    counts = situations.Counts(y, np.full(2, 4.0), 4.0 / centres)
+    counts = poisson.Counts(y, np.full(2, 4.0), 4.0 / centres)
     model = counts.model()
     fit = emppl.fit(model, starts=4, seed=0)
     turned = {name: values[::-1] for name, values in fit.point.items()}

@@ -4,7 +4,7 @@ import arviz as az
 import numpy as np
 import pytest
 import situations
-from situations import SITUATIONS
+from made.situation import SITUATIONS, Situation, wrong
 
 
 @pytest.mark.parametrize("number", range(len(SITUATIONS)), ids=list(SITUATIONS))
@@ -15,10 +15,10 @@ def test_what_is_said_is_so(number):
 
 def test_a_false_statement_is_found_out():
     """The bench can fail: the same draws beside a fit that is somewhere else."""
-    made = situations.SITUATIONS["prior that matters"](np.random.default_rng(0))
-    expected = situations.Situation(made.fit, made.draws, {**made.holds, "modes": False}, made.statements)
-    assert len(situations.wrong(expected)) == 1
+    made = SITUATIONS["prior that matters"](np.random.default_rng(0))
+    expected = Situation(made.fit, made.draws, {**made.holds, "modes": False}, made.statements)
+    assert len(wrong(expected)) == 1
     values = made.draws["posterior"]["x"].values
     narrow = az.from_dict({"posterior": {"x": values.mean() + 0.3 * (values - values.mean())}})
-    complaints = situations.wrong(situations.Situation(made.fit, narrow, {}, made.statements))
+    complaints = wrong(Situation(made.fit, narrow, {}, made.statements))
     assert any(text.startswith("shape rests on") for text in complaints)
