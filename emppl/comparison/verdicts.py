@@ -133,7 +133,7 @@ def convergence(evidence: Evidence) -> Verdict | None:
     holds = high.empty
     text = f"chains agree: R-hat at most {r_hat.max():.3f} ({worst})"
     if not holds:
-        text = f"chains do not agree yet: R-hat of {listed(high.index)} up to {r_hat.max():.2f}, above {R_HAT_LIMIT}"
+        text = f"chains do not agree yet: R-hat of {listed(high.index)} up to {r_hat.max():.3f}, above {R_HAT_LIMIT}"
         still = _standing(evidence.draws)
         if still:
             one = len(still) == 1
