@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from emppl.kernels.threads import one_blas_thread
 from emppl.labels.assignment import Groups, aligned_to, assign, forbidden_pairs, total_cost
-from emppl.labels.units import Units, blas_threads, block_costs, summed
+from emppl.labels.units import Units, block_costs, summed
 
 MAX_SWEEPS = 100
 SETTLED = 1e-10  # relative fall of the objective below which a start is at its end
@@ -110,7 +111,7 @@ def _compete(
     runs = _begun(units, starts, reference, gather)
     active = list(runs)
     for _ in range(max_sweeps):
-        with blas_threads(units.n_draws * units.n_units * units.size):
+        with one_blas_thread():
             sums = _sweep(units, active, forbidden, gather, against)
         going = []
         for run, total, new, costs, own in sums:

@@ -5,7 +5,6 @@ all draws of a block, and sums over them, are then one matrix product each.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -135,10 +134,10 @@ class Units:
         return values if self.kept is None else values[:, self.kept]
 
     def _laid_out(self, p: np.ndarray) -> np.ndarray:
-        block = np.empty((p.shape[1], p.shape[0], self.size))
-        np.clip(p.transpose(1, 0, 2), FLOOR, 1.0 - FLOOR, out=block)
-        flat = block.reshape(-1, self.size)
+        clear = np.clip(p, FLOOR, 1.0 - FLOOR, dtype=float)
+        flat = clear.reshape(-1, self.size)
         flat /= (flat @ np.ones(self.size))[:, None]
+        block = np.ascontiguousarray(clear.transpose(1, 0, 2))  # last: arithmetic in this order is slow
         return block.reshape(len(block), -1)
 
     def _hot(self, z: np.ndarray) -> np.ndarray:
@@ -150,18 +149,10 @@ class Units:
     def sums(self, perms: np.ndarray, kind: str) -> np.ndarray:
         """Probabilities (or allocations) after relabelling, summed over draws: perms [S, T, K] → [S, n, K]."""
         total = np.zeros((len(perms), self.n_units, self.size))
-        with blas_threads(self.n_draws * self.n_units * self.size):
+        with one_blas_thread():  # narrow products, which a second thread made up to ten times as slow
             for where, (block,) in self.blocks(kind):
                 total += summed(block, perms[:, where])
         return total
-
-
-def blas_threads(cells: int) -> AbstractContextManager[None]:
-    """One thread of BLAS for products of blocks of so many cells, as many as it likes where that is long work.
-
-    On two busy cores a second thread made sweeps over small draws ten times as slow.
-    """
-    return nullcontext() if cells >= CHUNK_CELLS else one_blas_thread()
 
 
 def summed(block: np.ndarray, perms: np.ndarray) -> np.ndarray:
