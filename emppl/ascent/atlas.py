@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from emppl.ascent.loop import Status, ascend
-from emppl.ascent.search import SAME_MODE, judged
-from emppl.ascent.starts import KINDS, start_point
+from emppl.ascent.search import SAME_MODE, Stopped, best_of_short_runs, judged
+from emppl.ascent.starts import KINDS
 from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError
 from emppl.inference.information import BORDER, FLAT_CURVATURE
@@ -147,7 +147,11 @@ def atlas(
         for i, child in enumerate(np.random.SeedSequence(seed).spawn(starts)):
             rng = np.random.default_rng(child)
             kind = KINDS[i % len(KINDS)] if plan.structure.plates else "prior"
-            ends.append(climber.climb(start_point(plan, kind, rng))[0])
+            try:
+                start = best_of_short_runs(plan, kind, rng, LONGEST)  # as a fit makes its starts
+            except Stopped:
+                raise KeyboardInterrupt from None
+            ends.append(climber.climb(start)[0])
         return _drawn(plan, climber, results, at_known, origin, ends, dict(lost))
 
 

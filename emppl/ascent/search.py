@@ -224,8 +224,8 @@ def _one(job: _Job, theta: Theta | None, options: dict[str, Any], record: bool) 
     if theta is None:
         rng = np.random.default_rng(job.seed)
         try:
-            theta = _best_of_short_runs(plan, job.kind, rng, options["max_iter"])
-        except _Stopped as stopped:
+            theta = best_of_short_runs(plan, job.kind, rng, options["max_iter"])
+        except Stopped as stopped:
             return stopped.run
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
             return Ascent(
@@ -234,7 +234,7 @@ def _one(job: _Job, theta: Theta | None, options: dict[str, Any], record: bool) 
     return ascend(plan, theta, record=record, **options)
 
 
-def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_iter: int) -> Theta:
+def best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_iter: int) -> Theta:
     """The candidate that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003).
 
     One where passes are dear.
@@ -250,7 +250,7 @@ def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_ite
     for candidate in candidates:
         run = ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False)
         if run.status is Status.INTERRUPTED:
-            raise _Stopped(run)
+            raise Stopped(run)
         promise = _promise(plan, run)
         if best is None or promise > best[0]:
             best = promise, candidate
@@ -258,7 +258,7 @@ def _best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_ite
     return best[1]
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Ctrl-C in a short run: what it had reached."""
 
     def __init__(self, run: Ascent) -> None:

@@ -233,6 +233,8 @@ def headline(verdicts: tuple[Verdict, ...], switching: SwitchingReport) -> str:
         start = "EM's result cannot be relied on"
     elif "modes" in failed:
         start = "EM missed a better mode"
+    elif failed & {"labels", "convergence", "precision"} == {"labels"} and switching.state is LabelState.OVERLAPPING:
+        start = "The components overlap so far that only what does not depend on their names can be compared"
     elif failed & {"labels", "convergence", "precision"}:
         start = "The draws of NUTS cannot be relied on yet"
     elif "place" in failed:
