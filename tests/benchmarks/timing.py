@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from emppl.kernels.threads import one_blas_thread
+
 SHORTEST = 0.05  # seconds of one timing: faster work is repeated until it takes as long
 FEWEST, MOST = 3, 15  # rounds
 SETTLE = 0.3  # seconds between the sides
@@ -42,8 +44,17 @@ def local(work: Callable[[], Any]) -> Side:
 
 
 def em_pass(plan: Any, theta: dict[str, np.ndarray]) -> Side:
-    """One pass of emppl at these parameters: an E-step, and the M-step that follows. Planning is no part of it."""
-    return local(lambda: plan.m_step(theta, plan.e_step(theta)))
+    """One pass of emppl at these parameters: an E-step, and the M-step that follows. Planning is no part of it.
+
+    BLAS is held to one thread around the repetitions, as emppl.fit does it around an ascent.
+    """
+    passes = local(lambda: plan.m_step(theta, plan.e_step(theta)))
+
+    def run(repetitions: int) -> Timing:
+        with one_blas_thread():
+            return passes(repetitions)
+
+    return run
 
 
 def _settled(side: Side, times: int) -> Timing:
