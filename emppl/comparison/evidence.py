@@ -99,6 +99,11 @@ def free_rows(evidence: Evidence) -> pd.DataFrame:
     return rows[~rows["derived"].astype(bool) & ~rows["constant"].astype(bool)]
 
 
+def is_degenerate(fit: Any) -> bool:
+    """Whether the fit ran off to where its objective grows without bound: its point is then no estimate of anything."""
+    return status_name(fit.status) == "DEGENERATE"
+
+
 def status_name(status: Any) -> str:
     """Name of a status, whether it is stored as the Enum or as text."""
     return getattr(status, "name", str(status))

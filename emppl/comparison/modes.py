@@ -149,6 +149,8 @@ def _how_many(evidence: Evidence) -> str:
     if found is None:
         return _by_starts(evidence.fit.starts)
     number = len(found.modes)
+    if not number:
+        return f"EM ends in no proper mode from any of {len(found.reached)} draws and {found.n_starts} starts"
     kinds = "one mode" if number == 1 else f"{number} modes"
     return f"{kinds}{_beyond(evidence)} found from {len(found.reached)} draws and {found.n_starts} starts"
 

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from emppl.comparison.evidence import AT_LEAST, Evidence, Verdict, free_rows, listed, verdict
+from emppl.comparison.evidence import AT_LEAST, Evidence, Verdict, free_rows, is_degenerate, listed, verdict
 from emppl.inference.laplace import laplace_centre, normal_draws
 from emppl.labels.draws import posterior_of, stacked
 from emppl.planner import Plan
@@ -37,7 +37,7 @@ def laplace_table(fit: Any, draws: xr.DataTree, details: pd.DataFrame) -> pd.Dat
     plan = fit.plan
     if not isinstance(plan, Plan) or plan.sample is not None or plan.method != "em" or not plan.structure.parameters:
         return None
-    if plan.structure.coordinates.size > COORDINATES:
+    if plan.structure.coordinates.size > COORDINATES or is_degenerate(fit):  # where nothing bends as a normal does
         return None
     u, information = laplace_centre(plan, fit.point, fit.information)
     sample = normal_draws(plan, u, information, DRAWS, seed=0)

@@ -5,18 +5,33 @@ import numpy as np
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number to read: some decimals, powers of ten for the very small and large, an en dash where there is none."""
+def number(value: float, digits: int = 3, spread: float = np.nan) -> str:
+    """A number to read: some decimals, powers of ten for the very small and large, an en dash where there is none.
+
+    spread: its standard deviation; where that is small beside the number, decimals are those that show it.
+    """
     value = float(value)
     if np.isnan(value):
         return "–"
     size = abs(value)
-    if np.isfinite(value) and (0 < size < 5 * 10.0 ** (-1 - digits) or size >= 1e7):
+    if is_far(value, spread):
+        text = f"{value:,.{decimals(spread)}f}"
+    elif np.isfinite(value) and (0 < size < 5 * 10.0 ** (-1 - digits) or size >= 1e7):
         mantissa, exponent = f"{value:.1e}".split("e")
         text = f"{mantissa}·10{str(int(exponent)).translate(SUPERSCRIPTS)}"
     else:
         text = f"{value:,.{digits}f}" if size < 1000 else f"{value:,.{min(digits, 1)}f}"
     return text.replace(",", "\u202f").replace("-", "−")
+
+
+def is_far(value: float, spread: float) -> bool:
+    """Whether a number is so far from 0 that a few of its digits do not show its standard deviation."""
+    return bool(np.isfinite(value) and 0 < spread < 1e-3 * abs(value) and 1e3 <= abs(value) < 1e15)
+
+
+def decimals(spread: float) -> int:
+    """Decimals that show two digits of a standard deviation, 6 at most."""
+    return int(np.clip(1 - np.floor(np.log10(spread)), 0, 6))
 
 
 def figure(value: float) -> str:

@@ -17,6 +17,7 @@ from emppl.comparison.evidence import Evidence, Verdict, in_order, judge
 from emppl.comparison.members import members
 from emppl.comparison.modes import go_on, heights, survey
 from emppl.comparison.normal import laplace_table, prior_table
+from emppl.comparison.numbers import decimals, is_far
 from emppl.comparison.page import write_page
 from emppl.comparison.predictive import Prediction, predict
 from emppl.comparison.renderings import write_json, write_markdown
@@ -123,7 +124,8 @@ class Comparison:
         cells = [["parameter", *titles]]
         for name, row in shown.iterrows():
             numbers = [row[column] for column in COLUMNS[:-1]]
-            texts = [_digits(number) for number in numbers[:6]]
+            at_sd = (row["sd"], np.nan, row["sd"], np.nan, row["sd"], row["sd"])
+            texts = [_digits(number, spread) for number, spread in zip(numbers[:6], at_sd)]
             texts += [f"{numbers[6]:.3f}", f"{numbers[7]:.0f}", f"{numbers[8]:.2f}", row["flag"]]
             cells.append([str(name), *("" if text == "nan" else text for text in texts)])
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
@@ -137,7 +139,8 @@ class Comparison:
         shown = self.estimates.head(TEXT_ROWS)
         cells = [["parameter", *shown.columns[:-2], "|  mean", "sd", ""]]
         cells += [
-            [str(name), *(_digits(value) for value in row), ""] for name, row in zip(shown.index, shown.to_numpy())
+            [str(name), *(_digits(value, row[-1]) for value in row), ""]
+            for name, row in zip(shown.index, shown.to_numpy())
         ]
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
         return "\n".join("  " + _line(cell, widths) for cell in cells)
@@ -284,8 +287,10 @@ def _hanging(lead: str, text: str) -> list[str]:
     return wrap(text, TEXT_WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_long_words=False)
 
 
-def _digits(value: float) -> str:
-    """Three decimals, more for small numbers and fewer for large ones."""
+def _digits(value: float, spread: float = np.nan) -> str:
+    """Three decimals, more for small numbers and fewer for large ones, but as many as show their sd `spread`."""
+    if is_far(value, spread):
+        return f"{value:.{decimals(spread)}f}"
     size = abs(value)
     if size and (size < 1e-2 or size >= 1e5):
         return f"{value:.2e}"

@@ -47,7 +47,8 @@ def tabulate(fit: Any, draws: xr.DataTree) -> tuple[pd.DataFrame, pd.DataFrame, 
         piece.insert(1, "derived", name in derived)
         pieces.append(piece)
     full = pd.concat(pieces) if pieces else _summarise(np.empty(0), np.empty(0), np.empty((1, 1, 0)))
-    full["flag"] = [_flag(row) for _, row in full.iterrows()]
+    bounded = getattr(fit.status, "name", str(fit.status)) != "DEGENERATE"  # else nothing has a standard error
+    full["flag"] = [_flag(row, bounded) for _, row in full.iterrows()]
     details = ["variable", "derived", "constant", "quantile", "skewness", "coverage", "mcse"]
     return full[COLUMNS], full.reindex(columns=details), tuple(left_out)
 
@@ -97,14 +98,14 @@ def _summarise(estimate: np.ndarray, error: np.ndarray, values: np.ndarray) -> p
     )
 
 
-def _flag(row: pd.Series) -> str:
+def _flag(row: pd.Series, bounded: bool) -> str:
     """Short words for what a reader should look at in a row, none when all is well."""
     if row["constant"]:
         return "" if row["difference"] == 0 else "far"
     words = {
         "R-hat": row["r_hat"] > R_HAT_LIMIT,
         "ESS": row["ess_bulk"] < ESS_LIMIT,
-        "boundary": bool(np.isnan(row["standard_error"])) and not row["derived"],
+        "boundary": bounded and bool(np.isnan(row["standard_error"])) and not row["derived"],
         "far": min(row["quantile"], 1 - row["quantile"]) < TAIL_LIMIT,
         "skewed": abs(row["skewness"]) > SKEW_LIMIT,
     }

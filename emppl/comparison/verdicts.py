@@ -10,6 +10,7 @@ from emppl.comparison.evidence import (
     Heights,
     Verdict,
     free_rows,
+    is_degenerate,
     judge,
     listed,
     status_name,
@@ -75,7 +76,7 @@ def place(evidence: Evidence) -> Verdict | None:
 def shape(evidence: Evidence) -> Verdict | None:
     """Is the posterior near enough to normal for EM's standard errors to describe it?"""
     rows = free_rows(evidence)
-    if rows.empty:
+    if rows.empty or is_degenerate(evidence.fit):
         return None
     border = rows.index[evidence.table.loc[rows.index, "standard_error"].isna()]
     known = rows.drop(border)

@@ -204,3 +204,10 @@ def test_terms_are_linked_once_and_text_is_escaped():
     assert "#term-sd" not in link_terms("sd[0] is skewed")  # a parameter's name
     assert "#term-sd" in link_terms("2 posterior sd (units)")
     assert "&lt;b&gt;" in html
+
+
+def test_digits_show_the_sd_of_a_number_far_from_zero():
+    assert number(100_000_008.6512, spread=0.448) == "100\u202f000\u202f008.65"
+    assert number(-25_000.123, spread=3.0) == "−25\u202f000.1"
+    assert number(812.4, spread=0.1) == number(812.4) and number(1e8, spread=1e7) == number(1e8)
+    assert number(1e8, spread=0.0) == number(1e8)  # a constant has no sd to show

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import arviz as az
 import numpy as np
+import pymc as pm
 import pytest
 import xarray as xr
 from comparison import fakes
 
+import emppl
 from emppl.comparison import VERDICTS, compare
 from emppl.comparison.table import COLUMNS
 from emppl.errors import InvalidArgumentError
@@ -405,3 +407,28 @@ def test_labels_that_the_prior_tells_apart_are_judged_by_how_chains_settled():
     apart = verdict(compare(fit, fakes.switch(draws, perms, fit.plan)), "labels")
     assert not apart.holds and not apart.check and (apart.value, apart.limit) == (2, 1)
     assert "2 different labellings" in apart.text and apart.advice
+
+
+def test_a_fit_that_ran_off_is_not_taken_for_an_estimate():
+    """No normal approximation, no scale, no border where the objective grows without bound; and no mode is claimed."""
+    y = np.full(12, 2.0)  # a component collapses on to equal values
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        mu = pm.Normal("mu", 2.0, 5.0, shape=2)
+        sd = pm.HalfNormal("sd", 1.0, shape=2)
+        z = pm.Categorical("z", w, shape=len(y))
+        pm.Normal("y", mu[z], sd[z], observed=y)
+    fit = emppl.fit(model, seed=1, starts=3)
+    assert fit.status is emppl.Status.DEGENERATE
+    rng = np.random.default_rng(0)
+    shape = (2, 100)
+    first = rng.uniform(0.2, 0.8, size=shape)
+    posterior = {
+        "w": np.stack([first, 1 - first], axis=-1), "mu": rng.normal(2.0, 1.0, size=(*shape, 2)),
+        "sd": np.abs(rng.normal(size=(*shape, 2))) + 0.01,
+    }  # fmt: skip
+    result = compare(fit, az.from_dict({"posterior": posterior}), ascents=10)
+    assert result.headline == "EM's result cannot be relied on."
+    assert {"shape", "laplace", "scale"}.isdisjoint(v.name for v in result.verdicts)
+    assert not any("boundary" in flag for flag in result.table["flag"])
+    assert verdict(result, "modes").text.startswith("EM ends in no proper mode from any of 10 draws")

@@ -57,4 +57,6 @@ def _ascent(material: Material) -> Alignment:
     found, nearest = by_modes(material.chunks, modes, material.n_draws, material.groups)
     count = np.bincount(nearest, minlength=len(modes)) / max(1, len(nearest))
     told = ", ".join(f"{share:.0%}" for share in count)
-    return found._replace(note=f"{len(modes)} modes up to names; draws nearest to each: {told}")
+    return found._replace(
+        note=f"{len(modes)} mode{'' if len(modes) == 1 else 's'} up to names; draws nearest to each: {told}"
+    )
