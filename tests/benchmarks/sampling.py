@@ -59,11 +59,9 @@ def race(n: int, d: int, k: int, rival: Callable[[np.ndarray, int], pm.Model], d
     compiling = time.perf_counter() - began
     plan, seeds = emppl.plan(model), iter(range(1, 1000))
     run: dict[str, Any] = {"draws": draws, "tune": draws, "chains": CHAINS, "cores": min(CHAINS, os.cpu_count() or 1)}
-    seen: dict[str, list[float]] = {"ours": [], "theirs": []}
 
-    def per_effective_draw(who: str, seconds: float, processor: float, posterior: Any) -> Timing:
+    def per_effective_draw(seconds: float, processor: float, posterior: Any) -> Timing:
         size = effective_draws(posterior)
-        seen[who].append(size)
         return Timing(seconds / size, processor / size)
 
     def several(run: Callable[[], Timing]) -> Callable[[int], Timing]:
@@ -83,9 +81,7 @@ def race(n: int, d: int, k: int, rival: Callable[[np.ndarray, int], pm.Model], d
         processor = time.process_time() - processor
         whole = tree.attrs["sampling_seconds"] + tree.attrs["compile_seconds"]
         share = tree.attrs["sampling_seconds"] / max(whole, 1e-9)  # the processor time of compiling is not told apart
-        return per_effective_draw(
-            "ours", tree.attrs["sampling_seconds"], processor * share, tree["posterior"].to_dataset()
-        )
+        return per_effective_draw(tree.attrs["sampling_seconds"], processor * share, tree["posterior"].to_dataset())
 
     def theirs() -> Timing:
         wall, processor = time.perf_counter(), time.process_time()
@@ -93,7 +89,7 @@ def race(n: int, d: int, k: int, rival: Callable[[np.ndarray, int], pm.Model], d
             warnings.simplefilter("ignore")
             tree = nutpie.sample(compiled, seed=next(seeds), progress_bar=False, save_warmup=False, **run)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        return per_effective_draw("theirs", wall, processor, tree["posterior"].to_dataset())
+        return per_effective_draw(wall, processor, tree["posterior"].to_dataset())
 
     note = (
         f"seconds of sampling per effective draw, {CHAINS} chains of {draws} + {draws}; log density and gradient "
