@@ -1,7 +1,8 @@
 """What a verdict is, what it may look at, and the table of all of them."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from emppl.labels.draws import Theta
 
 NAMED = 3  # items named in a sentence
 AT_LEAST = "at least"
+HYPHEN_FOR_MINUS = re.compile(r"(?<![\w.,\]-])-(?=\d)")
 # verdicts are told in this order, after those that fail
 ORDER = (
     "modes", "fit", "certificate", "labels", "convergence", "other modes", "stacking", "place", "shape", "laplace",
@@ -88,9 +90,10 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
 
 
 def in_order(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    """Verdicts as they are told."""
+    """Verdicts as they are told, with a minus before negative numbers."""
     place = {name: number for number, name in enumerate(ORDER)}
-    return tuple(sorted(found, key=lambda v: (v.holds, not v.check, place.get(v.name, len(place)))))
+    told = [replace(v, text=HYPHEN_FOR_MINUS.sub("−", v.text)) for v in found]
+    return tuple(sorted(told, key=lambda v: (v.holds, not v.check, place.get(v.name, len(place)))))
 
 
 def free_rows(evidence: Evidence) -> pd.DataFrame:

@@ -131,9 +131,8 @@ def loo(evidence: Evidence) -> Verdict | None:
         return None
     holds = found.unreliable == 0
     rows = f"{found.rows:,} of the {found.total:,}" if found.rows < found.total else f"the {found.rows:,}"
-    elpd = f"{found.elpd:.1f}".replace("-", "−")
     text = (
-        f"expected log density of {rows} rows, each predicted from the others: {elpd} ± "
+        f"expected log density of {rows} rows, each predicted from the others: {found.elpd:.1f} ± "
         f"{found.error:.1f} ({found.effective:.1f} effective parameters)"
     )
     if not holds:
