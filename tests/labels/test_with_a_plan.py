@@ -62,7 +62,7 @@ def test_methods_that_evaluate_the_model_undo_the_known_relabelling(galaxies):
     for name, perms in found.permutations.items():
         product = np.take_along_axis(applied, perms.reshape(-1, 3), axis=1)
         assert (product == product[0]).all(), name
-    assert found.table.loc["ascent", "note"].startswith("1 modes up to names")
+    assert found.table.loc["ascent", "note"].startswith("1 mode up to names")
     by_mode = relabel(tree, point(draws), "ascent", plan)["posterior"]["mu"]
     assert list(by_mode.values.mean(axis=(0, 1)).argsort()) == list(
         point(draws)["mu"].argsort()
