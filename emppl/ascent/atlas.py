@@ -13,7 +13,6 @@ from math import factorial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from emppl.ascent.loop import Status, ascend
 from emppl.ascent.search import SAME_MODE, Stopped, best_of_short_runs, judged
@@ -22,6 +21,7 @@ from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError
 from emppl.inference.information import BORDER, FLAT_CURVATURE
 from emppl.inference.laplace import log_evidence
+from emppl.kernels.assignment import assign, forbidden_pairs
 from emppl.kernels.threads import one_blas_thread
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 
@@ -382,7 +382,4 @@ def _by_parameters(theta: Theta, mode: Theta, axis: Any) -> np.ndarray:
 
 def _cheapest(cost: np.ndarray, axis: Any) -> np.ndarray:
     """The permutation with the least cost [K new, K old] among those that the model allows."""
-    group = np.arange(axis.size) + len(axis.exchangeable)
-    for number, members in enumerate(axis.exchangeable):
-        group[list(members)] = number
-    return np.asarray(linear_sum_assignment(np.where(group[:, None] != group[None, :], np.inf, cost))[1])
+    return assign(cost[None], forbidden_pairs(axis.size, axis.exchangeable))[0]

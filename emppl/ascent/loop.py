@@ -205,14 +205,14 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
     information = observed_information(plan, u)
-    spent = 2 * int(information.interior.sum()) + 1
+    spent = _passes_of(information)
     if information.is_maximum and information.decrement < NEAR_ENOUGH:
         u, value, more = put_on_border(plan, u, watch.objective)
         spent += more
         if value > watch.objective:
             watch.see(coordinates.constrain(u), value)
             information = observed_information(plan, u)
-            spent += 2 * int(information.interior.sum()) + 1
+            spent += _passes_of(information)
     for _ in range(15):
         if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
             break
@@ -236,11 +236,16 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
         spent += 1
         if information.decrement >= CARRIES * before.decrement or not before.is_maximum:
             information = observed_information(plan, u)
-            spent += 2 * int(information.interior.sum()) + 1
+            spent += _passes_of(information)
     if fresh and information.carried:
         information = observed_information(plan, u)
-        spent += 2 * int(information.interior.sum()) + 1
+        spent += _passes_of(information)
     return information, spent
+
+
+def _passes_of(information: Information) -> int:
+    """E-steps that an information by differences of gradients counts for."""
+    return 2 * int(information.interior.sum()) + 1
 
 
 def _carried(plan: Any, u: np.ndarray, information: Information) -> Information:

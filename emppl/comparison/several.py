@@ -12,7 +12,7 @@ from emppl.ascent.atlas import Atlas
 from emppl.ascent.result import fingerprint
 from emppl.comparison.evidence import Verdict, listed
 from emppl.errors import InvalidArgumentError
-from emppl.labels.assignment import assign, forbidden_pairs
+from emppl.kernels.assignment import assign, forbidden_pairs
 from emppl.labels.draws import Theta
 from emppl.structure.prior import whole_log_prior
 

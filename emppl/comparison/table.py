@@ -8,6 +8,7 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from scipy.stats import skew
 
+from emppl.comparison.evidence import is_degenerate
 from emppl.labels.diagnose import element_names
 from emppl.labels.draws import convergence, is_constant, posterior_of
 
@@ -47,7 +48,7 @@ def tabulate(fit: Any, draws: xr.DataTree) -> tuple[pd.DataFrame, pd.DataFrame, 
         piece.insert(1, "derived", name in derived)
         pieces.append(piece)
     full = pd.concat(pieces) if pieces else _summarise(np.empty(0), np.empty(0), np.empty((1, 1, 0)))
-    bounded = getattr(fit.status, "name", str(fit.status)) != "DEGENERATE"  # else nothing has a standard error
+    bounded = not is_degenerate(fit)  # else nothing has a standard error
     full["flag"] = [_flag(row, bounded) for _, row in full.iterrows()]
     details = ["variable", "derived", "constant", "quantile", "skewness", "coverage", "mcse"]
     return full[COLUMNS], full.reindex(columns=details), tuple(left_out)

@@ -29,7 +29,7 @@ def jacobian(slopes: Slopes, point: np.ndarray, inside: np.ndarray, owner: np.nd
     their own, and stand in the rows of the others by symmetry.
     """
     if owner is not None:
-        groups = _groups(inside, owner)
+        groups = _groups(owner[inside])
         if len(groups) < len(inside):
             found = _in_groups(slopes, point, inside, groups, owner)
             if found is not None:
@@ -37,25 +37,20 @@ def jacobian(slopes: Slopes, point: np.ndarray, inside: np.ndarray, owner: np.nd
     return np.array([_rows(slopes, point, np.array([i]), inside)[0] for i in inside])
 
 
-def _groups(inside: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
-    """Coordinates that may move at once: the first of every component, the second of every component, …"""
-    owners = owner[inside]
+def _groups(owners: np.ndarray) -> list[np.ndarray]:
+    """Which rows may be had at once: the first of every component, the second of every component, …"""
     rank = np.array([np.count_nonzero(owners[:n] == o) for n, o in enumerate(owners)])
-    alone = [np.array([i]) for i in inside[owners < 0]]
-    return alone + [inside[(owners >= 0) & (rank == r)] for r in np.unique(rank[owners >= 0])]
+    alone = [np.array([n]) for n in np.flatnonzero(owners < 0)]
+    return alone + [np.flatnonzero((owners >= 0) & (rank == r)) for r in np.unique(rank[owners >= 0])]
 
 
 def _in_groups(
     slopes: Slopes, point: np.ndarray, inside: np.ndarray, groups: list[np.ndarray], owner: np.ndarray
 ) -> np.ndarray | None:
-    place = {int(i): n for n, i in enumerate(inside)}
-    answer = np.zeros((len(inside), len(owner)))
+    answer, is_shared = np.zeros((len(inside), len(owner))), owner[inside] < 0
     for group in groups:
-        rows = _rows(slopes, point, group, inside, owner if len(group) > 1 or owner[group[0]] >= 0 else None)
-        answer[[place[int(i)] for i in group]] = rows
-    shared = inside[owner[inside] < 0]
-    others = inside[owner[inside] >= 0]
-    answer[np.ix_([place[int(i)] for i in others], shared)] = answer[np.ix_([place[int(i)] for i in shared], others)].T
+        answer[group] = _rows(slopes, point, inside[group], inside, None if is_shared[group[0]] else owner)
+    answer[np.ix_(~is_shared, inside[is_shared])] = answer[np.ix_(is_shared, inside[~is_shared])].T
     direction = np.random.default_rng(0).normal(size=len(inside))
     widths = np.sqrt(np.maximum(np.abs(answer[np.arange(len(inside)), inside]), 1e-300))
     along = np.zeros(len(point))

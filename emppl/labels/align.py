@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from emppl.errors import InvalidArgumentError
-from emppl.labels.assignment import Groups
+from emppl.kernels.assignment import Groups
 from emppl.labels.draws import Theta
 from emppl.labels.material import Alignment, Material
 from emppl.labels.methods import named

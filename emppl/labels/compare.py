@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from emppl.errors import EmpplError, InvalidArgumentError
+from emppl.kernels.assignment import aligned_to, share_equal
 from emppl.labels.align import Choice, choose, swappable
-from emppl.labels.assignment import aligned_to, share_equal
 from emppl.labels.draws import shape_of
 from emppl.labels.material import Alignment, Material
 from emppl.labels.methods import METHODS, named

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from emppl.errors import InvalidArgumentError
-from emppl.labels.assignment import Groups
+from emppl.kernels.assignment import Groups
 from emppl.labels.draws import Theta, latent_draws, posterior_of
 
 WAYS = (

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from emppl.kernels.assignment import Groups
 from emppl.labels.align import AxisAlignment, align, swappable
-from emppl.labels.assignment import Groups
 from emppl.labels.draws import Theta, convergence, posterior_of, shape_of
 from emppl.labels.invariants import invariants
 from emppl.labels.permute import permuted

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emppl.labels.assignment import Groups, assign, forbidden_pairs, margins, total_cost
+from emppl.kernels.assignment import Groups, assign, forbidden_pairs, margins, total_cost
 from emppl.labels.units import Chunks, Units
 
 CLEAR = 1e-12  # margins of a reference below this are none: nothing is clear then, whatever the draws say

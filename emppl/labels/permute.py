@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from emppl.kernels.assignment import inverse
 from emppl.labels.align import AxisAlignment
-from emppl.labels.assignment import inverse
 from emppl.labels.draws import Theta, at, latent_draws, posterior_of, shape_of, stacked
 from emppl.labels.subject import first_label, latents_of
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import xarray as xr
 
+from emppl.kernels.assignment import Groups, forbidden_pairs
 from emppl.labels.align import AxisAlignment, align, choose, pivot_distance, swappable
-from emppl.labels.assignment import Groups, forbidden_pairs
 from emppl.labels.material import Alignment, Material
 from emppl.labels.methods import METHODS, method
 from emppl.labels.permute import permuted

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emppl.errors import InvalidArgumentError
-from emppl.labels.assignment import Groups
+from emppl.kernels.assignment import Groups
 from emppl.labels.described import Described, described
 from emppl.labels.draws import (
     Theta,

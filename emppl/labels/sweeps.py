@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from emppl.kernels.assignment import Groups, aligned_to, assign, forbidden_pairs, total_cost
 from emppl.kernels.threads import one_blas_thread
-from emppl.labels.assignment import Groups, aligned_to, assign, forbidden_pairs, total_cost
 from emppl.labels.units import Units, block_costs, summed
 
 MAX_SWEEPS = 100

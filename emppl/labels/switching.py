@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 import pandas as pd
 
-from emppl.labels.assignment import Groups
+from emppl.kernels.assignment import Groups
 
 R_HAT_ALIGNED = 1.1  # above this, what is left after alignment is neither names nor noise
 AMBIGUOUS_MARGIN = 0.1  # of the reference's own margin: below it, another labelling fits the draw nearly as well

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from emppl.kernels.assignment import one_hot
 from emppl.kernels.threads import one_blas_thread
-from emppl.labels.assignment import one_hot
 
 CHUNK_CELLS = 4_000_000  # cells of a block: 32 MB of doubles
 HELD_CELLS = 32_000_000  # up to so many are kept between sweeps, 256 MB

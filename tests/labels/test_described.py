@@ -7,8 +7,8 @@ import xarray as xr
 from comparison import fakes
 
 from emppl.errors import InvalidArgumentError
+from emppl.kernels.assignment import inverse
 from emppl.labels import LabelState, compare_methods, diagnose, relabel
-from emppl.labels.assignment import inverse
 
 CHAINS, DRAWS = 3, 60
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from emppl.errors import InvalidArgumentError
+from emppl.kernels.assignment import aligned_to, assign, inverse, margins, one_hot, share_equal
 from emppl.labels import METHODS, Material, methods
 from emppl.labels.align import choose, run
-from emppl.labels.assignment import aligned_to, assign, inverse, margins, one_hot, share_equal
 from emppl.labels.units import Units, array_chunks
 
 FIXTURES = Path(__file__).parent.parent / "data" / "label_switching"

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emppl.errors import InvalidArgumentError
+from emppl.kernels.assignment import assign, forbidden_pairs, margins
 from emppl.labels import METHODS, Material, draws, relabel
 from emppl.labels.align import pivot_distance
-from emppl.labels.assignment import assign, forbidden_pairs, margins
 
 FIXTURES = Path(__file__).parent.parent / "data" / "label_switching"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emppl.labels.assignment import Groups
+from emppl.kernels.assignment import Groups
 from emppl.labels.material import Alignment, Material
 from emppl.labels.methods.iterative import named_as_reference, permutation_starts, told
 from emppl.labels.methods.pivots import ordering

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emppl.labels.assignment import Groups, assign, forbidden_pairs
+from emppl.kernels.assignment import Groups, assign, forbidden_pairs
 from emppl.labels.material import Alignment, Material, alignment_of
 from emppl.labels.methods.pivots import column_of, ordering
 from emppl.labels.methods.table import method

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.labels.assignment import assign, forbidden_pairs, total_cost
+from emppl.kernels.assignment import assign, forbidden_pairs, total_cost
 from emppl.labels.draws import Theta
 from emppl.labels.material import Alignment, Material, alignment_of
 from emppl.labels.methods.table import method

@@ -3,8 +3,8 @@
 import numpy as np
 
 from emppl.errors import InvalidArgumentError
+from emppl.kernels.assignment import Groups, forbidden_pairs
 from emppl.kernels.threads import one_blas_thread
-from emppl.labels.assignment import Groups, forbidden_pairs
 from emppl.labels.material import Alignment, Material, alignment_of
 from emppl.labels.methods.table import method
 from emppl.labels.units import Chunks, array_chunks
