@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -176,13 +177,32 @@ def _mv_statistic(y: np.ndarray) -> np.ndarray:
 
 
 def _mv_natural(mu: Any, cov: Any) -> Any:
-    d = mu.type.shape[-1] if mu.type.shape[-1] is not None else cov.type.shape[-1]
-    i, j = _pairs(d)
     chol = pt.linalg.cholesky(cov, on_error="nan")
-    inverse = pt.linalg.solve_triangular(chol, pt.eye(d), lower=True, b_ndim=2)
+    inverse = pt.linalg.solve_triangular(chol, pt.eye(_dimension(mu, cov)), lower=True, b_ndim=2)
+    return _mv_by_inverse(mu, inverse, _log_diagonal(chol))
+
+
+def _mv_natural_of_factor(frame: Frame, mu: Any, chol: Any) -> Any:
+    """In the frame, W (y - c), of a covariance L L': by the inverse of W L, which need not be triangular."""
+    moved = (mu - frame.centre) @ frame.whiten.T
+    inverse = pt.linalg.solve_triangular(chol, np.linalg.inv(frame.whiten), lower=True, b_ndim=2)
+    return _mv_by_inverse(moved, inverse, _log_diagonal(chol) + np.linalg.slogdet(frame.whiten)[1])
+
+
+def _dimension(mu: Any, cov: Any) -> int:
+    return mu.type.shape[-1] if mu.type.shape[-1] is not None else cov.type.shape[-1]
+
+
+def _log_diagonal(chol: Any) -> Any:
+    return pt.log(pt.abs(pt.diagonal(chol, axis1=-2, axis2=-1))).sum(axis=-1)
+
+
+def _mv_by_inverse(mu: Any, inverse: Any, log_det: Any) -> Any:
+    """inverse: A of the precision A' A; log_det: the log of |det| of what it is the inverse of."""
+    d = _dimension(mu, inverse)
+    i, j = _pairs(d)
     precision = inverse.mT @ inverse
     linear = (precision @ mu[..., None])[..., 0]
-    log_det = pt.log(pt.diagonal(chol, axis1=-2, axis2=-1)).sum(axis=-1)
     constant = -0.5 * (mu * linear).sum(axis=-1) - log_det - 0.5 * d * LOG_2PI
     twice = np.where(i == j, 0.5, 1.0)  # an off-diagonal product stands for both of its places
     return pt.concatenate([constant[..., None], linear, -twice * precision[..., i, j]], axis=-1)
@@ -201,16 +221,24 @@ def _mv_frame(y: np.ndarray) -> Frame:
     return Frame(centre, whiten, float(-np.log(scale).sum() - 0.5 * np.log(values).sum()))
 
 
-def _mv_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: Groups) -> Groups | None:
-    d = int((np.sqrt(9 + 8 * (statistics.shape[1] - 1)) - 3) / 2)
+@cache
+def _square(d: int) -> np.ndarray:
+    """Where in the statistics each element of the matrix of products stands, [D × D]."""
     i, j = _pairs(d)
+    place = np.empty((d, d), dtype=np.int64)
+    place[i, j] = place[j, i] = 1 + d + np.arange(len(i))
+    return place.ravel()
+
+
+def _mv_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: Groups) -> Groups | None:
+    d = int((sqrt(9 + 8 * (statistics.shape[1] - 1)) - 3) / 2)
+    if groups.get("mu") is groups.get("cov") is each_its_own(len(statistics)):  # as nearly always
+        count = statistics[:, :1]
+        moments = statistics / np.where(count > 0, count, np.nan)
+        mu = moments[:, 1 : d + 1]
+        return {"mu": mu, "cov": moments[:, _square(d)].reshape(-1, d, d) - mu[:, :, None] * mu[:, None, :]}
     count, total = statistics[:, 0], statistics[:, 1 : d + 1]
-    square = np.zeros((len(count), d, d))
-    square[:, i, j] = square[:, j, i] = statistics[:, d + 1 :]
-    if groups.get("mu") is groups.get("cov") is each_its_own(len(count)):  # as nearly always
-        n = np.where(count > 0, count, np.nan)[:, None]
-        mu = total / n
-        return {"mu": mu, "cov": square / n[:, :, None] - mu[:, :, None] * mu[:, None, :]}
+    square = statistics[:, _square(d)].reshape(-1, d, d)
     if "mu" in groups:
         g = groups["mu"]
         if any(differ_within(known["cov"], g) for known in (groups, fixed) if "cov" in known):
@@ -245,10 +273,10 @@ def _mv_out_of_frame(values: dict[str, np.ndarray], centre: np.ndarray, whiten: 
     back = _inverse(whiten.tobytes(), len(whiten))
     answer = {}
     if "mu" in values:
-        answer["mu"] = values["mu"] @ np.swapaxes(back, -1, -2) + centre
+        answer["mu"] = np.dot(values["mu"], back.T) + centre
     if "cov" in values:
-        cov = back @ values["cov"] @ np.swapaxes(back, -1, -2)
-        answer["cov"] = 0.5 * (cov + np.swapaxes(cov, -1, -2))
+        cov = np.dot(back @ values["cov"], back.T)
+        answer["cov"] = 0.5 * (cov + cov.mT)
     return answer
 
 
@@ -270,6 +298,7 @@ def mv_normal(op: Any) -> Family:
         inside=lambda y: np.isfinite(y).all(axis=-1),
         frame=_mv_frame,
         into_frame=_mv_into_frame,
+        natural_of_factor=_mv_natural_of_factor,
         out_of_frame=_mv_out_of_frame,
         narrowness=_mv_narrowness,
     )

@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 from emppl.compiling import FEW, compile_graph
 from emppl.errors import InvalidDataError
 from emppl.kernels.features import Features, Source
+from emppl.rules.factors import triangular_factor
 from emppl.rules.tables import Family, Frame, family
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction, layout_of
 from emppl.structure.types import Factor, Plate, Structure
@@ -382,6 +383,17 @@ class Deriver:
                 return float(ratio)
         return 1.0
 
+    def _natural(self, rule: Family, frame: Frame | None, params: dict[str, Any]) -> Any:
+        """The family's natural parameters of all cells, in the frame of the data where it has one."""
+        if frame is None:
+            return rule.natural(*params.values())
+        if rule.natural_of_factor is not None:
+            *others, cov = params.values()
+            factor = triangular_factor(cov, lambda graph: [draw[0] for draw in self._numbers([graph], {})])
+            if factor is not None:
+                return rule.natural_of_factor(frame, *others, factor)
+        return rule.natural(*rule.into_frame(frame, *params.values()))
+
     def _of_observed(
         self,
         factor: Factor,
@@ -405,7 +417,6 @@ class Deriver:
         framed_by = self.structure.frames.get(factor.name, y)
         frame = self._frame(rule, framed_by, params, n_slots, core) if rule.frame is not None else None
         in_cells = _by_cell(frame, len(restriction.rows), core) if frame is not None else None
-        framed = rule.into_frame(in_cells, *params.values()) if frame is not None else tuple(params.values())
 
         def featurise(rows: np.ndarray, **takes: Any) -> tuple[np.ndarray, np.ndarray]:
             return _features(rule, frame, core, layout.slots, rows, takes)[1:]
@@ -416,7 +427,7 @@ class Deriver:
         width = layout.n_groups * first.shape[1]
         if not own_rows and size * width > MAX_FEATURES:
             raise Refused(f"it would need {size * width:.2g} statistics")
-        eta = rule.natural(*framed).reshape((len(restriction.rows) // layout.n_groups, width))
+        eta = self._natural(rule, in_cells, params).reshape((len(restriction.rows) // layout.n_groups, width))
         if own_rows:
             features, base = _of_own_rows(rule, frame, core, layout.slots, y, extras)
         else:

@@ -45,6 +45,7 @@ class Family(NamedTuple):
     scale: str | None = None  # the parameter that a known exposure may multiply
     frame: Callable[[np.ndarray], Frame] | None = None
     into_frame: Callable[..., tuple[Any, ...]] | None = None  # graphs of the parameters in the frame
+    natural_of_factor: Callable[..., Any] | None = None  # (frame, mu, L) -> natural, in the frame, where cov is L L'
     out_of_frame: Callable[..., dict[str, np.ndarray]] | None = (
         None  # (values, centre, whiten) -> values as the op holds them
     )
@@ -147,10 +148,19 @@ def each_its_own(n: int) -> np.ndarray:
     return np.arange(n)
 
 
+@cache
+def all_together(n: int) -> np.ndarray:
+    """The groups of n cells that are one group, known in the same way."""
+    return np.zeros(n, dtype=np.int64)
+
+
 def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None = None) -> np.ndarray:
     """Sums of the cells' statistics by group, with the pseudo-statistics of each group's prior: [groups, S]."""
     if group is each_its_own(len(group)):
         return statistics if pseudo is None else statistics + pseudo
+    if group is all_together(len(group)):
+        total = np.add.reduce(statistics, 0, keepdims=True)
+        return total if pseudo is None else total + pseudo
     total = np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo.copy()
     np.add.at(total, group, statistics)
     return total
