@@ -14,6 +14,7 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 
+from emppl.alike import computed_together
 from emppl.batches import at_once
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
@@ -73,6 +74,10 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True)
     """
     # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
     with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
+        if optimise:
+            several = isinstance(outputs, list | tuple)
+            together = computed_together(outputs if several else [outputs])
+            outputs = together if several else together[0]
         function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
     function.trust_input = True
     return CompiledGraph(function)

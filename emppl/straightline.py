@@ -18,11 +18,13 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.op import Op
 from pytensor.link.c.op import COp, OpenMPOp
 from pytensor.scalar.basic import Add, Cast, Identity, Mul, Second
-from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector, TensorFromScalar
+from pytensor.tensor.basic import Alloc, AllocDiag, ExtractDiag, Join, MakeVector, Split, TensorFromScalar
 from pytensor.tensor.blas.batched import BatchedDot
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.extra_ops import CumOp
+from pytensor.tensor.linalg.decomposition.cholesky import Cholesky
+from pytensor.tensor.linalg.solvers.triangular import SolveTriangular
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import (
@@ -32,9 +34,11 @@ from pytensor.tensor.subtensor import (
     Subtensor,
     unflatten_index_variables,
 )
+from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from emppl.batches import AtOnce
 
+WRITTEN = ""  # what a rule answers that has written lines of its own
 PLAIN_THUNKS = {Op.make_thunk, COp.make_thunk, OpenMPOp.make_thunk}
 
 
@@ -101,7 +105,7 @@ def _written(node: Any, writer: Writer) -> str | None:
         if isinstance(op, kind):
             text = rule(node, writer)
             if text is not None:
-                return text
+                return text or None
             break
     _performed(node, writer)
     return None
@@ -269,32 +273,117 @@ def _same(node: Any, writer: Writer) -> str:
 
 
 def _blockwise(node: Any, writer: Writer) -> str | None:
-    """An op on matrices, matrix by matrix along one axis."""
+    """An op on matrices, all at once where there is a rule for that, else matrix by matrix along one axis."""
     op = node.op
-    if (
-        isinstance(op, AtOnce)
-        or op.batch_ndim(node) != 1
-        or len(node.outputs) != 1
-        or type(op.core_op).make_thunk not in PLAIN_THUNKS
-    ):
+    if isinstance(op, AtOnce) or op.batch_ndim(node) != 1 or len(node.outputs) != 1:
         return None
+    whole = WHOLE.get(type(op.core_op))
+    text = whole(node, writer) if whole is not None else None
+    if text is not None:
+        return text
     lengths = [v.type.shape[0] for v in node.inputs]
     size = max(n or 0 for n in lengths)
     if not all(n in (1, size) for n in lengths) or any(v.type.ndim < 2 for v in node.inputs) or not size:
         return None
+    if type(op.core_op).make_thunk not in PLAIN_THUNKS:
+        return None
     repeated = [n < size for n in lengths]
+    one = _on_matrices(op, node)
+
+    def each(*arrays: Any) -> Any:
+        parts = [[a[0]] * size if again else a for a, again in zip(arrays, repeated)]
+        return np.array([one(*matrices) for matrices in zip(*parts)])
+
+    return f"{writer.bind(each, 'f')}({', '.join(writer.name(v) for v in node.inputs)})"
+
+
+def _on_matrices(op: Any, node: Any) -> Callable[..., Any]:
+    """A Blockwise op on one matrix of each batch: LAPACK where that is what its `perform` comes down to."""
+    core = op.core_op
+    if type(core) in LAPACK and all(_dtype(v) == np.float64 and all(v.type.shape) for v in node.inputs):
+        return LAPACK[type(core)](core)
     core_node = op._create_dummy_core_node(node.inputs, propagate_unbatched_core_inputs=True)
     perform = core_node.op.perform
 
-    def each(*arrays: Any) -> Any:
-        answers: list[Any] = []
-        for inputs in zip(*[[a[0]] * size if again else a for a, again in zip(arrays, repeated)]):
-            box: list[list[Any]] = [[None]]
-            perform(core_node, inputs, box)
-            answers.append(box[0][0])
-        return np.array(answers)
+    def performed(*matrices: Any) -> Any:
+        box: list[list[Any]] = [[None]]
+        perform(core_node, matrices, box)
+        return box[0][0]
 
-    return f"{writer.bind(each, 'f')}({', '.join(writer.name(v) for v in node.inputs)})"
+    return performed
+
+
+def _cholesky(op: Any) -> Callable[..., Any]:
+    lower = op.lower
+
+    def cholesky(a: np.ndarray) -> np.ndarray:
+        factor, info = dpotrf(a, lower, True)
+        if info:
+            factor[...] = np.nan
+        return factor
+
+    return cholesky
+
+
+def _solve_triangular(op: Any) -> Callable[..., Any]:
+    lower, unit = op.lower, op.unit_diagonal
+
+    def solve_triangular(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.flags.f_contiguous:
+            x, info = dtrtrs(a, b, lower, 0, unit)
+        else:
+            x, info = dtrtrs(a.T, b, not lower, 1, unit)
+        if info:
+            x[...] = np.nan
+        return x
+
+    return solve_triangular
+
+
+LAPACK: dict[type, Callable[[Any], Callable[..., Any]]] = {Cholesky: _cholesky, SolveTriangular: _solve_triangular}
+
+
+def _picked(node: Any, writer: Writer) -> str | None:
+    """The same known entries of each array of a batch."""
+    array, *indices = node.inputs
+    if not all(isinstance(i, Constant) and len(i.data) == 1 for i in indices):
+        return None
+    places = unflatten_index_variables([i.data[0] for i in indices], node.op.core_op.idx_list)
+    if not all(isinstance(p, np.ndarray) for p in places):  # with slices between them axes change places
+        return None
+    return f"{writer.name(array)}[{writer.bind((slice(None), *places), 'i')}]"
+
+
+def _on_diagonals(node: Any, writer: Writer) -> str | None:
+    """Matrices of zeros with the vectors of a batch on their diagonals."""
+    core, (vectors,) = node.op.core_op, node.inputs
+    n = vectors.type.shape[1]
+    if core.offset or n is None:
+        return None
+    places, dtype = np.arange(n), _dtype(vectors)
+
+    def filled(values: np.ndarray) -> np.ndarray:
+        answer = np.zeros((len(values), n, n), dtype)
+        answer[:, places, places] = values
+        return answer
+
+    return f"{writer.bind(filled, 'f')}({writer.name(vectors)})"
+
+
+WHOLE: dict[type, Callable[[Any, Writer], str | None]] = {AdvancedSubtensor: _picked, AllocDiag: _on_diagonals}
+
+
+def _split(node: Any, writer: Writer) -> str | None:
+    """An array cut into parts of known lengths."""
+    array, sizes = node.inputs
+    if not isinstance(sizes, Constant) or array.type.shape[node.op.axis] != sizes.data.sum():
+        return None
+    start = 0
+    for size, part in zip(sizes.data.tolist(), node.outputs):
+        index = (*(slice(None),) * node.op.axis, slice(start, start + size))
+        writer.lines.append(f"{writer.name(part)} = {writer.name(array)}[{writer.bind(index, 'i')}]")
+        start += size
+    return WRITTEN
 
 
 def _incremented(node: Any, writer: Writer) -> str | None:
@@ -370,6 +459,7 @@ RULES: tuple[tuple[Any, Callable[[Any, Writer], str | None]], ...] = (
     (ExtractDiag, _diagonal),
     (CAReduce, _reduction),
     (Join, _join),
+    (Split, _split),
     (MakeVector, _make_vector),
     (Reshape, _reshape),
     (Alloc, _alloc),

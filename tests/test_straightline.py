@@ -6,6 +6,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.conditional.op import ifelse
+from pytensor.graph.replace import vectorize_graph
 
 import emppl
 from emppl.compiling import CALLS_THAT_PAY, compile_graph
@@ -51,7 +52,16 @@ GRAPHS = {
     "softmax": pt.special.softmax(m, axis=1) + pt.special.log_softmax(x),
     "cumulative": pt.cumsum(x) + pt.sort(x),
     "linear algebra": pt.linalg.cholesky(spd) + pt.linalg.solve_triangular(pt.linalg.cholesky(spd), spd, lower=True),
+    "cut into parts": pt.concatenate(
+        pt.split(pt.specify_shape(m, (4, 4)) * 2.0, [1, 3], n_splits=2, axis=1)[::-1], axis=1
+    ),
     "logs of zero": pt.log(x - x),
+    "no factor": pt.linalg.cholesky(pt.stack([spd[0], -spd[1]]), on_error="nan"),
+    "no solution": pt.linalg.solve_triangular(
+        pt.stack([pt.linalg.cholesky(spd[0]), pt.zeros((4, 4))]), pt.stack([pt.eye(4), spd[0]]), lower=True
+    ),
+    "picked from each": vectorize_graph(pt.specify_shape(x, 4)[np.array([3, 0, 0])], {x: pt.specify_shape(m, (4, 4))}),
+    "diagonals of each": vectorize_graph(pt.diag(pt.specify_shape(x, 4)), {x: pt.specify_shape(m, (4, 4))}),
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from emppl.alike import computed_together
 from emppl.compiling import compile_graph, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
@@ -55,7 +56,7 @@ class ExpectedLogJoint:
                 terms.append(pt.switch(pt.eq(r, 0), 0.0, table * r).sum())
         total = pt.stack([pt.as_tensor(t).astype("float64") for t in terms]).sum()
         replacements = dict(zip(self.coordinates.values, self.coordinates.graphs.values()))
-        (value,) = substitute([total], replacements)
+        (value,) = computed_together(substitute([total], replacements))  # before its derivatives are written out
         gradient = pytensor.grad(value, self.coordinates.vector, disconnected_inputs="ignore")
         return compile_graph([self.coordinates.vector, *statistics, *responsibilities], [value, gradient])
 

@@ -27,7 +27,6 @@ class Coordinates:
 
     def __init__(self, parameters: Sequence[Node]) -> None:
         self.parameters = tuple(parameters)
-        self.vector = pt.dvector("unconstrained")
         rvs_to_values = {node.rv: node.value for node in parameters if node.rv is not None}
         forward, shapes = [], []
         for node in parameters:
@@ -43,6 +42,7 @@ class Coordinates:
         self._shapes = shapes
         sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
         self.size = sum(sizes)
+        self.vector = pt.dvector("unconstrained", shape=(self.size,))
         ends = np.cumsum([0, *sizes])
         self.slices = {node.name: slice(int(a), int(b)) for node, a, b in zip(parameters, ends[:-1], ends[1:])}
         self.graphs: dict[str, Any] = {}
