@@ -115,14 +115,10 @@ class IndependentEngine:
                 by_component = self._eliminate(joints, passes, hard)
                 total += sum(float(v.sum()) for v in by_component)
                 total += sum(self.plates[p].base_sum for p in joints)
+        values, *by_plate = zip(*passes) if passes else ((),) * len(MixturePass._fields)
+        statistics, counts, responsibilities, by_member = by_plate
         return Posterior(
-            log_likelihood=total + sum(p.log_likelihood for p in passes),
-            log_prior=log_prior,
-            statistics=tuple(p.statistics for p in passes),
-            counts=tuple(p.counts for p in passes),
-            responsibilities=tuple(p.responsibilities for p in passes),
-            by_member=tuple(p.by_member for p in passes),
-            by_component=tuple(by_component),
+            total + sum(values), log_prior, statistics, counts, responsibilities, by_member, tuple(by_component)
         )
 
     def _eliminate(self, joints: dict[int, np.ndarray], passes: list[MixturePass], hard: bool) -> list[np.ndarray]:

@@ -179,11 +179,12 @@ class Features:
         return t
 
     @cached_property
-    def small(self) -> np.ndarray | None:
-        """All statistics as they were asked for, [F, C], where they are few numbers; else None."""
+    def small(self) -> tuple[np.ndarray, int | None] | None:
+        """All statistics as they were asked for, [F, C], and one that is the number 1, if any; None where too many."""
         if self.n * len(self.left) > SMALL:
             return None
-        return np.ascontiguousarray(self.dense(slice(0, self.n)).T)
+        ones = self._places[0]
+        return np.ascontiguousarray(self.dense(slice(0, self.n)).T), int(ones[0]) if len(ones) else None
 
     def dense(self, rows: slice) -> np.ndarray:
         """Statistics of a block of rows as they were asked for, [rows, F]."""

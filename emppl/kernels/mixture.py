@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emppl.kernels.features import Features
-from emppl.kernels.threads import one_blas_thread, pool
+from emppl.kernels.threads import one_blas_thread, pool, scratch
 
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 COMPILED_NUMBERS = 1 << 15  # numbers in the columns of a block of the compiled loop: 256 KiB, and as many to read them
+SAFE = 1e-150  # sums of densities with room below them for every share that counts beside them
 PAYS = 2e6  # multiplications in a pass, from which on compiled code saves more than its making costs
 MOST_CHUNKS = 512  # sums that are kept apart
 SHARES = 4  # parts of the work that a thread takes one after the other
@@ -63,7 +64,7 @@ def mixture(
     """
     features = Features.of(features)
     if table is None and mask is None and not compiled and features.small is not None and isfinite(eta.sum()):
-        return _small(features.small, eta, base, weights, hard, keep)
+        return _small(features, eta, base, weights, hard, keep)
     n, n_values = features.n, len(eta)
     const, reduced, barred = _prepared(features, eta)
     if not (np.isfinite(const).all() and np.isfinite(reduced).all()):
@@ -100,16 +101,43 @@ def mixture(
 
 
 def _small(
-    t: np.ndarray, eta: np.ndarray, base: np.ndarray | None, weights: np.ndarray | None, hard: bool, keep: bool
+    features: Features, eta: np.ndarray, base: np.ndarray | None, weights: np.ndarray | None, hard: bool, keep: bool
 ) -> MixturePass:
-    """The pass over few members, where each call counts: t [F, C] as the statistics were asked for."""
-    posterior, value, _ = _shares(eta @ t, hard)
+    """The pass over few members, where each call counts."""
+    small = features.small
+    assert small is not None
+    t, ones = small
+    room = np.empty((len(eta) + 1, features.n)) if keep else scratch(len(eta) + 1, features.n)
+    posterior = np.matmul(eta, t, out=room[:-1])
+    value = None if hard else _shares_as_they_are(posterior, room[-1])
+    if value is None:
+        posterior, value, _ = _shares(np.matmul(eta, t, out=room[:-1]), hard)
     if base is not None:
         value = value + base
-    weighted = posterior if weights is None else posterior * weights
-    total = float(value.sum() if weights is None else value @ weights)
-    kept, member = (posterior.T, value) if keep else (None, None)
-    return MixturePass(total, weighted @ t.T, weighted.sum(axis=1), kept, member)
+    if weights is None:
+        weighted, total = posterior, np.add.reduce(value)
+    else:
+        weighted, total = posterior * weights, value @ weights
+    statistics = weighted @ t.T
+    counts = weighted.sum(axis=1) if ones is None else statistics[:, ones].copy()
+    return MixturePass(float(total), statistics, counts, posterior.T if keep else None, value if keep else None)
+
+
+def _shares_as_they_are(joint: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
+    """As `_shares`, without its search for the largest: the log-sum-exp by member, joint [J, C] overwritten.
+
+    None where a density is too small or too large for a number, which a member far from all components can have; what
+    is lost beside SAFE is no share.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        np.exp(joint, joint)
+        np.add.reduce(joint, 0, out=scale)
+    if not (np.minimum.reduce(scale, initial=1.0) > SAFE and np.maximum.reduce(scale, initial=1.0) < 1.0 / SAFE):
+        return None
+    value = np.log(scale)
+    np.reciprocal(scale, scale)
+    np.multiply(joint, scale, joint)
+    return value
 
 
 def log_joint(

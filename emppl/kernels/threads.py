@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+MOST_ROOM = 1 << 18  # numbers that a thread keeps room for
 _FORKED: list[bool] = []
+_OWN = threading.local()  # a thread's room, and the contexts it has open
 
 
 def threads() -> int:
@@ -25,6 +29,20 @@ def pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="emppl")
 
 
+def scratch(rows: int, columns: int) -> np.ndarray:
+    """Room [rows, columns] of this thread's own, its contents undefined, which the next call hands out again.
+
+    Fresh memory of this size is asked of the system and given back at each call, which can take longer than the work.
+    """
+    size = rows * columns
+    if size > MOST_ROOM:
+        return np.empty((rows, columns))
+    room = getattr(_OWN, "room", None)
+    if room is None or len(room) < size:
+        room = _OWN.room = np.empty(size)
+    return room[:size].reshape(rows, columns)
+
+
 def _forked() -> None:
     """In the child of a fork, where the threads of the pool are gone."""
     _FORKED.append(True)
@@ -38,18 +56,24 @@ if hasattr(os, "register_at_fork"):
 class one_blas_thread:
     """A context in which BLAS uses one thread: several for small matrices wait for each other, on all cores.
 
-    A few microseconds, where threadpoolctl's own takes twenty: every step of a fit goes through it.
+    The outermost of a thread's sets and restores; those within it, one for each step of a fit, cost next to nothing.
+    Where another thread has set it first, what it leaves behind is its own to restore.
     """
 
     def __enter__(self) -> None:
-        self._before = [(library, library.get_num_threads()) for library in _libraries()]
-        self._set(1)
+        depth = getattr(_OWN, "depth", 0)
+        if not depth:
+            _OWN.before = [(library, library.get_num_threads()) for library in _libraries()]
+            self._set(1)
+        _OWN.depth = depth + 1
 
     def __exit__(self, *_: Any) -> None:
-        self._set(None)
+        _OWN.depth -= 1
+        if not _OWN.depth:
+            self._set(None)
 
     def _set(self, wanted: int | None) -> None:
-        for library, before in self._before:
+        for library, before in _OWN.before:
             if before != 1:
                 library.set_num_threads(wanted or before)
 

@@ -21,7 +21,7 @@ from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
-from emppl.rules.tables import Conjugate, conjugates_of, each_its_own
+from emppl.rules.tables import Conjugate, all_together, conjugates_of, each_its_own
 from emppl.structure.types import Factor, Structure
 
 RULE = "closed form"
@@ -42,13 +42,14 @@ LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter
 
 
 @cache
-def _triangle(d: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.tril_indices(d)
+def _triangle(d: int) -> np.ndarray:
+    """Places of the lower triangle among the elements of a matrix."""
+    return np.ravel_multi_index(np.tril_indices(d), (d, d))
 
 
 def _packed_cholesky(cov: np.ndarray) -> np.ndarray:
-    rows, columns = _triangle(cov.shape[-1])
-    return np.linalg.cholesky(cov)[..., rows, columns]
+    d = cov.shape[-1]
+    return np.linalg.cholesky(cov).reshape(*cov.shape[:-2], d * d)[..., _triangle(d)]
 
 
 def _diagonal(cov: np.ndarray) -> np.ndarray | None:
@@ -114,41 +115,56 @@ class ClosedForm:
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
         alone = self.plate is None
         statistics = np.asarray(self.form.features) if alone else posterior.statistics[self.plate][:, self.columns]
-        cells = self.form.cell_statistics(statistics)
-        groups = self._groups
         family, frame = self.form.family, self.form.frame
+        own, places = self._own
         with np.errstate(all="ignore"):
-            values = family.maximise(cells, groups, self.fixed, self.pseudo)
+            values = family.maximise(self.form.cell_statistics(statistics), self._groups, self.fixed, self.pseudo)
             if values is None:
                 return None
             if frame is not None:
                 values = _out_of_frame(family, values, frame, self._first)
-            flat = self.layout.ravel(theta)
+            flat = np.empty(own.size + 1)
             for name, value in values.items():
-                role = self.roles[name]
+                place, factor = places[name]
                 try:
-                    entries = role.invert(value)
+                    entries = np.asarray(self.roles[name].invert(value)).reshape(-1)
                 except np.linalg.LinAlgError:
                     return None
-                flat[role.index] = np.asarray(entries).reshape(role.index.shape) / role.factor
-        new = self.layout.unravel(flat, self.names)
-        if not isfinite(flat[self._own].sum()) or not self.inside(new):
-            return None
-        return new
+                flat[place] = entries if factor is None else entries / factor
+            if not isfinite(np.add.reduce(flat[: own.size])):
+                return None
+        new = own.unravel(flat)
+        return new if self.inside(new) else None
 
     @cached_property
     def _groups(self) -> dict[str, np.ndarray]:
-        own = each_its_own(len(next(iter(self.roles.values())).groups))
-        return {n: own if np.array_equal(role.groups, own) else role.groups for n, role in self.roles.items()}
+        known = [groups(len(next(iter(self.roles.values())).groups)) for groups in (each_its_own, all_together)]
+
+        def recognised(groups: np.ndarray) -> np.ndarray:
+            return next((k for k in known if np.array_equal(k, groups)), groups)
+
+        return {name: recognised(role.groups) for name, role in self.roles.items()}
 
     @cached_property
     def _first(self) -> dict[str, np.ndarray]:
         return {name: _first_cells(role.groups) for name, role in self.roles.items()}
 
     @cached_property
-    def _own(self) -> np.ndarray:
-        """Where the block's own numbers stand among all."""
-        return np.concatenate([self.layout.part(name) for name in self.names])
+    def _own(self) -> tuple[ThetaLayout, dict[str, tuple[Any, np.ndarray | None]]]:
+        """The block's parameters end to end; of each role the places of its entries there, and factors other than 1.
+
+        The place after the last takes what is none of the block's.
+        """
+        own = self.layout.only(self.names)
+        position = np.full(self.layout.size, own.size)
+        position[np.concatenate([self.layout.part(name) for name in self.names])] = np.arange(own.size)
+        places: dict[str, tuple[Any, np.ndarray | None]] = {}
+        for name, role in self.roles.items():
+            place, factor = position[role.index].ravel(), role.factor.ravel()
+            run = slice(int(place[0]), int(place[0]) + len(place))
+            in_a_row = np.array_equal(place, np.arange(run.start, run.stop))
+            places[name] = run if in_a_row else place, None if (factor == 1).all() else factor
+        return own, places
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +182,12 @@ class ThetaLayout:
             starts[node.name] = total
             total += node.size
         return cls({n.name: n.shape for n in structure.parameters}, starts, total)
+
+    def only(self, names: tuple[str, ...]) -> ThetaLayout:
+        """Some of the parameters end to end."""
+        sizes = [int(np.prod(self.shapes[name], dtype=int)) for name in names]
+        starts = np.cumsum([0, *sizes])
+        return ThetaLayout({n: self.shapes[n] for n in names}, dict(zip(names, starts.tolist())), int(starts[-1]))
 
     def ravel(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
         return (
@@ -247,7 +269,7 @@ def closed_form(
     if framed_fixed is None:
         return Refusal(RULE, "a known parameter cannot be taken into the frame of the data")
     empty = _try(form, roles, framed_fixed)
-    if empty is None:
+    if empty is None or set(empty) != set(roles):
         return Refusal(RULE, f"parameters of {form.factor.name} are tied across cells that differ in another parameter")
     pseudo: dict[str, np.ndarray] = {}
     if use_priors:
@@ -303,6 +325,8 @@ def _cells_of_frame(frame: Any, cells: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _out_of_frame(
     family: Any, values: dict[str, np.ndarray], frame: Any, first: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
+    if np.ndim(frame.whiten) == 2:
+        return family.out_of_frame(values, frame.centre, frame.whiten)
     back: dict[str, np.ndarray] = {}
     for name, value in values.items():
         centre, whiten = _cells_of_frame(frame, first[name])

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +163,34 @@ def test_large_and_small_densities_neither_overflow_nor_vanish(compiled):
         done = mixture(features, np.array([[size], [size + 1.0]]), np.zeros(2), keep=True, compiled=compiled)
         assert done.log_likelihood == pytest.approx(2 * (size + np.logaddexp(0, 1)), rel=1e-14)
         np.testing.assert_allclose(done.responsibilities[0], [1 / (1 + np.e), np.e / (1 + np.e)])
+
+
+@pytest.mark.parametrize("far", [-400.0, -800.0, -1e5, 400.0, 800.0])
+def test_a_member_far_from_all_others(far):
+    """One density that is no number of its own, or nearly: it and all others count as they should."""
+    features = np.column_stack([np.ones(50), np.linspace(-1.0, 1.0, 50)])
+    features[7, 1] = far
+    eta = np.array([[0.0, 1.0], [0.3, 1.001], [-1.0, 0.5]])
+    r, member, statistics, counts = plain(features, eta, np.zeros(50))
+    done = mixture(features, eta, keep=True)
+    np.testing.assert_allclose(done.responsibilities, r, rtol=1e-12)
+    np.testing.assert_allclose(done.by_member, member, rtol=1e-13)
+    np.testing.assert_allclose(done.statistics, statistics, rtol=1e-12)
+    np.testing.assert_allclose(mixture(features, eta).counts, counts, rtol=1e-12)
+
+
+def test_results_outlive_the_next_pass():
+    """Passes share their room, each thread's own; what they return is the caller's."""
+    rng = np.random.default_rng(8)
+    cases = [inputs(rng, n, 3, k)[:2] for n, k in ((900, 2), (50, 4), (3000, 3), (900, 5))] * 20
+    alone = [mixture(*case, keep=keep) for case, keep in zip(cases, [False, True] * 40)]
+    kept = [pickle.dumps(done) for done in alone]
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(lambda case, keep: mixture(*case, keep=keep), cases, [False, True] * 40))
+    for one, two, before in zip(alone, again, kept):
+        assert pickle.dumps(one) == before
+        assert one.log_likelihood == two.log_likelihood
+        np.testing.assert_array_equal(one.statistics, two.statistics)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
