@@ -40,6 +40,8 @@ GRAPHS = {
     "one that stands alone": pt.stack([pt.exp(a), pt.exp(b), c @ d, pt.exp(d)]),
     "nested": pt.stack([pt.stack([pt.exp(m[k]).sum() for k in range(3)]).prod() for m in (a, b)]),
     "the same twice": pt.stack([pt.exp(a), pt.exp(a), pt.exp(b)]),
+    "one where others are two": pt.stack([pt.exp(a) @ pt.exp(a), pt.exp(b) @ pt.exp(c), pt.exp(d) @ pt.exp(d)]),
+    "other outputs": pt.stack([pt.linalg.svd(a)[0], pt.linalg.svd(b)[2], pt.linalg.svd(c)[0]]),
     "shared among them": pt.stack([(a @ m).sum() + v.sum() for m in (b, c, d)]),
     "unpacked": pt.stack([unpacked(v) * f for f in (1.0, 3.0)] + [unpacked(v[::-1])]),
     "added to": pt.stack([v[:3][np.array([0, 0, 2])].inc(m[0]) for m in (a, b, c)]),
@@ -87,6 +89,7 @@ def test_a_parameter_that_fails_its_check_says_nothing_of_the_others():
     expected = [-np.inf if s <= 0 else -0.5 * (x / s) ** 2 - np.log(s) - 0.5 * np.log(2 * np.pi)
                 for x, s in zip(VALUES[0], sds)]  # fmt: skip
     assert np.isneginf(expected).any() and np.isfinite(expected).any()
+    assert nodes(computed_together([GRAPHS["densities"]])) < nodes([GRAPHS["densities"]]) / 2
     function = compile_graph(INPUTS, GRAPHS["densities"])
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(function(*VALUES), expected, rtol=1e-13)

@@ -84,6 +84,24 @@ def test_a_masked_value_is_left_out():
     assert masked.log_posterior(theta) == pytest.approx(rest.log_posterior(theta), rel=1e-12)
 
 
+def vectors(mask):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImputationWarning)
+        with pm.Model() as model:
+            z = pm.Bernoulli("z", 0.5, shape=6)
+            mu = pm.Normal("mu", 0.0, 3.0, shape=(2, 2))
+            pm.MvNormal("y", mu[z], cov=np.eye(2), observed=np.ma.masked_where(mask, np.arange(12.0).reshape(6, 2)))
+    return model
+
+
+def test_a_vector_is_left_out_whole_or_not_at_all():
+    mask = np.zeros((6, 2), dtype=bool)
+    mask[2] = True
+    assert emppl.fit(vectors(mask), seed=0, starts=2).certificate.holds
+    mask[2, 0] = False
+    says(UnsupportedModelError, lambda: emppl.plan(vectors(mask)), "y has vectors", "some entries are missing")
+
+
 def poisson(mean, values):
     pm.Poisson("price", mu=pm.math.exp(mean / 100), observed=values, dims="house")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from pymc.distributions.distribution import SymbolicRandomVariable
+from pymc.distributions.distribution import PartialObservedRV, SymbolicRandomVariable
 from pymc.distributions.mixture import _BaseMixtureRV
 from pymc.logprob.abstract import _logprob
 from pymc.logprob.basic import conditional_logp
@@ -130,6 +130,18 @@ class Reading:
                     "and EM needs the likelihood",
                     f"observed variable {rv.name!r} with total_size",
                     ("pass all the data and leave out total_size and pm.Minibatch",),
+                )
+            if isinstance(rv.owner.op, PartialObservedRV):
+                name = rv.name.removesuffix("_observed")
+                raise UnsupportedModelError(
+                    f"{name} has vectors of which some entries are missing and others are not, "
+                    "and no rule takes their joint density apart",
+                    f"observed variable {name!r}",
+                    (
+                        "leave those rows out, or mask them whole",
+                        "fill the missing entries in beforehand",
+                        "where the entries are independent, write them as numbers: pm.Normal in place of pm.MvNormal",
+                    ),
                 )
 
     def _check_frozen(self, free: dict[str, Any]) -> None:

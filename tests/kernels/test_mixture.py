@@ -183,8 +183,10 @@ def test_results_outlive_the_next_pass():
     """Passes share their room, each thread's own; what they return is the caller's."""
     rng = np.random.default_rng(8)
     cases = [inputs(rng, n, 3, k)[:2] for n, k in ((900, 2), (50, 4), (3000, 3), (900, 5))] * 20
-    alone = [mixture(*case, keep=keep) for case, keep in zip(cases, [False, True] * 40)]
-    kept = [pickle.dumps(done) for done in alone]
+    alone, kept = [], []
+    for case, keep in zip(cases, [False, True] * 40):
+        alone.append(mixture(*case, keep=keep))
+        kept.append(pickle.dumps(alone[-1]))
     with ThreadPoolExecutor(4) as pool:
         again = list(pool.map(lambda case, keep: mixture(*case, keep=keep), cases, [False, True] * 40))
     for one, two, before in zip(alone, again, kept):
