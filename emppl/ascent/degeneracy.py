@@ -168,7 +168,7 @@ def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:
     if not found:
         return "the objective stopped being finite"
     variance, name = min(found)
-    return f"{name} was collapsing (spread {np.sqrt(variance):.2g} of the data's)"
+    return f"{name} was collapsing (spread {np.sqrt(max(variance, 0.0)):.2g} of the data's)"
 
 
 def runs_off(plan: Any, theta: dict[str, np.ndarray], information: Information | None = None) -> str | None:
