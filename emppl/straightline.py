@@ -159,6 +159,11 @@ def _elemwise(node: Any, writer: Writer) -> str | None:
             found = _chain(function, trial) if chained else function(*trial)
     except TypeError:
         return None
+    if {_dtype(v) for v in inputs if not isinstance(v, Constant)} == {np.dtype("float64")}:
+        # numpy would turn whole numbers into these at each call
+        for k, v in enumerate(inputs):
+            if isinstance(v, Constant) and _dtype(v).kind in "iu":
+                names[k] = writer.bind(v.data.astype(np.float64), "c")
     called = writer.bind(function, "f")
     text = names[0]
     if chained:

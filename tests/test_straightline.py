@@ -119,6 +119,13 @@ def test_results_are_the_callers_own():
     np.testing.assert_array_equal(function(given)[1], np.ones(3))
 
 
+def test_whole_numbers_stay_whole():
+    """Constants that nothing has folded: a place computed from two of them."""
+    graph = x[pt.as_tensor([0, 1]) + pt.as_tensor([1, 2])] + np.array([1, 2])
+    function = compile_graph([x], [graph], optimise=False).function
+    np.testing.assert_array_equal(straight(function)(VALUES[x])[0], VALUES[x][[1, 3]] + [1, 2])
+
+
 def test_control_flow_is_left_to_pytensor():
     graph = ifelse(pt.gt(x[0], 0.5), x * 2.0, x * 3.0)
     function = compile_graph([x], [graph])

@@ -28,7 +28,7 @@ def bernoulli(op: Any) -> Family:
         statistic=lambda y: columns(1 - y, y),
         natural=lambda p: pt.stack([pt.log1p(-p), pt.log(p)], axis=-1),
         log_base=lambda y: np.zeros(np.shape(y)),
-        maximise=single("p", lambda s: ratio(s[:, 1], s.sum(axis=1))),
+        maximise=single("p", lambda s: ratio(s[:, 1], np.add.reduce(s, 1))),
         inside=lambda y: (y == 0) | (y == 1),
     )
 
@@ -43,7 +43,7 @@ def binomial(op: Any) -> Family:
         statistic=lambda y, n: columns(n - y, y),
         natural=lambda p: pt.stack([pt.log1p(-p), pt.log(p)], axis=-1),
         log_base=lambda y, n: gammaln(n + 1.0) - gammaln(y + 1.0) - gammaln(n - y + 1.0),
-        maximise=single("p", lambda s: ratio(s[:, 1], s.sum(axis=1))),
+        maximise=single("p", lambda s: ratio(s[:, 1], np.add.reduce(s, 1))),
         inside=lambda y, n: _whole(y) & (y <= n),
     )
 
@@ -63,7 +63,7 @@ def categorical(op: Any) -> Family:
         statistic=lambda y, size: np.eye(size)[np.asarray(y, dtype=int)],
         natural=lambda p: pt.log(p),
         log_base=lambda y: np.zeros(np.shape(y)),
-        maximise=single("p", lambda s: ratio(s, s.sum(axis=1, keepdims=True))),
+        maximise=single("p", lambda s: ratio(s, np.add.reduce(s, 1, keepdims=True))),
         inside=lambda y, size: _whole(y) & (y < size),
     )
 
@@ -78,7 +78,7 @@ def multinomial(op: Any) -> Family:
         statistic=lambda y, n: np.asarray(y, dtype=float),
         natural=lambda p: pt.log(p),
         log_base=lambda y, n: gammaln(n + 1.0) - gammaln(y + 1.0).sum(axis=-1),
-        maximise=single("p", lambda s: ratio(s, s.sum(axis=1, keepdims=True))),
+        maximise=single("p", lambda s: ratio(s, np.add.reduce(s, 1, keepdims=True))),
         inside=lambda y, n: _whole(y).all(axis=-1) & (y.sum(axis=-1) == n),
     )
 
