@@ -16,6 +16,7 @@ from pytensor.graph.traversal import ancestors
 
 from emppl.alike import computed_together
 from emppl.batches import at_once
+from emppl.unrolled import Unrolled
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
@@ -34,21 +35,33 @@ def interpreted_mode() -> Mode:
 
 
 class CompiledGraph:
-    """A PyTensor function that becomes straight Python once it is called again and again: the same numbers, sooner."""
+    """A PyTensor function that becomes straight Python once it is called again and again: the same numbers, sooner.
 
-    def __init__(self, function: Any) -> None:
+    With `unroll` a small one becomes arithmetic on plain numbers: sooner still, the same numbers to rounding.
+    """
+
+    def __init__(self, function: Any, unroll: bool = False) -> None:
         self.function = function
+        self.unroll = unroll
+        self.traceable: Any = None  # the same of traced arrays, once written out
         self._run = function
-        self._calls_left = CALLS_THAT_PAY
+        self._calls_left = 1 if unroll else CALLS_THAT_PAY  # what is answered must not depend on the number of calls
 
     def __call__(self, *arguments: Any) -> Any:
         if self._calls_left:
             self._calls_left -= 1
             if not self._calls_left:
-                from emppl.straightline import straight
-
-                self._run = straight(self.function) or self.function
+                self._write_out()
         return self._run(*arguments)
+
+    def _write_out(self) -> None:
+        from emppl.straightline import straight
+
+        straightened = straight(self.function)
+        if straightened is not None:
+            self._run, self.traceable = straightened
+            if self.unroll and self.traceable is not None:
+                self._run = Unrolled(self.traceable, self._run)
 
 
 @node_rewriter([OpFromGraph])
@@ -67,10 +80,12 @@ def _mode(optimise: bool) -> Mode:
     return Mode(linker="py", optimizer=dfs_rewriter(spell_out, at_once))
 
 
-def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True) -> CompiledGraph:
+def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True, unroll: bool = False) -> CompiledGraph:
     """A PyTensor function over `inputs`; unused inputs are allowed, since one signature serves several graphs.
 
     optimise: rewrite the graph first, for speed and precision; not for what is evaluated a few times.
+    unroll: for what each step of a fit asks for; not for what is compared number by number with another call, since
+    the last digits change when plain arithmetic takes over.
     """
     # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
     with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
@@ -80,7 +95,7 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True)
             outputs = together if several else together[0]
         function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
     function.trust_input = True
-    return CompiledGraph(function)
+    return CompiledGraph(function, unroll)
 
 
 def untraced() -> Any:

@@ -402,7 +402,7 @@ def _assemble(
         outputs.append(eta)
         if table is not None:
             outputs.append(table)
-    terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum])
+    terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum], unroll=True)
     if any(plate.compiled for plate in data):
         data = _summed(structure, terms, data)
     engine = IndependentEngine(tuple(data), terms, method == "hard", structure.eliminations)

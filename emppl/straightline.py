@@ -9,7 +9,9 @@ node, and a graph with control flow is left to PyTensor (`straight` gives None).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -18,6 +20,7 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.op import Op
 from pytensor.link.c.op import COp, OpenMPOp
 from pytensor.scalar.basic import Add, Cast, Identity, Mul, Second
+from pytensor.scalar.math import Softplus
 from pytensor.tensor.basic import Alloc, AllocDiag, ExtractDiag, Join, MakeVector, Split, TensorFromScalar
 from pytensor.tensor.blas.batched import BatchedDot
 from pytensor.tensor.blockwise import Blockwise
@@ -36,6 +39,7 @@ from pytensor.tensor.subtensor import (
 )
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
+from emppl import unrolled
 from emppl.batches import AtOnce
 
 WRITTEN = ""  # what a rule answers that has written lines of its own
@@ -48,12 +52,18 @@ class Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.scope: dict[str, Any] = {"asarray": np.asarray, "array": np.array}
+        self.traced: dict[str, Any] = {
+            "asarray": _itself,
+            "array": _itself,
+        }  # what stands in for these on traced arrays
         self.names: dict[Any, str] = {}
 
-    def bind(self, value: Any, hint: str) -> str:
-        """A name for a constant of the function."""
+    def bind(self, value: Any, hint: str, traced: Any = None) -> str:
+        """A name for a constant of the function; `traced`: what does the same to traced arrays."""
         name = f"{hint}{len(self.scope)}"
         self.scope[name] = value
+        if traced is not None:
+            self.traced[name] = traced
         return name
 
     def name(self, variable: Any) -> str:
@@ -66,19 +76,26 @@ class Writer:
         return self.names[variable]
 
 
-def straight(function: Any) -> Callable[..., Any] | None:
+class Straight(NamedTuple):
+    """A graph as a function of arrays; `traceable`: the same of traced ones, None where it reads what may change."""
+
+    run: Callable[..., Any]
+    traceable: Callable[..., Any] | None
+
+
+def straight(function: Any) -> Straight | None:
     """An interpreted PyTensor function as plain Python of the same arguments and results; None where it cannot be."""
     fgraph = function.maker.fgraph
     writer = Writer()
-    explicit = []
+    explicit, closed = [], True
     for given, variable, container in zip(function.maker.inputs, fgraph.inputs, function.input_storage):
-        name = writer.name(variable)
-        if given.shared or given.implicit:
-            writer.lines.append(f"{name} = {writer.bind(container.storage, 's')}[0]")
-        else:
-            explicit.append(name)
         if given.update is not None:
             return None
+        if not (given.shared or given.implicit):
+            explicit.append(writer.name(variable))
+        elif fgraph.clients[variable]:
+            writer.lines.append(f"{writer.name(variable)} = {writer.bind(container.storage, 's')}[0]")
+            closed = False
     for node in fgraph.toposort():
         if type(node.op).make_thunk not in PLAIN_THUNKS or node.op.destroy_map:
             return None
@@ -89,7 +106,12 @@ def straight(function: Any) -> Callable[..., Any] | None:
     answer = results[0] if function.unpack_single and len(results) == 1 else f"[{', '.join(results)}]"
     source = f"def evaluate({', '.join(explicit)}):\n    " + "\n    ".join([*writer.lines, f"return {answer}"])
     exec(compile(source, "<straight-line function>", "exec"), writer.scope)
-    return writer.scope["evaluate"]
+    evaluate = writer.scope["evaluate"]
+    return Straight(evaluate, FunctionType(evaluate.__code__, writer.scope | writer.traced) if closed else None)
+
+
+def _itself(array: Any) -> Any:
+    return array
 
 
 def _result(variable: Any, writer: Writer) -> str:
@@ -143,6 +165,8 @@ def _elemwise(node: Any, writer: Writer) -> str | None:
         )
     if isinstance(scalar, Second):
         return None
+    if isinstance(scalar, Softplus) and _dtype(inputs[0]) == np.float64:
+        return f"{writer.bind(_softplus, 'f')}({names[0]})"
     spec = getattr(scalar, "nfunc_spec", None)
     if spec is None or spec[2] != 1:
         return None
@@ -174,6 +198,13 @@ def _elemwise(node: Any, writer: Writer) -> str | None:
     if found.dtype != _dtype(output):
         text = f"{text}.astype({writer.bind(_dtype(output), 't')})"
     return text
+
+
+def _softplus(x: Any) -> Any:
+    """log(1 + exp(x)) in four ranges, as PyTensor has it."""
+    with np.errstate(over="ignore"):
+        middle = np.where(x < 18.0, np.log1p(np.exp(x)), np.where(x < 33.3, x + np.exp(-x), x))
+        return np.where(x < -37.0, np.exp(x), middle)
 
 
 def _chain(function: Any, values: list[Any]) -> Any:
@@ -237,7 +268,8 @@ def _join(node: Any, writer: Writer) -> str | None:
 
 def _make_vector(node: Any, writer: Writer) -> str:
     parts = ", ".join(writer.name(v) for v in node.inputs)
-    return f"{writer.bind(np.array, 'f')}([{parts}], {writer.bind(_dtype(node.outputs[0]), 't')})"
+    made = writer.bind(np.array, "f", traced=lambda given, dtype: np.stack(given).astype(dtype))
+    return f"{made}([{parts}], {writer.bind(_dtype(node.outputs[0]), 't')})"
 
 
 def _reshape(node: Any, writer: Writer) -> str:
@@ -250,7 +282,10 @@ def _reshape(node: Any, writer: Writer) -> str:
 def _alloc(node: Any, writer: Writer) -> str | None:
     value, *shape = node.inputs
     if not all(isinstance(n, Constant) for n in shape):
-        return None
+        if None in value.type.shape:  # an axis that turns out to be of length 1 may not be stretched
+            return None
+        lengths = "".join(f"{writer.name(n)}, " for n in shape)
+        return f"{writer.bind(np.broadcast_to, 'f')}({writer.name(value)}, ({lengths}))"
     sizes = tuple(int(n.data) for n in shape)
     if isinstance(value, Constant):  # made once: what would change it fails
         filled = np.full(sizes, value.data)
@@ -261,11 +296,18 @@ def _alloc(node: Any, writer: Writer) -> str | None:
 
 def _specify_shape(node: Any, writer: Writer) -> str | None:
     x, *shape = node.inputs
-    known = [
-        isinstance(n, Constant) and (n.data is None or (m is not None and int(n.data) == m))
-        for n, m in zip(shape, x.type.shape)
-    ]
-    return writer.name(x) if all(known) else None
+    if not all(isinstance(n, Constant) for n in shape):
+        return None
+    wanted = [None if n.data is None else int(n.data) for n in shape]
+    if all(n in (None, m) for n, m in zip(wanted, x.type.shape)):
+        return writer.name(x)
+
+    def checked(array: Any) -> Any:
+        if array.ndim != len(wanted) or any(n not in (None, m) for n, m in zip(wanted, array.shape)):
+            raise AssertionError(f"SpecifyShape: dim sizes {array.shape} do not match expected shape {wanted}")
+        return array
+
+    return f"{writer.bind(checked, 'f')}({writer.name(x)})"
 
 
 def _dot(node: Any, writer: Writer) -> str:
@@ -294,12 +336,22 @@ def _blockwise(node: Any, writer: Writer) -> str | None:
         return None
     repeated = [n < size for n in lengths]
     one = _on_matrices(op, node)
+    traced = TRACED[type(op.core_op)](op.core_op) if type(op.core_op) in TRACED else None
 
     def each(*arrays: Any) -> Any:
         parts = [[a[0]] * size if again else a for a, again in zip(arrays, repeated)]
         return np.array([one(*matrices) for matrices in zip(*parts)])
 
-    return f"{writer.bind(each, 'f')}({', '.join(writer.name(v) for v in node.inputs)})"
+    return f"{writer.bind(each, 'f', traced)}({', '.join(writer.name(v) for v in node.inputs)})"
+
+
+def _lapack(node: Any, writer: Writer) -> str | None:
+    """LAPACK on one matrix."""
+    op = node.op
+    if not all(v.type.ndim == 2 and _dtype(v) == np.float64 and all(v.type.shape) for v in node.inputs):
+        return None
+    name = writer.bind(LAPACK[type(op)](op), "f", TRACED[type(op)](op))
+    return f"{name}({', '.join(writer.name(v) for v in node.inputs)})"
 
 
 def _on_matrices(op: Any, node: Any) -> Callable[..., Any]:
@@ -346,6 +398,10 @@ def _solve_triangular(op: Any) -> Callable[..., Any]:
 
 
 LAPACK: dict[type, Callable[[Any], Callable[..., Any]]] = {Cholesky: _cholesky, SolveTriangular: _solve_triangular}
+TRACED: dict[type, Callable[[Any], Callable[..., Any]]] = {  # of one matrix or a batch of them
+    Cholesky: lambda op: partial(unrolled.cholesky, lower=op.lower),
+    SolveTriangular: lambda op: partial(unrolled.solve_triangular, lower=op.lower, unit=op.unit_diagonal),
+}
 
 
 def _picked(node: Any, writer: Writer) -> str | None:
@@ -372,7 +428,10 @@ def _on_diagonals(node: Any, writer: Writer) -> str | None:
         answer[:, places, places] = values
         return answer
 
-    return f"{writer.bind(filled, 'f')}({writer.name(vectors)})"
+    def traced(values: Any) -> Any:
+        return unrolled.put(np.zeros((len(values), n, n)), (slice(None), places, places), values)
+
+    return f"{writer.bind(filled, 'f', traced)}({writer.name(vectors)})"
 
 
 WHOLE: dict[type, Callable[[Any, Writer], str | None]] = {AdvancedSubtensor: _picked, AllocDiag: _on_diagonals}
@@ -399,12 +458,12 @@ def _incremented(node: Any, writer: Writer) -> str | None:
     index = tuple(unflatten_index_variables([_index(i) for i in indices], op.idx_list))
     advanced = isinstance(op, AdvancedIncSubtensor)
     if advanced and not isinstance(values, Constant) and any(values.type.broadcastable):
-        return None  # which lengths may stretch is for PyTensor to say
+        known = None not in (*array.type.shape, *values.type.shape)
+        if not known or np.empty(array.type.shape)[index].shape != values.type.shape:
+            return None  # which lengths may stretch is for PyTensor to say
 
     def put(whole: Any, part: Any) -> Any:
-        whole = np.array(whole)
-        whole[index] = part
-        return whole
+        return unrolled.put(whole, index, part)
 
     def add(whole: Any, part: Any) -> Any:
         whole = np.array(whole)
@@ -412,13 +471,14 @@ def _incremented(node: Any, writer: Writer) -> str | None:
         return whole
 
     def add_all(whole: Any, part: Any) -> Any:
-        whole = np.array(whole)
-        np.add.at(whole, index, part)
-        return whole
+        return unrolled.add_at(whole, index, part)
 
-    once = not advanced or op.ignore_duplicates or _without_duplicates(index)
-    function = put if op.set_instead_of_inc else add if once else add_all
-    return f"{writer.bind(function, 'f')}({writer.name(array)}, {writer.name(values)})"
+    if op.set_instead_of_inc:
+        name = writer.bind(put, "f")
+    else:
+        once = not advanced or op.ignore_duplicates or _without_duplicates(index)
+        name = writer.bind(add if once else add_all, "f", add_all)
+    return f"{name}({writer.name(array)}, {writer.name(values)})"
 
 
 def _without_duplicates(index: tuple[Any, ...]) -> bool:
@@ -459,6 +519,7 @@ RULES: tuple[tuple[Any, Callable[[Any, Writer], str | None]], ...] = (
     ((Subtensor, AdvancedSubtensor), _subtensor),
     ((IncSubtensor, AdvancedIncSubtensor), _incremented),
     (Blockwise, _blockwise),
+    ((Cholesky, SolveTriangular), _lapack),
     (BatchedDot, _batched_dot),
     (CumOp, _cumulative),
     (ExtractDiag, _diagonal),

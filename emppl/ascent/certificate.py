@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -229,7 +229,7 @@ def _fisher_gradient(plan: Plan, u: np.ndarray, chosen: list[np.ndarray]) -> np.
         r[rows] = whole[rows]
         statistics.append(plate.features.weighted(r))
         kept.append(r)
-    part = replace(posterior, statistics=tuple(statistics), responsibilities=tuple(kept))
+    part = posterior._replace(statistics=tuple(statistics), responsibilities=tuple(kept))
     return plan.expected(u, part, tuple(None for _ in chosen))[1]
 
 

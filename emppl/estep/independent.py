@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +14,10 @@ import numpy as np
 from emppl.estep.elimination import eliminate
 from emppl.estep.posterior import Posterior
 from emppl.kernels.features import Features
-from emppl.kernels.mixture import MixturePass, log_joint, mixture
+from emppl.kernels.mixture import MixturePass, log_joint, mixture, shares_of_few
 from emppl.kernels.threads import threads
 from emppl.structure.types import Elimination
+from emppl.unrolled import MOST_OPERATIONS, Unrolled
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,11 @@ class PlateData:
         counts = np.bincount(kind, self.weights, minlength=len(first)).astype(float)
         mask = None if self.mask is None else self.mask[first]
         return Kinds(self.features.take(first), counts, mask, kind)
+
+    @property
+    def members(self) -> Features:
+        """The features of all members, or of one of each kind."""
+        return self.features if self.kinds is None else self.kinds.features
 
     def run(self, eta: np.ndarray, table: np.ndarray | None, *, hard: bool, keep: bool) -> MixturePass:
         """One pass at eta [J, F] and table [C, J]; equal members are counted, not repeated."""
@@ -96,6 +104,41 @@ class IndependentEngine:
     def __call__(self, arguments: Sequence[np.ndarray], *, keep: bool = False, hard: bool | None = None) -> Posterior:
         """E-step at theta, given as the arguments of `terms`; `keep` also returns responsibilities."""
         hard = self.hard if hard is None else hard
+        if not (keep or hard) and self._few:
+            log_likelihood, log_prior, *sums = self._plain(*arguments)
+            none = (None,) * len(self.plates)
+            return Posterior(float(log_likelihood), float(log_prior), tuple(sums[::2]), tuple(sums[1::2]), none, none)
+        return self._by_pass(arguments, keep, hard)
+
+    @cached_property
+    def _few(self) -> bool:
+        """Whether all members are so few that plain numbers may be sooner."""
+        if any(p.has_table or p.tied or p.mask is not None or p.members.small is None for p in self.plates):
+            return False
+        operations = [p.members.n * prod(p.supports) * 2 * (p.members.shape[1] + 1) for p in self.plates]
+        return 0 < sum(operations) <= MOST_OPERATIONS
+
+    @cached_property
+    def _plain(self) -> Unrolled:
+        """Terms and passes in one: theta → log-likelihood, log prior, then statistics and counts of each plate."""
+
+        def traced(*arguments: Any) -> list[Any]:
+            *etas, total, log_prior = self.terms.traceable(*arguments)
+            sums = []
+            for plate, eta in zip(self.plates, etas):
+                weights = plate.weights if plate.kinds is None else plate.kinds.counts
+                value, statistics, counts = shares_of_few(plate.members.small, eta, weights)
+                total = total + value + plate.base_sum
+                sums += [statistics, counts]
+            return [total, log_prior, *sums]
+
+        def otherwise(*arguments: np.ndarray) -> list[Any]:
+            done = self._by_pass(arguments, False, False)
+            return [done.log_likelihood, done.log_prior, *chain(*zip(done.statistics, done.counts))]
+
+        return Unrolled(traced, otherwise)
+
+    def _by_pass(self, arguments: Sequence[np.ndarray], keep: bool, hard: bool) -> Posterior:
         with np.errstate(all="ignore"):
             outputs = list(self.terms(*arguments))
             log_prior = float(outputs.pop())
@@ -115,8 +158,9 @@ class IndependentEngine:
                 by_component = self._eliminate(joints, passes, hard)
                 total += sum(float(v.sum()) for v in by_component)
                 total += sum(self.plates[p].base_sum for p in joints)
-        values, *by_plate = zip(*passes) if passes else ((),) * len(MixturePass._fields)
-        statistics, counts, responsibilities, by_member = by_plate
+        values, statistics, counts, responsibilities, by_member = (
+            zip(*passes) if passes else ((),) * len(MixturePass._fields)
+        )
         return Posterior(
             total + sum(values), log_prior, statistics, counts, responsibilities, by_member, tuple(by_component)
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Posterior:
+class Posterior(NamedTuple):
     """Expected statistics of one E-step, a pair of arrays for each plate.
 
     objective: log_likelihood (of the members; hard: of the best assignment) + log_prior.
@@ -17,13 +17,13 @@ class Posterior:
 
     log_likelihood: float
     log_prior: float
-    statistics: tuple[np.ndarray, ...] = field(repr=False)
-    counts: tuple[np.ndarray, ...] = field(repr=False)
-    responsibilities: tuple[np.ndarray | None, ...] = field(repr=False)
-    by_member: tuple[np.ndarray | None, ...] = field(repr=False)
-    by_component: tuple[np.ndarray, ...] = field(repr=False, default=())  # log-likelihoods of tied components
+    statistics: tuple[np.ndarray, ...]
+    counts: tuple[np.ndarray, ...]
+    responsibilities: tuple[np.ndarray | None, ...]
+    by_member: tuple[np.ndarray | None, ...]
+    by_component: tuple[np.ndarray, ...] = ()  # log-likelihoods of tied components
 
     @property
     def objective(self) -> float:
         value = self.log_likelihood + self.log_prior
-        return value if np.isfinite(value) else -np.inf
+        return value if isfinite(value) else -np.inf

@@ -15,6 +15,7 @@ import numpy as np
 
 from emppl.kernels.features import Features
 from emppl.kernels.threads import one_blas_thread, pool, scratch
+from emppl.unrolled import granted
 
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 COMPILED_NUMBERS = 1 << 15  # numbers in the columns of a block of the compiled loop: 256 KiB, and as many to read them
@@ -138,6 +139,20 @@ def _shares_as_they_are(joint: np.ndarray, scale: np.ndarray) -> np.ndarray | No
     np.reciprocal(scale, scale)
     np.multiply(joint, scale, joint)
     return value
+
+
+def shares_of_few(small: tuple[np.ndarray, int | None], eta: Any, weights: np.ndarray | None) -> tuple[Any, Any, Any]:
+    """The same pass for traced eta: log-likelihood, statistics and counts, as in `MixturePass`."""
+    t, ones = small
+    density = np.exp(np.matmul(eta, t))
+    scale = density.sum(axis=0)
+    granted(scale > SAFE)  # a density that is too large for a number is an error of its own
+    value, weight = np.log(scale), 1.0 / scale
+    if weights is not None:
+        value, weight = value * weights, weight * weights
+    weighted = density * weight
+    statistics = np.matmul(weighted, t.T)
+    return value.sum(), statistics, weighted.sum(axis=1) if ones is None else statistics[:, ones]
 
 
 def log_joint(

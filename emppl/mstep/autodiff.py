@@ -58,7 +58,8 @@ class ExpectedLogJoint:
         replacements = dict(zip(self.coordinates.values, self.coordinates.graphs.values()))
         (value,) = computed_together(substitute([total], replacements))  # before its derivatives are written out
         gradient = pytensor.grad(value, self.coordinates.vector, disconnected_inputs="ignore")
-        return compile_graph([self.coordinates.vector, *statistics, *responsibilities], [value, gradient])
+        inputs = [self.coordinates.vector, *statistics, *responsibilities]
+        return compile_graph(inputs, [value, gradient], unroll=True)
 
     def __call__(
         self, u: np.ndarray, posterior: Posterior, weights: tuple[np.ndarray | None, ...]

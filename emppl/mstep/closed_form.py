@@ -23,6 +23,7 @@ from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
 from emppl.rules.tables import Conjugate, all_together, conjugates_of, each_its_own
 from emppl.structure.types import Factor, Structure
+from emppl.unrolled import Unrolled
 
 RULE = "closed form"
 FLAT = (pm.Flat, pm.HalfFlat, pm.Uniform)
@@ -115,26 +116,35 @@ class ClosedForm:
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
         alone = self.plate is None
         statistics = np.asarray(self.form.features) if alone else posterior.statistics[self.plate][:, self.columns]
+        flat = self._solved(statistics)
+        if flat is None or not isfinite(np.add.reduce(flat)):
+            return None
+        new = self._own.unravel(flat)
+        return new if self.inside(new) else None
+
+    @cached_property
+    def _solved(self) -> Unrolled:
+        return Unrolled(self._solve)
+
+    def _solve(self, statistics: np.ndarray) -> np.ndarray | None:
+        """The block's parameters end to end, from the expected statistics [J, F]."""
         family, frame = self.form.family, self.form.frame
-        own, places = self._own
+        factors, order = self._places
         with np.errstate(all="ignore"):
             values = family.maximise(self.form.cell_statistics(statistics), self._groups, self.fixed, self.pseudo)
             if values is None:
                 return None
             if frame is not None:
                 values = _out_of_frame(family, values, frame, self._first)
-            flat = np.empty(own.size + 1)
-            for name, value in values.items():
-                place, factor = places[name]
+            parts = []
+            for name, factor in factors.items():
                 try:
-                    entries = np.asarray(self.roles[name].invert(value)).reshape(-1)
+                    entries = self.roles[name].invert(values[name]).reshape(-1)
                 except np.linalg.LinAlgError:
                     return None
-                flat[place] = entries if factor is None else entries / factor
-            if not isfinite(np.add.reduce(flat[: own.size])):
-                return None
-        new = own.unravel(flat)
-        return new if self.inside(new) else None
+                parts.append(entries if factor is None else entries / factor)
+        together = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return together if order is None else together[order]
 
     @cached_property
     def _groups(self) -> dict[str, np.ndarray]:
@@ -150,21 +160,25 @@ class ClosedForm:
         return {name: _first_cells(role.groups) for name, role in self.roles.items()}
 
     @cached_property
-    def _own(self) -> tuple[ThetaLayout, dict[str, tuple[Any, np.ndarray | None]]]:
-        """The block's parameters end to end; of each role the places of its entries there, and factors other than 1.
+    def _own(self) -> ThetaLayout:
+        """The block's parameters end to end."""
+        return self.layout.only(self.names)
 
-        The place after the last takes what is none of the block's.
+    @cached_property
+    def _places(self) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
+        """Of each role the factors of its entries (None: all 1); where each of the block's numbers is among these.
+
+        Roles stand one after the other, some with numbers that are none of the block's; None: all as they stand.
         """
-        own = self.layout.only(self.names)
-        position = np.full(self.layout.size, own.size)
-        position[np.concatenate([self.layout.part(name) for name in self.names])] = np.arange(own.size)
-        places: dict[str, tuple[Any, np.ndarray | None]] = {}
-        for name, role in self.roles.items():
-            place, factor = position[role.index].ravel(), role.factor.ravel()
-            run = slice(int(place[0]), int(place[0]) + len(place))
-            in_a_row = np.array_equal(place, np.arange(run.start, run.stop))
-            places[name] = run if in_a_row else place, None if (factor == 1).all() else factor
-        return own, places
+        index = np.concatenate([role.index.ravel() for role in self.roles.values()])
+        place = {number: k for k, number in enumerate(index.tolist())}
+        wanted = np.concatenate([self.layout.part(name) for name in self.names]).tolist()
+        order = np.array([place[number] for number in wanted])
+        factors = {name: role.factor.ravel() for name, role in self.roles.items()}
+        return (
+            {name: None if (factor == 1).all() else factor for name, factor in factors.items()},
+            None if np.array_equal(order, np.arange(len(index))) else order,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,7 +418,7 @@ def _two_category_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role
 
 
 def _undo(factor: np.ndarray, back: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda value: back(np.asarray(value).reshape(factor.shape) / factor)
+    return lambda value: back(value.reshape(factor.shape) / factor)
 
 
 def _covariance_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role | None:

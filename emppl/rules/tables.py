@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emppl.errors import InvalidArgumentError
+from emppl.unrolled import add_at
 
 Groups = dict[str, np.ndarray]  # by parameter: the group of each cell, or an array of numbers a cell or group
 
@@ -161,9 +162,9 @@ def grouped(statistics: np.ndarray, group: np.ndarray, pseudo: np.ndarray | None
     if group is all_together(len(group)):
         total = np.add.reduce(statistics, 0, keepdims=True)
         return total if pseudo is None else total + pseudo
-    total = np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo.copy()
-    np.add.at(total, group, statistics)
-    return total
+    return add_at(
+        np.zeros((int(group.max()) + 1, statistics.shape[1])) if pseudo is None else pseudo, group, statistics
+    )
 
 
 def differ_within(other: np.ndarray, group: np.ndarray) -> bool:

@@ -1,0 +1,619 @@
+"""Numpy functions of a few numbers, written out number by number as plain Python.
+
+A numpy call takes a microsecond however few numbers it works on, and a product of two Python floats thirty
+nanoseconds. `Unrolled` calls a function once with arrays that note what is done to each of their numbers (`Traced`),
+and writes that down as one function. What only moves numbers about (indexing, stacking, transposing) costs nothing
+then; constants are folded; what no result needs is left out.
+
+The function that comes out gives the same numbers to rounding, or hands over to the one it was made from: where a
+number leaves the range of floats (division by 0, log of a negative, overflow), where a result is not finite, and where
+a condition that was taken for granted (`granted`) does not hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+MOST_ARGUMENTS = 256  # numbers
+MOST_OPERATIONS = 2000
+WORTH = 16  # operations on plain numbers that take as long as a call of numpy
+DEEPEST = 40  # brackets within each other
+AGREES = 1e-9  # relative difference from the function that was written out, of its largest number
+
+
+class Untraceable(Exception):
+    """The function does something that cannot be written down number by number."""
+
+
+class Number(NamedTuple):
+    """One number of the function: `value` of a constant; else `text`, the template of an operation or a name."""
+
+    text: str
+    operands: tuple[int, ...] = ()
+    value: float | bool | None = None
+    truth: bool = False  # True or False
+
+
+class Tape:
+    """All numbers of a function in the order in which they are made."""
+
+    def __init__(self) -> None:
+        self.numbers: list[Number] = []
+        self.known: dict[Any, int] = {}
+        self.conditions: list[int] = []
+        self.calls = 0  # of numpy, that are saved
+
+    def add(self, number: Number) -> int:
+        # the sign tells 0.0 from -0.0, which are equal
+        key = (number, 0.0 if number.value is None else math.copysign(1.0, number.value))
+        if key not in self.known:
+            if len(self.numbers) > 4 * MOST_OPERATIONS:
+                raise Untraceable
+            self.known[key] = len(self.numbers)
+            self.numbers.append(number)
+        return self.known[key]
+
+    def constant(self, value: float | bool) -> int:
+        return self.add(Number(_written(value), (), value, isinstance(value, bool)))
+
+    def ids(self, array: Any) -> np.ndarray:
+        """The numbers of an array, traced or known, as places on the tape."""
+        if isinstance(array, Traced):
+            return array.ids
+        array = np.asarray(array)
+        if array.dtype.kind not in "fiub" or array.size > MOST_OPERATIONS:
+            raise Untraceable
+        values = array.ravel().tolist() if array.dtype.kind == "b" else array.ravel().astype(float).tolist()
+        return np.array([self.constant(v) for v in values], dtype=np.int64).reshape(array.shape)
+
+    def operation(self, ufunc: Any, *operands: int) -> int:
+        """The result of a ufunc on numbers."""
+        if ufunc not in TEMPLATES:
+            raise Untraceable(ufunc.__name__)
+        parts = [self.numbers[i] for i in operands]
+        values = [part.value for part in parts]
+        if None not in values:
+            with np.errstate(all="ignore"):
+                return self.constant(ufunc(*values).item())
+        template, truth = TEMPLATES[ufunc]
+        if ufunc in LOGICAL:
+            if not all(part.truth for part in parts):
+                raise Untraceable
+        elif all(part.truth for part in parts):
+            raise Untraceable  # numpy has rules of its own for arithmetic of truth values alone
+        if ufunc is np.square:
+            return self.operation(np.multiply, *operands, *operands)
+        if ufunc is np.power and values[1] == 2.0:
+            return self.operation(np.multiply, operands[0], operands[0])
+        for place, neutral in NEUTRAL.get(ufunc, ()):
+            if values[place] == neutral and not parts[1 - place].truth:
+                return operands[1 - place]
+        if ufunc in COMMUTATIVE:
+            operands = tuple(sorted(operands))
+        return self.add(Number(template, operands, None, truth))
+
+    def chosen(self, condition: int, one: int, other: int) -> int:
+        known = self.numbers[condition].value
+        if known is not None:
+            return one if known else other
+        if not self.numbers[condition].truth:
+            raise Untraceable
+        if one == other:
+            return one
+        truth = self.numbers[one].truth and self.numbers[other].truth
+        return self.add(Number("{1} if {0} else {2}", (condition, one, other), None, truth))
+
+    def summed(self, terms: Sequence[int], ufunc: Any = np.add) -> int:
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.operation(ufunc, total, term)
+        return total
+
+    def dot(self, one: Sequence[int], two: Sequence[int]) -> int:
+        """The sum of products of two rows of numbers."""
+        products = [self.operation(np.multiply, a, b) for a, b in zip(one, two)]
+        return self.summed(products) if products else self.constant(0.0)
+
+
+# What each ufunc is in Python, and whether that is true or false; nan is more and less than everything, as in numpy
+TEMPLATES: dict[Any, tuple[str, bool]] = {
+    np.add: ("{} + {}", False),
+    np.subtract: ("{} - {}", False),
+    np.multiply: ("{} * {}", False),
+    np.divide: ("{} / {}", False),
+    np.negative: ("-{}", False),
+    np.reciprocal: ("1.0 / {}", False),
+    np.square: ("", False),
+    np.power: ("pow({}, {})", False),
+    np.sqrt: ("sqrt({})", False),
+    np.exp: ("exp({})", False),
+    np.expm1: ("expm1({})", False),
+    np.log: ("log({})", False),
+    np.log1p: ("log1p({})", False),
+    np.tanh: ("tanh({})", False),
+    scipy.special.expit: ("1.0 / (1.0 + exp(-{}))", False),
+    scipy.special.gammaln: ("lgamma({})", False),
+    np.sign: ("1.0 if {0} > 0.0 else -1.0 if {0} < 0.0 else {0}", False),
+    np.absolute: ("abs({})", False),
+    np.fabs: ("abs({})", False),
+    np.maximum: ("{0} if {0} > {1} or {0} != {0} else {1}", False),
+    np.minimum: ("{0} if {0} < {1} or {0} != {0} else {1}", False),
+    np.less: ("{} < {}", True),
+    np.less_equal: ("{} <= {}", True),
+    np.greater: ("{} > {}", True),
+    np.greater_equal: ("{} >= {}", True),
+    np.equal: ("{} == {}", True),
+    np.not_equal: ("{} != {}", True),
+    np.isnan: ("{0} != {0}", True),
+    np.isfinite: ("isfinite({})", True),
+    np.logical_and: ("{} and {}", True),
+    np.bitwise_and: ("{} and {}", True),
+    np.logical_or: ("{} or {}", True),
+    np.bitwise_or: ("{} or {}", True),
+    np.logical_not: ("not {}", True),
+    np.invert: ("not {}", True),
+}
+LOGICAL = {np.logical_and, np.bitwise_and, np.logical_or, np.bitwise_or, np.logical_not, np.invert}
+COMMUTATIVE = {np.add, np.multiply}
+NEUTRAL: dict[Any, tuple[tuple[int, float], ...]] = {  # (which operand, the value that leaves the other as it is)
+    np.add: ((0, 0.0), (1, 0.0)),
+    np.subtract: ((1, 0.0),),
+    np.multiply: ((0, 1.0), (1, 1.0)),
+    np.divide: ((1, 1.0),),
+}
+MOVERS = {  # functions that only move numbers about
+    np.concatenate, np.stack, np.column_stack, np.hstack, np.vstack, np.transpose, np.matrix_transpose, np.reshape,
+    np.ravel, np.diagonal, np.broadcast_to, np.swapaxes, np.moveaxis, np.expand_dims, np.squeeze, np.atleast_1d,
+    np.atleast_2d, np.repeat, np.copy, np.take,
+}  # fmt: skip
+
+
+class Traced(NDArrayOperatorsMixin):
+    """An array that stands for numbers on a tape: numpy works on it as on others, and each step is noted."""
+
+    def __init__(self, tape: Tape, ids: Any) -> None:
+        self.tape = tape
+        self.ids = np.asarray(ids)
+
+    # -- as an array -------------------------------------------------------------------------------------------------
+
+    shape = property(lambda self: self.ids.shape)
+    ndim = property(lambda self: self.ids.ndim)
+    size = property(lambda self: self.ids.size)
+    T = property(lambda self: self._moved(self.ids.T))
+    mT = property(lambda self: self._moved(self.ids.mT))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Any:
+        return (self._moved(part) for part in self.ids)
+
+    def __getitem__(self, index: Any) -> Traced:
+        return self._moved(self.ids[index])
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        self.ids[index] = self.tape.ids(values)
+
+    def reshape(self, *shape: Any) -> Traced:
+        return self._moved(self.ids.reshape(*shape))
+
+    def transpose(self, *axes: Any) -> Traced:
+        return self._moved(self.ids.transpose(*axes))
+
+    def diagonal(self, *places: int) -> Traced:
+        return self._moved(self.ids.diagonal(*places))
+
+    def ravel(self) -> Traced:
+        return self._moved(self.ids.ravel())
+
+    def copy(self) -> Traced:
+        return self._moved(self.ids.copy())
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Traced:
+        self.tape.calls += 1
+        return self._moved(_reduced(self.tape, np.add, self, axis, keepdims=keepdims))
+
+    def mean(self, axis: int, keepdims: bool = False) -> Any:
+        return self.sum(axis, keepdims) / self.shape[axis]
+
+    def astype(self, dtype: Any) -> Traced:
+        if np.dtype(dtype) != np.float64:
+            raise Untraceable
+        numbers = self.tape.numbers
+        truth = any(numbers[i].truth for i in self.ids.ravel())
+        return self._moved(_where(self.tape, self, 1.0, 0.0) if truth else self.ids.copy())
+
+    def _unknown(self, *_: Any) -> Any:
+        raise Untraceable
+
+    __bool__ = __float__ = __int__ = __index__ = __array__ = _unknown
+
+    def _moved(self, ids: Any) -> Traced:
+        return Traced(self.tape, ids)
+
+    # -- what numpy does with it ---------------------------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        self.tape.calls += 1
+        if method == "__call__" and not options:
+            ids = _matmul(self.tape, *inputs) if ufunc is np.matmul else _elementwise(self.tape, ufunc, inputs)
+        elif method == "reduce":
+            ids = _reduced(self.tape, ufunc, *inputs, **options)
+        else:
+            raise Untraceable
+        if out is None:
+            return self._moved(ids)
+        (target,) = out
+        if not isinstance(target, Traced):
+            raise Untraceable
+        target.ids[...] = ids
+        return target
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        if function in (np.shape, np.ndim, np.size):
+            return function(arguments[0].ids)
+        self.tape.calls += 1
+        if function in MOVERS:
+            first, *others = arguments
+            several = isinstance(first, list | tuple)
+            places = [self.tape.ids(a) for a in first] if several else self.tape.ids(first)
+            return self._moved(function(places, *others, **options))
+        if function not in FUNCTIONS or options:
+            raise Untraceable(function.__name__)
+        return self._moved(FUNCTIONS[function](self.tape, *arguments))
+
+
+def _elementwise(tape: Tape, ufunc: Any, inputs: Sequence[Any]) -> np.ndarray:
+    together = np.broadcast_arrays(*[tape.ids(x) for x in inputs])
+    answer = np.empty(together[0].shape, dtype=np.int64)
+    flat = [part.ravel().tolist() for part in together]
+    answer[...] = np.array([tape.operation(ufunc, *each) for each in zip(*flat)], dtype=np.int64).reshape(answer.shape)
+    return answer
+
+
+def _reduced(
+    tape: Tape, ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None, keepdims: bool = False, initial: Any = None
+) -> np.ndarray:
+    ids = tape.ids(x)
+    if initial is not None or (dtype is not None and np.dtype(dtype) not in (np.float64, np.bool_)):
+        raise Untraceable
+    axes = tuple(range(ids.ndim)) if axis is None else tuple(np.atleast_1d(axis) % max(ids.ndim, 1))
+    kept = [a for a in range(ids.ndim) if a not in axes]
+    shape = [ids.shape[a] for a in kept]
+    rows = ids.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
+    if not rows.shape[1]:
+        raise Untraceable
+    answer = np.array([tape.summed(row, ufunc) for row in rows.tolist()], dtype=np.int64).reshape(shape)
+    return np.expand_dims(answer, axes) if keepdims else answer
+
+
+def _dot(tape: Tape, one: Any, two: Any) -> np.ndarray:
+    a, b = tape.ids(one), tape.ids(two)
+    if not a.ndim or not b.ndim:
+        return _elementwise(tape, np.multiply, (one, two))
+    columns = b[:, None] if b.ndim == 1 else b
+    if a.shape[-1] != columns.shape[-2]:
+        raise Untraceable
+    columns = np.moveaxis(columns, -2, -1)
+    shape = (*a.shape[:-1], *(columns.shape[:-1] if b.ndim > 1 else ()))
+    products = [[tape.dot(r, c) for c in _rows(columns)] for r in _rows(a)]
+    return np.array(products, dtype=np.int64).reshape(shape)
+
+
+def _accumulated(tape: Tape, x: Any, axis: int | None, ufunc: Any) -> np.ndarray:
+    ids = tape.ids(x)
+    ids = ids.ravel() if axis is None else np.moveaxis(ids, axis, -1)
+    rows = [list(accumulate(row, partial(tape.operation, ufunc))) for row in _rows(ids)]
+    return np.moveaxis(np.array(rows, dtype=np.int64).reshape(ids.shape), -1, -1 if axis is None else axis)
+
+
+def _rows(ids: np.ndarray) -> list[list[int]]:
+    return ids.reshape(-1, ids.shape[-1]).tolist()
+
+
+def _matmul(tape: Tape, one: Any, two: Any) -> np.ndarray:
+    a, b = tape.ids(one), tape.ids(two)
+    if a.ndim < 2 or b.ndim < 2:
+        return _dot(tape, one, two)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
+    parts = [_dot(tape, Traced(tape, a[place]), Traced(tape, b[place])) for place in np.ndindex(*batch)]
+    return np.array(parts, dtype=np.int64).reshape(*batch, a.shape[-2], b.shape[-1])
+
+
+def _where(tape: Tape, condition: Any, one: Any, other: Any) -> np.ndarray:
+    together = np.broadcast_arrays(*[tape.ids(x) for x in (condition, one, other)])
+    flat = [part.ravel().tolist() for part in together]
+    return np.array([tape.chosen(*each) for each in zip(*flat)], dtype=np.int64).reshape(together[0].shape)
+
+
+def _cholesky(tape: Tape, matrices: Any) -> np.ndarray:
+    """Lower factors; the lower triangle alone is read."""
+    a = tape.ids(matrices)
+    factors = np.full(a.shape, tape.constant(0.0))
+    for place in np.ndindex(*a.shape[:-2]):
+        given, factor = a[place], factors[place]
+        for j in range(len(given)):
+            for i in range(j, len(given)):
+                left = int(given[i, j])
+                if j:
+                    left = tape.operation(np.subtract, left, tape.dot(factor[i, :j].tolist(), factor[j, :j].tolist()))
+                if i == j:
+                    tape.conditions.append(tape.operation(np.greater, left, tape.constant(0.0)))
+                    factor[i, j] = tape.operation(np.sqrt, left)
+                else:
+                    factor[i, j] = tape.operation(np.divide, left, int(factor[j, j]))
+    return factors
+
+
+def _solve_triangular(tape: Tape, matrices: Any, right: Any, lower: bool, unit: bool) -> np.ndarray:
+    a, b = tape.ids(matrices), tape.ids(right)
+    zero = tape.constant(0.0)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
+    answer = np.empty(b.shape, dtype=np.int64)
+    for place in np.ndindex(*batch):
+        matrix, wanted, x = a[place], b[place], answer[place]
+        rows = range(len(matrix)) if lower else range(len(matrix) - 1, -1, -1)
+        for column in range(wanted.shape[1]):
+            for i in rows:
+                left = int(wanted[i, column])
+                for j in range(i) if lower else range(i + 1, len(matrix)):
+                    if x[j, column] != zero:  # as LAPACK leaves them out
+                        step = tape.operation(np.multiply, int(matrix[i, j]), int(x[j, column]))
+                        left = tape.operation(np.subtract, left, step)
+                x[i, column] = left if unit or left == zero else tape.operation(np.divide, left, int(matrix[i, i]))
+    return answer
+
+
+FUNCTIONS: dict[Any, Callable[..., np.ndarray]] = {
+    np.where: _where,
+    np.dot: _dot,
+    np.sum: lambda tape, x, axis=None: _reduced(tape, np.add, x, axis),
+    np.cumsum: lambda tape, x, axis=None: _accumulated(tape, x, axis, np.add),
+    np.cumprod: lambda tape, x, axis=None: _accumulated(tape, x, axis, np.multiply),
+    np.linalg.cholesky: _cholesky,
+    np.ones_like: lambda tape, x: np.full(x.shape, tape.constant(1.0)),
+    np.zeros_like: lambda tape, x: np.full(x.shape, tape.constant(0.0)),
+}
+
+
+# -- steps on traced arrays that numpy has no name for -----------------------------------------------------------------
+
+
+def tape_of(*arrays: Any) -> Tape | None:
+    """The tape of the first traced array, None where all are known."""
+    return next((a.tape for a in arrays if isinstance(a, Traced)), None)
+
+
+def granted(condition: Any) -> None:
+    """What is to follow holds under this condition alone; where it does not, the original is asked."""
+    if isinstance(condition, Traced):
+        condition.tape.conditions += condition.ids.ravel().tolist()
+    elif not np.all(condition):
+        raise Untraceable
+
+
+def solve_triangular(a: Any, b: Any, lower: bool, unit: bool) -> Any:
+    """x [..., D, M] with a x = b, for triangular matrices a [..., D, D] (unit: with ones for a diagonal)."""
+    tape = tape_of(a, b)
+    if tape is None:
+        raise Untraceable
+    tape.calls += len(a)
+    return Traced(tape, _solve_triangular(tape, a, b, lower, unit))
+
+
+def cholesky(a: Any, lower: bool) -> Any:
+    """Cholesky factors of matrices [..., D, D], of which one triangle is read."""
+    tape = tape_of(a)
+    if tape is None:
+        raise Untraceable
+    tape.calls += len(a)
+    factor = _cholesky(tape, a if lower else a.mT)
+    return Traced(tape, factor if lower else factor.mT)
+
+
+def put(whole: Any, index: Any, values: Any) -> Any:
+    """A copy of an array with the entries `index` set; traced or not."""
+    tape = tape_of(whole, values)
+    answer: Any = np.array(whole) if tape is None else Traced(tape, tape.ids(whole).copy())
+    answer[index] = values
+    if tape is not None:
+        tape.calls += 1
+    return answer
+
+
+def add_at(whole: Any, index: Any, values: Any) -> Any:
+    """A copy of an array with values added to the entries `index`, which may name some of them twice; traced or not."""
+    tape = tape_of(whole, values)
+    if tape is None:
+        answer = np.array(whole)
+        np.add.at(answer, index, values)
+        return answer
+    ids = tape.ids(whole).copy()
+    places = np.arange(ids.size).reshape(ids.shape)[index]
+    for place, value in zip(places.ravel(), np.broadcast_to(tape.ids(values), places.shape).ravel()):
+        ids.flat[place] = tape.operation(np.add, int(ids.flat[place]), int(value))
+    tape.calls += 1
+    return Traced(tape, ids)
+
+
+# -- writing it down ---------------------------------------------------------------------------------------------------
+
+
+class Unrolled:
+    """A function of arrays that answers by plain arithmetic wherever that is sooner and can be.
+
+    function: of arrays or traced ones, gives an array or a list of arrays and asks for no condition on their values.
+    otherwise: the same of arrays alone (None: the function itself); gives None where there is no answer. The two are
+    compared at the first arrays that plain numbers can do; so what is answered never depends on what was asked before.
+    """
+
+    def __init__(self, function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> None:
+        self.function, self.otherwise = function, otherwise or function
+        self._run: Callable[..., Any] = self._begin
+
+    def __call__(self, *arrays: np.ndarray) -> Any:
+        return self._run(*arrays)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether plain numbers answer, as far as they can."""
+        return self._run not in (self._begin, self.otherwise)
+
+    def _begin(self, *arrays: np.ndarray) -> Any:
+        expected = self.otherwise(*arrays)
+        if expected is None:
+            return None
+        evaluate = written_out(self.function, arrays)
+        if evaluate is None:
+            self._run = self.otherwise
+            return expected
+
+        def compared(*arrays: np.ndarray) -> Any:
+            found, expected = evaluate(*arrays), self.otherwise(*arrays)
+            if found is None or expected is None:
+                return expected
+            if not _agree(found, expected):
+                self._run = self.otherwise
+                return expected
+            evaluate.__globals__["otherwise"] = self.otherwise
+            self._run = evaluate
+            return found
+
+        self._run = compared
+        return compared(*arrays)
+
+
+def written_out(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> Any:
+    """A function of arrays of these shapes as plain Python; None where it cannot be, or where that would take longer.
+
+    What it cannot answer it asks `otherwise` among its globals, which gives None at first.
+    """
+    if sum(a.size for a in arrays) > MOST_ARGUMENTS or any(a.dtype != np.float64 for a in arrays):
+        return None
+    tape = Tape()
+    lines, traced = [], []
+    for k, array in enumerate(arrays):
+        ids = np.array([tape.add(Number(f"a{k}_{i}")) for i in range(np.size(array))], dtype=np.int64)
+        traced.append(Traced(tape, ids.reshape(np.shape(array))))
+        lines += _unpacked(k, np.shape(array))
+    try:
+        results = function(*traced)
+        several = isinstance(results, list | tuple)
+        outputs = [(tape.ids(r), r) for r in (results if several else [results])]
+    except Exception:  # stand-ins for numbers can fail wherever numbers would not; the function stays as it is
+        return None
+    scope = vars(math) | {"array": np.array, "otherwise": lambda *_: None}
+    places = [ids for ids, r in outputs if isinstance(r, Traced)]
+    written, texts, count = _spelled(tape, [int(i) for ids in places for i in ids.ravel()])
+    if count > min(MOST_OPERATIONS, WORTH * tape.calls):
+        return None
+    lines += written
+    answers, sums = [], []
+    for k, (ids, result) in enumerate(outputs):
+        if not isinstance(result, Traced):
+            scope[f"k{k}"] = np.array(result)
+            answers.append(f"array(k{k})")
+        elif not ids.ndim:
+            lines.append(f"r{k} = {texts[int(ids)]}")
+            sums.append(f"r{k}")
+            answers.append(f"array(r{k})")
+        else:
+            lines.append(f"r{k} = [{', '.join(texts[i] for i in ids.ravel().tolist())}]")
+            sums.append(f"sum(r{k})")
+            answers.append(f"array(r{k})" + (f".reshape{ids.shape}" if ids.ndim > 1 else ""))
+    conditions = [texts[i] for i in tape.conditions]
+    conditions.append(f"isfinite({' + '.join(sums) or '0.0'})")
+    names = ", ".join(f"a{k}" for k in range(len(arrays)))
+    source = "\n".join(
+        [
+            f"def evaluate({names}):",
+            "    try:",
+            *(f"        {line}" for line in lines),
+            f"        if {' and '.join(conditions)}:",
+            f"            return {'[' + ', '.join(answers) + ']' if several else answers[0]}",
+            "    except (ArithmeticError, ValueError):",
+            "        pass",
+            f"    return otherwise({names})",
+        ]
+    )
+    exec(compile(source, "<unrolled function>", "exec"), scope)
+    return scope["evaluate"]
+
+
+def _unpacked(k: int, shape: tuple[int, ...]) -> list[str]:
+    """The line that gives the numbers of an argument their names; arrays of another shape fail there."""
+    names = [f"a{k}_{i}" for i in range(int(np.prod(shape)))]
+    if not names:
+        return []
+    if not shape:
+        return [f"{names[0]} = a{k}.item()"]
+    if len(shape) == 1:
+        return [f"{', '.join(names)}, = a{k}.tolist()"]
+    if len(shape) > 2:
+        return [f"{', '.join(names)}, = a{k}.reshape({len(names)}).tolist()"]
+    width = shape[1]
+    rows = [names[i : i + width] for i in range(0, len(names), width)]
+    return [f"{', '.join('(' + ', '.join(row) + ',)' for row in rows)}, = a{k}.tolist()"]
+
+
+def _spelled(tape: Tape, results: list[int]) -> tuple[list[str], dict[int, str], int]:
+    """(lines, the expression of each number that stands in results or conditions, how many operations)."""
+    uses: dict[int, int] = {}
+    todo = [*results, *tape.conditions]
+    for i in todo:
+        uses[i] = uses.get(i, 0) + 1
+    live = set()
+    while todo:
+        i = todo.pop()
+        if i in live:
+            continue
+        live.add(i)
+        number = tape.numbers[i]
+        for place, operand in enumerate(number.operands):
+            uses[operand] = uses.get(operand, 0) + (number.text.count(f"{{{place}}}") or 1)
+            todo.append(operand)
+    lines: list[str] = []
+    texts: dict[int, str] = {}
+    depth: dict[int, int] = {}
+    count = 0
+    for i in sorted(live):
+        number = tape.numbers[i]
+        if not number.operands:
+            texts[i], depth[i] = number.text, 0
+            continue
+        count += 1
+        text = number.text.format(*(texts[j] for j in number.operands))
+        depth[i] = 1 + max(depth[j] for j in number.operands)
+        if uses[i] == 1 and depth[i] < DEEPEST:
+            texts[i] = f"({text})"
+        else:
+            lines.append(f"x{i} = {text}")
+            texts[i], depth[i] = f"x{i}", 0
+    return lines, texts, count
+
+
+def _written(value: float | bool) -> str:
+    if isinstance(value, bool):
+        return repr(value)
+    text = repr(float(value))
+    return f"({text})" if text.startswith("-") else text
+
+
+def _agree(results: Any, expected: Any) -> bool:
+    """Whether arrays, or lists of them, hold the same numbers to rounding."""
+    if isinstance(expected, list | tuple):
+        return len(results) == len(expected) and all(_agree(*pair) for pair in zip(results, expected))
+    found, wanted = np.asarray(results), np.asarray(expected)
+    room = AGREES * np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)
+    return found.shape == wanted.shape and np.allclose(found, wanted, rtol=AGREES, atol=room, equal_nan=True)
