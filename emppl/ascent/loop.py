@@ -10,7 +10,7 @@ import numpy as np
 
 from emppl.ascent.accelerate import GENERATORS
 from emppl.ascent.border import NEAR_ENOUGH, put_on_border
-from emppl.ascent.degeneracy import collapse, is_vanishing, narrowest
+from emppl.ascent.degeneracy import STILL_RISING, collapse, is_vanishing, narrowest
 from emppl.inference.information import BORDER, Information, observed_information
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.glm import RULE as GLM
@@ -214,8 +214,16 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
             information = observed_information(plan, u)
             spent += _passes_of(information)
     for _ in range(15):
-        if information.decrement < 0.01 * tol or (not information.is_maximum and information.decrement > 0.5):
+        if not information.is_maximum and information.decrement > 0.5:
             break
+        if information.decrement < 0.01 * tol:
+            further, more = up_the_flat(plan, u, information, watch)
+            spent += more
+            if further is None:
+                break
+            u, information = further, observed_information(plan, further)
+            spent += _passes_of(information)
+            continue
         step, size, moved = information.step(), 1.0, False
         norm = np.abs(step[coordinates.transformed]).max(initial=0.0)
         if norm > 5.0:
@@ -241,6 +249,27 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
         information = observed_information(plan, u)
         spent += _passes_of(information)
     return information, spent
+
+
+def up_the_flat(plan: Any, u: np.ndarray, information: Information, watch: _Watch) -> tuple[np.ndarray | None, int]:
+    """Where the objective rises along directions that do not bend, as in a funnel; None where it does not.
+
+    The Newton decrement does not see them: beside the curvature of the others, theirs is rounding. And E-steps spent.
+    """
+    slope = np.zeros(len(u))
+    slope[information.interior] = information.gradient
+    flat = information.flat_directions
+    way = flat.T @ (flat @ slope)
+    size, far, found, spent = float(np.linalg.norm(way)), 1.0, None, 0
+    while size > STILL_RISING and far < 4 * BORDER:
+        trial = plan.structure.coordinates.constrain(u + far / size * way)
+        value = plan.e_step(trial).objective
+        spent += 1
+        if not value > watch.objective + STILL_RISING:
+            break
+        watch.see(trial, value)
+        found, far = u + far / size * way, 2.0 * far
+    return found, spent
 
 
 def _passes_of(information: Information) -> int:

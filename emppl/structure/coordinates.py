@@ -35,7 +35,7 @@ class Coordinates:
             forward.append(u)
         forward = freeze_data(forward)
         values = [node.value for node in parameters]
-        self._forward = compile_graph(values, forward) if parameters else None
+        self._forward = compile_graph(values, forward, unroll=True) if parameters else None
         trial = [np.ones(node.shape, dtype=node.value.dtype) for node in parameters]
         with np.errstate(all="ignore"):
             shapes = [np.shape(u) for u in self._forward(*trial)] if parameters else []
@@ -60,7 +60,7 @@ class Coordinates:
             self.graphs[node.name] = theta
         backward = freeze_data([self.graphs[node.name] for node in parameters])
         self.graphs = dict(zip(self.graphs, backward))
-        self._backward = compile_graph([self.vector], backward) if parameters else None
+        self._backward = compile_graph([self.vector], backward, unroll=True) if parameters else None
         self._log_jacobian = [
             node.transform.log_jac_det(self.vector[self.slices[node.name]].reshape(shape), *[
                 _replace(v, replaced) for v in self._inputs(node, rvs_to_values)

@@ -88,14 +88,18 @@ def test_an_unused_component_is_noted():
     assert not point.holds or "border" in point.text  # not a single maximum: the third coin is free
 
 
-def test_a_funnel_is_not_called_converged():
-    """The joint mode of a hierarchical spread lies at zero, where the density has no bound."""
+@pytest.mark.parametrize("seed", [0, 4, 7, 9, 10])
+def test_a_funnel_is_not_called_converged(seed):
+    """The joint mode of a hierarchical spread lies at zero, where the density has no bound.
+
+    On the way there the means bend so much more than the spread that its slope is lost to the Newton decrement.
+    """
     with pm.Model() as model:
         centre = pm.Normal("centre", np.float64(0.0), np.float64(5.0))
         spread = pm.HalfNormal("spread", np.float64(2.0))
         mu = pm.Normal("mu", centre, spread, shape=3)
         z = pm.Categorical("z", p=np.ones(3) / 3, shape=12)
-        pm.Normal("y", mu[z], np.float64(1.0), observed=RNG.normal(size=12))
+        pm.Normal("y", mu[z], np.float64(1.0), observed=np.random.default_rng(seed).normal(size=12))
     fit = emppl.fit(model, seed=0, starts=3)
     assert fit.status is not Status.CONVERGED
     said = " ".join([*fit.starts["reason"], *fit.certificate.notes, *(p.text for p in fit.certificate.points)])
