@@ -47,7 +47,7 @@ STORIES = {  # what the prose says of the output, whatever the number of draws
         r"-220\.33 +\d+\n",
         r"means: \[2[01]\.\d 2[01]\.\d 2[01]\.\d\]|means: \[(1\d|2\d)\.",
         r"largest R-hat: 1\.0\d\d",
-        r"by mu +mean of mu \[ ?9\.\d 21\.\d (29|3\d)\.\d\]",
+        r"by mu +mean of mu \[ ?9\.\d 21\.\d (29|3\d)\.\d? ?\]",
         r"by weights +mean of mu \[ ?[12]\d\.\d? +[12]\d\.\d? +2\d\.\d?\]",
         r"responsibilities +1\.0+ ",
         r'method="auto" takes responsibilities',

@@ -15,8 +15,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from emppl.alike import computed_together
 from emppl.compiling import compile_graph, substitute
+from emppl.compiling.alike import computed_together
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
 from emppl.mstep.update import Update

@@ -10,8 +10,8 @@ from pytensor.graph.replace import vectorize_graph
 
 import emppl
 from emppl.compiling import CALLS_THAT_PAY, compile_graph
+from emppl.compiling.straightline import straight
 from emppl.models import coins, gaussian_mixture, latent_class, occupancy, zero_inflated
-from emppl.straightline import straight
 
 RNG = np.random.default_rng(2)
 x, m, t3 = pt.dvector("x"), pt.dmatrix("m"), pt.dtensor3("t3")

@@ -9,8 +9,8 @@ import small_models
 from pytensor.graph.traversal import ancestors
 
 import emppl
-from emppl.alike import FEW, computed_together
 from emppl.compiling import compile_graph
+from emppl.compiling.alike import FEW, computed_together
 from emppl.models import gaussian_mixture
 
 RNG = np.random.default_rng(5)

@@ -40,7 +40,7 @@ from pytensor.tensor.subtensor import (
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from emppl import unrolled
-from emppl.batches import AtOnce
+from emppl.compiling.batches import AtOnce
 
 WRITTEN = ""  # what a rule answers that has written lines of its own
 PLAIN_THUNKS = {Op.make_thunk, COp.make_thunk, OpenMPOp.make_thunk}

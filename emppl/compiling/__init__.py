@@ -14,8 +14,8 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 
-from emppl.alike import computed_together
-from emppl.batches import at_once
+from emppl.compiling.alike import computed_together
+from emppl.compiling.batches import at_once
 from emppl.unrolled import Unrolled
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
@@ -55,7 +55,7 @@ class CompiledGraph:
         return self._run(*arguments)
 
     def _write_out(self) -> None:
-        from emppl.straightline import straight
+        from emppl.compiling.straightline import straight
 
         straightened = straight(self.function)
         if straightened is not None:

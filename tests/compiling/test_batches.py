@@ -7,8 +7,8 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.linalg.decomposition.cholesky import Cholesky
 from pytensor.tensor.linalg.solvers.triangular import SolveTriangular
 
-from emppl.batches import MANY, AtOnce
 from emppl.compiling import compile_graph
+from emppl.compiling.batches import MANY, AtOnce
 
 N = MANY + 3
 
