@@ -10,7 +10,8 @@ from emppl import unrolled as module
 from emppl.compiling import compile_graph
 from emppl.models import coins, gaussian_mixture
 from emppl.mstep.closed_form import ClosedForm
-from emppl.unrolled import Traced, Unrolled, add_at, cholesky, granted, put, solve_triangular
+from emppl.unrolled import Unrolled, add_at, cholesky, granted, put, solve_triangular
+from emppl.unrolled.tracing import Number, Tape, Traced
 
 RNG = np.random.default_rng(5)
 V, M, B = RNG.uniform(0.2, 0.9, 3), RNG.uniform(0.2, 0.9, (3, 3)), RNG.normal(size=(2, 3, 3))
@@ -204,6 +205,13 @@ def test_the_comparison_waits_for_numbers():
     assert right.is_plain and not wrong.is_plain
 
 
+def test_what_is_infinite_whatever_is_asked_does_not_matter():
+    found = written(lambda v: np.log(np.concatenate([v, np.zeros(2)])), V)
+    np.testing.assert_array_equal(found(V)[3:], -np.inf)
+    same(found(2.0 * V)[:3], np.log(2.0 * V))
+    assert found(np.zeros(3)) is None  # nothing that it could be handed over to
+
+
 def test_results_are_the_callers_own():
     found = written(lambda v: [v, np.array([1.0, 2.0]), v], V)
     given = V.copy()
@@ -215,8 +223,8 @@ def test_results_are_the_callers_own():
 
 def test_each_number_is_made_once():
     """What stands in several places, or in none, costs nothing more."""
-    tape = module.Tape()
-    v = Traced(tape, [tape.add(module.Number(f"a0_{i}")) for i in range(2)])
+    tape = Tape()
+    v = Traced(tape, [tape.add(Number(f"a0_{i}")) for i in range(2)])
     np.exp(v) + np.exp(v)[::-1]
     result = v[0] * v[1] + v[1] * v[0]
     lines, texts, count = module._spelled(tape, [int(result.ids)])
