@@ -84,8 +84,8 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True,
     """A PyTensor function over `inputs`; unused inputs are allowed, since one signature serves several graphs.
 
     optimise: rewrite the graph first, for speed and precision; not for what is evaluated a few times.
-    unroll: for what each step of a fit asks for; not for what is compared number by number with another call, since
-    the last digits change when plain arithmetic takes over.
+    unroll: for what each step of a fit asks for: where small, arithmetic on plain numbers, from the first call on. Its
+    last digits are not those of another function for the same.
     """
     # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
     with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
