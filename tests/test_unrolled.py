@@ -23,6 +23,7 @@ FUNCTIONS = {
     "functions": lambda v, m, b: np.exp(b) + np.log(v) + np.log1p(-v) + np.expm1(m) + np.sqrt(m) + np.abs(b),
     "extremes": lambda v, m, b: np.maximum(b, v) + np.minimum(m, v) + np.maximum.reduce(b, axis=(0, 2)),
     "conditions": lambda v, m, b: np.where((b > v) & ~(m <= 0.5) | (b == 0.0), b, -v) + (b != m).astype(float),
+    "truth as numbers": lambda v, m, b: [(v > 0.5) * 1.0, (m > v) + 0.0, b > 0.0, (v > 0.5) & (v < 0.7)],
     "known conditions": lambda v, m, b: np.where(np.array([True, False, True]), v, m),
     "sums": lambda v, m, b: v.sum() + m.sum(axis=0) + b.sum(axis=(0, -1)) + np.sum(m, 1) + m.mean(axis=1),
     "kept axes": lambda v, m, b: m / np.add.reduce(m, 1, keepdims=True) + np.multiply.reduce(b, axis=0),
