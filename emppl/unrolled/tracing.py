@@ -175,6 +175,8 @@ class Traced(NDArrayOperatorsMixin):
     def __init__(self, tape: Tape, ids: Any) -> None:
         self.tape = tape
         self.ids = np.asarray(ids)
+        if self.ids.dtype != np.int64:  # else some function has taken places for numbers
+            raise Untraceable
 
     # -- as an array -------------------------------------------------------------------------------------------------
 
@@ -221,9 +223,10 @@ class Traced(NDArrayOperatorsMixin):
     def astype(self, dtype: Any) -> Traced:
         if np.dtype(dtype) != np.float64:
             raise Untraceable
-        numbers = self.tape.numbers
-        truth = any(numbers[i].truth for i in self.ids.ravel())
-        return self._moved(_where(self.tape, self, 1.0, 0.0) if truth else self.ids.copy())
+        tape, flat = self.tape, self.ids.ravel().tolist()
+        one, zero = tape.constant(1.0), tape.constant(0.0)
+        numbers = [tape.chosen(i, one, zero) if tape.numbers[i].truth else i for i in flat]
+        return self._moved(np.array(numbers, dtype=np.int64).reshape(self.shape))
 
     def _unknown(self, *_: Any) -> Any:
         raise Untraceable
@@ -259,7 +262,9 @@ class Traced(NDArrayOperatorsMixin):
             first, *others = arguments
             several = isinstance(first, list | tuple)
             places = [self.tape.ids(a) for a in first] if several else self.tape.ids(first)
-            return self._moved(function(places, *others, **options))
+            dtype = options.get("dtype")  # of the numbers, not of their places
+            moved = self._moved(function(places, *others, **{k: v for k, v in options.items() if k != "dtype"}))
+            return moved if dtype is None else moved.astype(dtype)
         if function not in FUNCTIONS or options:
             raise Untraceable(function.__name__)
         return self._moved(FUNCTIONS[function](self.tape, *arguments))
