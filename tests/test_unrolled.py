@@ -8,9 +8,9 @@ import small_models
 import emppl
 from emppl import unrolled as module
 from emppl.compiling import compile_graph
-from emppl.models import coins, gaussian_mixture
+from emppl.models import coins, gaussian_mixture, poisson_mixture
 from emppl.mstep.closed_form import ClosedForm
-from emppl.unrolled import Unrolled, add_at, cholesky, granted, put, solve_triangular
+from emppl.unrolled import Unrolled, add_at, cholesky, put, solve_triangular
 from emppl.unrolled.tracing import Number, Tape, Traced
 
 RNG = np.random.default_rng(5)
@@ -150,17 +150,6 @@ def test_not_a_number_is_larger_and_smaller_than_everything():
     assert found(np.array([0.0, 1.0])) == 2.0
 
 
-def test_what_is_granted():
-    def function(v):
-        granted(v.sum() > 1.0)
-        return v / v.sum()
-
-    found = Unrolled(function, lambda v: function(v) if v[0] > 0.5 else "no")
-    for value in (1.0, 3.0):
-        same(found(np.full(2, value)), np.full(2, 0.5))
-    assert found(np.full(2, 0.1)) == "no"
-
-
 def _by_value(v):
     return v if v[0] > 0.0 else -v
 
@@ -291,6 +280,7 @@ PLANS = {
     "normal": lambda: _plan("normal_mixture", estimate="ml"),
     "waiting times": lambda: _plan("waiting_times"),
     "several observed": lambda: _plan("several_observed"),
+    "rows that are counted": lambda: emppl.plan(poisson_mixture.build()),
     "two plates": lambda: _plan("two_plates"),
 }
 

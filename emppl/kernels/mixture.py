@@ -15,7 +15,6 @@ import numpy as np
 
 from emppl.kernels.features import Features
 from emppl.kernels.threads import one_blas_thread, pool, scratch
-from emppl.unrolled import granted
 
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
 COMPILED_NUMBERS = 1 << 15  # numbers in the columns of a block of the compiled loop: 256 KiB, and as many to read them
@@ -146,8 +145,7 @@ def shares_of_few(small: tuple[np.ndarray, int | None], eta: Any, weights: np.nd
     t, ones = small
     density = np.exp(np.matmul(eta, t))
     scale = density.sum(axis=0)
-    granted(scale > SAFE)  # a density that is too large for a number is an error of its own
-    value, weight = np.log(scale), 1.0 / scale
+    value, weight = np.log(scale), 1.0 / scale  # not finite, and so handed over, where shares would lose digits
     if weights is not None:
         value, weight = value * weights, weight * weights
     weighted = density * weight

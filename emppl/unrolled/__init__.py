@@ -7,7 +7,7 @@ then; constants are folded; what no result needs is left out.
 
 The function that comes out gives the same numbers to rounding, or hands over to the one it was made from: where a
 number leaves the range of floats (division by 0, log of a negative, overflow), where a result is not finite, and where
-a condition that was taken for granted (`granted`) does not hold.
+a matrix has no Cholesky factor.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from emppl.unrolled.tracing import Number, Tape, Traced, add_at, cholesky, granted, put, solve_triangular
+from emppl.unrolled.tracing import Number, Tape, Traced, add_at, cholesky, put, solve_triangular
 
-__all__ = ["MOST_OPERATIONS", "Unrolled", "add_at", "cholesky", "granted", "put", "solve_triangular", "written_out"]
+__all__ = ["MOST_OPERATIONS", "Unrolled", "add_at", "cholesky", "put", "solve_triangular", "written_out"]
 
 MOST_ARGUMENTS = 256  # numbers
 MOST_OPERATIONS = 2000

@@ -393,14 +393,6 @@ def tape_of(*arrays: Any) -> Tape | None:
     return next((a.tape for a in arrays if isinstance(a, Traced)), None)
 
 
-def granted(condition: Any) -> None:
-    """What is to follow holds under this condition alone; where it does not, the original is asked."""
-    if isinstance(condition, Traced):
-        condition.tape.conditions += condition.ids.ravel().tolist()
-    elif not np.all(condition):
-        raise Untraceable
-
-
 def solve_triangular(a: Any, b: Any, lower: bool, unit: bool) -> Any:
     """x [..., D, M] with a x = b, for triangular matrices a [..., D, D] (unit: with ones for a diagonal)."""
     tape = tape_of(a, b)
