@@ -423,15 +423,10 @@ def _on_diagonals(node: Any, writer: Writer) -> str | None:
         return None
     places, dtype = np.arange(n), _dtype(vectors)
 
-    def filled(values: np.ndarray) -> np.ndarray:
-        answer = np.zeros((len(values), n, n), dtype)
-        answer[:, places, places] = values
-        return answer
+    def filled(values: Any) -> Any:
+        return unrolled.put(np.zeros((len(values), n, n), dtype), (slice(None), places, places), values)
 
-    def traced(values: Any) -> Any:
-        return unrolled.put(np.zeros((len(values), n, n)), (slice(None), places, places), values)
-
-    return f"{writer.bind(filled, 'f', traced)}({writer.name(vectors)})"
+    return f"{writer.bind(filled, 'f')}({writer.name(vectors)})"
 
 
 WHOLE: dict[type, Callable[[Any, Writer], str | None]] = {AdvancedSubtensor: _picked, AllocDiag: _on_diagonals}

@@ -270,12 +270,15 @@ class Traced(NDArrayOperatorsMixin):
         return self._moved(FUNCTIONS[function](self.tape, *arguments))
 
 
-def _elementwise(tape: Tape, ufunc: Any, inputs: Sequence[Any]) -> np.ndarray:
+def _each(tape: Tape, function: Callable[..., int], inputs: Sequence[Any]) -> np.ndarray:
+    """A function of numbers, for each place of arrays that are broadcast together."""
     together = np.broadcast_arrays(*[tape.ids(x) for x in inputs])
-    answer = np.empty(together[0].shape, dtype=np.int64)
     flat = [part.ravel().tolist() for part in together]
-    answer[...] = np.array([tape.operation(ufunc, *each) for each in zip(*flat)], dtype=np.int64).reshape(answer.shape)
-    return answer
+    return np.array([function(*numbers) for numbers in zip(*flat)], dtype=np.int64).reshape(together[0].shape)
+
+
+def _elementwise(tape: Tape, ufunc: Any, inputs: Sequence[Any]) -> np.ndarray:
+    return _each(tape, partial(tape.operation, ufunc), inputs)
 
 
 def _reduced(
@@ -329,9 +332,7 @@ def _matmul(tape: Tape, one: Any, two: Any) -> np.ndarray:
 
 
 def _where(tape: Tape, condition: Any, one: Any, other: Any) -> np.ndarray:
-    together = np.broadcast_arrays(*[tape.ids(x) for x in (condition, one, other)])
-    flat = [part.ravel().tolist() for part in together]
-    return np.array([tape.chosen(*each) for each in zip(*flat)], dtype=np.int64).reshape(together[0].shape)
+    return _each(tape, tape.chosen, (condition, one, other))
 
 
 def _cholesky(tape: Tape, matrices: Any) -> np.ndarray:
