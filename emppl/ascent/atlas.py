@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from emppl.ascent.conclude import SAME_MODE, judged
 from emppl.ascent.loop import Status, ascend
-from emppl.ascent.search import SAME_MODE, Stopped, best_of_short_runs, judged
+from emppl.ascent.pool import Stopped, best_of_short_runs
 from emppl.ascent.starts import KINDS
 from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError

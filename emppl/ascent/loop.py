@@ -41,6 +41,9 @@ class Status(Enum):
     INTERRUPTED = "stopped by the user: best so far kept; resume with start=fit"
 
 
+USABLE = (Status.CONVERGED, Status.MAX_ITER, Status.INTERRUPTED)
+
+
 @dataclass(frozen=True, eq=False)
 class Ascent:
     """One start carried as far as it goes."""

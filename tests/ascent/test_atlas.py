@@ -10,8 +10,8 @@ from scipy.special import logsumexp
 
 import emppl
 from emppl.ascent.atlas import affordable, atlas
+from emppl.ascent.conclude import judged
 from emppl.ascent.loop import Status, ascend
-from emppl.ascent.search import judged
 from emppl.errors import InvalidArgumentError
 
 

@@ -11,7 +11,7 @@ import small_models
 
 import emppl
 from emppl import Status
-from emppl.ascent import search
+from emppl.ascent import stages
 from emppl.errors import InvalidArgumentError, InvalidDataError, NoStartError
 from emppl.models import coins, gaussian_mixture
 from emppl.planner import Plan
@@ -90,8 +90,8 @@ def test_a_start_that_converged_has_no_more_to_gain_than_tol(plan, tol):
 def test_short_runs_first_change_no_answer(plan, monkeypatch, accelerate):
     """Where passes are dear, all starts run for a while and the best go on: paths stay whole, the rest is marked."""
     whole = emppl.fit(plan, starts=8, seed=0, accelerate=accelerate)
-    monkeypatch.setattr(search, "CHEAP", 0.0)
-    monkeypatch.setattr(search, "SHORT_RUN", 5)
+    monkeypatch.setattr(stages, "CHEAP", 0.0)
+    monkeypatch.setattr(stages, "SHORT_RUN", 5)
     fit = emppl.fit(plan, starts=8, seed=0, accelerate=accelerate)
     assert fit.log_posterior == pytest.approx(whole.log_posterior, abs=1e-6)
     assert (fit.starts["status"] == "SHORT").any()

@@ -84,7 +84,7 @@ def test_a_fit_is_that_of_all_rows_in_memory(name, starts):
 
 def test_starts_on_a_sample_reach_the_mode_of_all_rows(few, monkeypatch):
     """Short runs are made on the sample where passes are dear; what they reached counts for nothing by itself."""
-    monkeypatch.setattr("emppl.ascent.search.CHEAP", 0.0)
+    monkeypatch.setattr("emppl.ascent.stages.CHEAP", 0.0)
     build, data = CASES["named"]
     here = emppl.fit(build(data), starts=8, seed=1)
     there = emppl.fit(build(head(data)), source=data, block_size=BLOCK, starts=8, seed=1)
