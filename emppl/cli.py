@@ -17,6 +17,7 @@ import typer
 
 import emppl
 from emppl import console as view
+from emppl import storage
 from emppl.axisnames import named_axes, no_axes
 from emppl.documents import (
     comparison_document,
@@ -26,8 +27,6 @@ from emppl.documents import (
     read_tree,
     records,
     verdict_records,
-    write_aside,
-    write_tree,
 )
 from emppl.errors import InvalidArgumentError
 from emppl.session import Session, folder_for, running, write_result, write_text
@@ -219,7 +218,7 @@ def sample(
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
         tree = _sample(session, found, draws, tune, chains, seed)
-        write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(tree, path))
+        write_result(session, "draws", folder / "draws.nc", lambda path: storage.write_tree(path, tree))
         table, verdicts = _judged(found, tree)
         reliable = all(verdict.holds for verdict in verdicts)
 
@@ -283,7 +282,9 @@ def compare(
         fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
         with session.progress("comparing"):
             comparison = emppl.compare(fits, tree)
-            write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(comparison.to_datatree(), path))
+            write_result(
+                session, "draws", folder / "draws.nc", lambda path: storage.write_tree(path, comparison.to_datatree())
+            )
             write_result(
                 session, "report", folder / "report.html", lambda path: comparison.to_html(path, command=session.line)
             )
@@ -293,9 +294,7 @@ def compare(
         session.files["summary"] = str(folder / "summary.json")
         content = {"reliable": comparison.reliable, **comparison_document(comparison), "files": session.files}
         text = session.document(content)
-        write_result(
-            session, "summary", folder / "summary.json", lambda p: write_aside(p, lambda a: a.write_text(text, "utf-8"))
-        )
+        write_result(session, "summary", folder / "summary.json", lambda path: storage.write_text(path, text))
         session.end(comparison.reliable, lambda: content, lambda: view.show_comparison(session.out, comparison))
 
 
@@ -475,7 +474,7 @@ def _end_with_labels(session: Session, tree: Any, subject: dict[str, Any], metho
     write_text(session, folder, "labels", lambda console: view.show_labels(console, report, compared))
     if folder is not None:
         relabelled = emppl.relabel(tree, method=method, **subject)
-        write_result(session, "draws", folder / "draws.nc", lambda path: write_tree(relabelled, path))
+        write_result(session, "draws", folder / "draws.nc", lambda path: storage.write_tree(path, relabelled))
     session.end(
         report.state.cured,
         lambda: labels_document(report, compared),

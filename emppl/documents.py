@@ -1,10 +1,9 @@
-"""Results as JSON documents, and as files that are whole or not there."""
+"""Results as JSON documents."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,31 +118,6 @@ def labels_document(report: Any, methods: Iterable[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write under another name beside `path`, then rename: the file is whole or not there."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_tree(tree: Any, path: Path) -> None:
-    """A DataTree as netCDF. Names of any type become text, attributes that netCDF does not know become JSON text."""
-    import xarray as xr
-
-    groups = {}
-    for node in tree.subtree:
-        dataset = node.to_dataset(inherit=False)
-        text = {name: dataset[name].astype(str) for name in dataset.variables if dataset[name].dtype == object}
-        dataset = dataset.assign_coords({name: values for name, values in text.items() if name in dataset.coords})
-        dataset = dataset.assign({name: values for name, values in text.items() if name in dataset.data_vars})
-        dataset.attrs = {str(key): _attribute(value) for key, value in node.attrs.items()}
-        groups[node.path] = dataset
-    write_aside(path, lambda aside: xr.DataTree.from_dict(groups).to_netcdf(aside, engine="h5netcdf"))
-
-
 def read_tree(path: Path) -> Any:
     """A DataTree from netCDF, all of it in memory. InvalidArgumentError where the file is none, or cannot be read."""
     import xarray as xr
@@ -157,8 +131,3 @@ def read_tree(path: Path) -> Any:
             str(path),
             ("draws.to_netcdf(…) of an ArviZ DataTree writes such a file, and so does emppl sample --out",),
         ) from None
-
-
-def _attribute(value: Any) -> Any:
-    known = isinstance(value, str | int | float | np.number) and not isinstance(value, bool)
-    return value if known else json.dumps(plain(value))

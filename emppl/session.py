@@ -21,7 +21,8 @@ from rich.console import Console
 
 import emppl
 from emppl import console as view
-from emppl.documents import to_json, write_aside
+from emppl import storage
+from emppl.documents import to_json
 from emppl.errors import EmpplError, InvalidArgumentError
 from emppl.modelfile import USER_MODULE, LoadedModel, load_model
 
@@ -184,7 +185,6 @@ def folder_for(out: str | None, name: str) -> Path:
 def write_result(session: Session, name: str, path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file and note it. What cannot be written is an error that names it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
     except OSError as problem:
         raise InvalidArgumentError(f"{path} cannot be written: {problem}", "--out", ("--out another folder",)) from None
@@ -197,9 +197,4 @@ def write_text(session: Session, folder: Path | None, name: str, show: Callable[
         return
     page = io.StringIO()
     show(view.make_console(page))
-    write_result(
-        session,
-        name,
-        folder / f"{name}.txt",
-        lambda p: write_aside(p, lambda a: a.write_text(page.getvalue(), "utf-8")),
-    )
+    write_result(session, name, folder / f"{name}.txt", lambda path: storage.write_text(path, page.getvalue()))

@@ -13,8 +13,9 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import emppl
+from emppl import storage
 from emppl.cli import app
-from emppl.documents import to_json, write_aside, write_tree
+from emppl.documents import to_json
 
 BIAS = [0.5195824, 0.7967892]  # Do & Batzoglou's example at the maximum; which coin is called A is for the seed to say
 CONDITIONS = """
@@ -254,29 +255,6 @@ def test_sample_keeps_the_draws_as_they_came(run, quick, coin_draws):
     assert "2 chains × 150 draws by nutpie" in run("sample", "coins", "--draws", "150").stdout
 
 
-def test_a_tree_of_any_names_is_written(tmp_path):
-    labels = np.array(["a", 1, None], dtype=object)
-    data = xr.Dataset({"x": ("k", np.arange(3.0)), "ok": ("k", [True, False, True])}, coords={"k": labels})
-    tree = xr.DataTree.from_dict({"posterior": data.assign_attrs(flag=True, none=None, many=[1, 2], text="t")})
-    write_tree(tree, tmp_path / "t.nc")
-    with xr.open_datatree(tmp_path / "t.nc", engine="h5netcdf") as back:
-        assert list(back["posterior"]["k"].values) == ["a", "1", "None"]
-        assert list(back["posterior"]["ok"].values) == [True, False, True]
-        assert dict(back["posterior"].attrs) == {"flag": "true", "none": "null", "many": "[1, 2]", "text": "t"}
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    (tmp_path / "a").write_text("before")
-
-    def fails(path: Path) -> None:
-        path.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_aside(tmp_path / "a", fails)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "before")]
-
-
 # -- a model of the user's own -----------------------------------------------------------------------------------------
 
 
@@ -503,7 +481,7 @@ def test_labels_of_a_model(run, quick):
 
 
 def test_labels_of_saved_draws(run, coin_draws):
-    write_tree(coin_draws, Path("draws.nc"))
+    storage.write_tree("draws.nc", coin_draws)
     result = run("labels", "draws.nc", "--dims", "coin", "--out", "aligned")
     assert result.exit_code == 0, result.stderr
     assert "aligned  by responsibilities" in result.stdout
@@ -533,7 +511,7 @@ def test_labels_of_saved_draws(run, coin_draws):
     ],
 )
 def test_bad_words_about_labels_are_named(run, coin_draws, words, told):
-    write_tree(coin_draws, Path("draws.nc"))
+    storage.write_tree("draws.nc", coin_draws)
     Path("text.nc").write_text("no draws")
     result = run("labels", *words)
     assert result.exit_code == 2

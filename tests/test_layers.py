@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From left to right; what stands in one group does not know the others of its group.
 LAYERS = (
     {"errors", "plain", "unrolled"},
+    {"storage"},
     {"compiling"},
     {"kernels"},
     {"structure"},

@@ -23,6 +23,7 @@ from emppl.inference.information import Information
 from emppl.inference.laplace import laplace_draws, standard_errors
 from emppl.planner import Plan
 from emppl.rules.natural import check_support
+from emppl.storage import write_tree
 from emppl.structure.types import Structure
 
 FORMAT = 1
@@ -258,9 +259,9 @@ class Fit:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code.
 
-        Written aside, then renamed.
+        Written aside, then renamed, as `storage.write_bytes` says: OSError on a full disk, InvalidArgumentError for a
+        folder or a device.
         """
-        path = Path(path)
         structure = self.plan.structure
         head = {
             "format": FORMAT, "emppl": version("emppl"), "model": structure.name, "fingerprint": fingerprint(structure),
@@ -278,22 +279,15 @@ class Fit:
         tree = xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs={"emppl": json.dumps(head, default=_plain)}),
-                "theta": _writable(self.theta),
-                "trace": _writable(self.trace),
-                "responsibilities": xr.Dataset() if self._is_streamed else _writable(self.responsibilities()),
-                "assignment": xr.Dataset() if self._is_streamed else _writable(self.assign()),
-                "standard_errors": _writable(self.standard_errors()),
-                "laplace": _writable(self.to_datatree()["posterior"].to_dataset()),
+                "theta": self.theta.drop_attrs(),
+                "trace": self.trace.drop_attrs(),
+                "responsibilities": xr.Dataset() if self._is_streamed else self.responsibilities().drop_attrs(),
+                "assignment": xr.Dataset() if self._is_streamed else self.assign().drop_attrs(),
+                "standard_errors": self.standard_errors().drop_attrs(),
+                "laplace": self.to_datatree()["posterior"].to_dataset().drop_attrs(),
             }
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            tree.to_netcdf(aside, engine="h5netcdf")
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-        return path
+        return write_tree(path, tree)
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,11 +406,3 @@ def _dataset(structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, 
 def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON knows them; anything else by its text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _writable(dataset: xr.Dataset) -> xr.Dataset:
-    """Coordinates of mixed objects become text: netCDF knows numbers and strings."""
-    for name, coord in dataset.coords.items():
-        if coord.dtype == object:
-            dataset = dataset.assign_coords({name: [str(v) for v in coord.values]})
-    return dataset.drop_attrs()

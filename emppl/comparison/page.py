@@ -2,9 +2,7 @@
 
 import base64
 import io
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from emppl.comparison.content import MEMBERS_SHOWN, MODES_SHOWN, R_HAT_ROWS, gat
 from emppl.comparison.numbers import figure, fixed, height, number, percent, short
 from emppl.comparison.table import HDI
 from emppl.comparison.terms import TERMS
+from emppl.storage import write_text
 
 ROWS_SHOWN = 40  # of the table, at once
 ROWS_FOLDED = 400  # more, behind a click; the rest is counted
@@ -27,20 +26,6 @@ LIMITS = {"rows": ROWS_SHOWN, "members": MEMBERS_SHOWN, "modes": MODES_SHOWN, "r
 def write_page(comparison: Any, path: Path, title: str | None = None, command: str | None = None) -> Path:
     """Render as HTML and write."""
     return write_text(path, render(comparison, title, command))
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write aside, then rename: a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(aside).chmod(0o644)  # mkstemp's files are for their owner alone
-        Path(aside).replace(path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-    return path
 
 
 def render(comparison: Any, title: str | None = None, command: str | None = None) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from emppl import plots
 from emppl.comparison.content import gather
-from emppl.comparison.page import environment, prior_share, write_text
+from emppl.comparison.page import environment, prior_share
 from emppl.comparison.terms import TERMS
 from emppl.plain import plain
+from emppl.storage import write_text
 
 
 def render_markdown(comparison: Any, title: str | None = None, command: str | None = None) -> str:
