@@ -1,9 +1,11 @@
 """Random models with discrete latents, each against the enumeration of all its joint values.
 
 `python tests/fuzz.py --n 1000 --seed 0` reports; the suite runs a few dozen. A model is put together from a structure,
-families, priors, a way of writing and awkward data. Compared at a random point: log-likelihood, gradient and
-responsibilities of the derived plan with brute force; then a short fit must not fall and must not end with a failed
-log joint, gradient or ascent in its certificate. An UnsupportedModelError is an answer; a wrong number is not.
+families, priors, a way of writing, awkward data, the dtypes of its constants and a unit of its data. Compared at a
+random point: log-likelihood, gradient and responsibilities of the derived plan with brute force; then a short fit must
+not fall and must not end with a failed log joint, gradient or ascent in its certificate, and in another unit it must
+end at the same mode. With `--threads 4` the same models are fitted once more in a pool, and must end bit for bit where
+they ended alone. An UnsupportedModelError is an answer; a wrong number is not.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,39 +40,66 @@ FAMILIES = (
 WRITINGS = ("index", "switch", "equals", "stack", "product", "deterministic")
 PRIORS = ("conjugate", "other", "hierarchical", "flat")
 DATA = ("plain", "constant", "one row", "offset", "ties")
+CONSTANTS = ("double", "python", "whole", "single", "mixed")
+UNITS = (1e-9, 1e-6, 1e-3, 1e4, 1e6, 1e9)
+MEASURED = ("Normal", "Laplace", "StudentT", "Exponential", "Gamma", "Weibull", "MvNormal")  # that have a unit
+SAME_MODE = 1e-4  # posterior standard deviations
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one model. kind: "ok", "refused", "wrong" or "crash"."""
+    """What became of one model. kind: "ok", "refused", "wrong" or "crash"; digest: all bits of where its fit ended."""
 
     seed: int
     recipe: tuple[str, ...]
     kind: str
     text: str = ""
-
-
-def f(value: float) -> np.float64:
-    """Plain numbers would become float32 constants in PyMC."""
-    return np.float64(value)
+    digest: bytes = b""
 
 
 class Maker:
-    """One random model. Everything it chooses comes from one generator."""
+    """One random model. Everything it chooses comes from one generator, its constants and its unit from a second one.
 
-    def __init__(self, seed: int) -> None:
+    constants: "double" in place of those drawn. exact: its twin whose constants are doubles of the same values.
+    in_unit: whether the data are in the unit drawn.
+    """
+
+    def __init__(self, seed: int, *, constants: str | None = None, exact: bool = False, in_unit: bool = True) -> None:
         self.rng = np.random.default_rng(seed)
+        self.dress = np.random.default_rng([seed, 1])
+        drawn = str(self.dress.choice(CONSTANTS))
+        self.constants = constants or drawn
+        self.exact = exact
+        unit = float(self.dress.choice(UNITS))
+        self.powers: dict[str, int] = {}  # parameter -> power of the unit that it is in
         self.structure = str(self.rng.choice(STRUCTURES))
         self.family = str(self.rng.choice(FAMILIES))
         self.writing = str(self.rng.choice(WRITINGS))
         self.prior = str(self.rng.choice(PRIORS))
         self.data = str(self.rng.choice(DATA))
+        self.has_unit = self.family in MEASURED and self.structure != "two latents"
+        self.unit = unit if self.has_unit and in_unit else 1.0
         self.supports: dict[str, np.ndarray] = {}
         self.counter = 0
 
     @property
     def recipe(self) -> tuple[str, ...]:
-        return self.structure, self.family, self.writing, self.prior, self.data
+        unit = f"unit {self.unit:g}" if self.has_unit else "no unit"
+        return self.structure, self.family, self.writing, self.prior, self.data, self.constants, unit
+
+    def f(self, value: float, power: int = 0) -> Any:
+        """A constant of a prior, in the dtype that this model writes constants in; power: of the unit it is in."""
+        value = value * self.unit**power
+        kind = str(self.dress.choice(CONSTANTS)) if self.constants == "mixed" else self.constants
+        if kind == "whole" and abs(value) >= 1 and abs(value) < 100:  # an int8 for PyTensor, or a small one of numpy's
+            written: Any = self.dress.choice([int, np.int8, np.int16, np.int64])(round(value))
+        elif kind == "single":
+            written = np.float32(value)
+        elif kind == "python":
+            written = float(value)
+        else:
+            written = np.float64(value)
+        return np.float64(written) if self.exact else written
 
     def model(self) -> pm.Model:
         with pm.Model() as model:
@@ -78,38 +108,45 @@ class Maker:
 
     # -- parameters ------------------------------------------------------------------------------------------------
 
-    def real(self, name: str, shape: tuple[int, ...]) -> Any:
+    def real(self, name: str, shape: tuple[int, ...], power: int = 0) -> Any:
+        self.powers[name] = power
         if self.prior == "hierarchical":
-            centre = pm.Normal(f"{name}_centre", f(0.0), f(2.0))
-            return pm.Normal(name, centre, f(1.5), shape=shape)
+            self.powers[f"{name}_centre"] = power
+            centre = pm.Normal(f"{name}_centre", self.f(0.0), self.f(2.0, power))
+            return pm.Normal(name, centre, self.f(1.5, power), shape=shape)
         if self.prior == "other":
-            return pm.StudentT(name, nu=f(4.0), mu=f(0.2), sigma=f(2.0), shape=shape)
+            return pm.StudentT(name, nu=self.f(4.0), mu=self.f(0.2, power), sigma=self.f(2.0, power), shape=shape)
         if self.prior == "flat":
-            return pm.Uniform(name, f(-6.0), f(6.0), shape=shape)
-        return pm.Normal(name, f(0.3), f(2.0), shape=shape)
+            return pm.Uniform(name, self.f(-6.0, power), self.f(6.0, power), shape=shape)
+        return pm.Normal(name, self.f(0.3, power), self.f(2.0, power), shape=shape)
 
-    def positive(self, name: str, shape: tuple[int, ...]) -> Any:
+    def positive(self, name: str, shape: tuple[int, ...], power: int = 0) -> Any:
+        self.powers[name] = power
         if self.prior == "other":
-            return pm.LogNormal(name, f(0.1), f(0.7), shape=shape)
+            centre = self.f(np.exp(0.1), power)
+            return pm.LogNormal(name, np.log(np.float64(centre)), self.f(0.7), shape=shape)
         if self.prior == "hierarchical":
-            scale = pm.Gamma(f"{name}_scale", f(3.0), f(2.0))
-            return pm.Gamma(name, f(2.5), scale, shape=shape)
+            self.powers[f"{name}_scale"] = -power
+            scale = pm.Gamma(f"{name}_scale", self.f(3.0), self.f(2.0, power))
+            return pm.Gamma(name, self.f(2.5), scale, shape=shape)
         if self.prior == "flat":
-            return pm.Uniform(name, f(0.05), f(9.0), shape=shape)
-        return pm.Gamma(name, f(2.5), f(1.3), shape=shape)
+            return pm.Uniform(name, self.f(0.05, power), self.f(9.0, power), shape=shape)
+        return pm.Gamma(name, self.f(2.5), self.f(1.3, -power), shape=shape)
 
     def share(self, name: str, shape: tuple[int, ...]) -> Any:
         if self.prior == "other":
-            return pm.Deterministic(name, pm.math.sigmoid(pm.Normal(f"{name}_logit", f(0.1), f(1.2), shape=shape)))
+            return pm.Deterministic(
+                name, pm.math.sigmoid(pm.Normal(f"{name}_logit", self.f(0.1), self.f(1.2), shape=shape))
+            )
         return (
-            pm.Beta(name, f(1.7), f(2.2), shape=shape)
+            pm.Beta(name, self.f(1.7), self.f(2.2), shape=shape)
             if self.prior != "flat"
-            else pm.Beta(name, f(1.0), f(1.0), shape=shape)
+            else pm.Beta(name, self.f(1.0), self.f(1.0), shape=shape)
         )
 
     def weights(self, name: str, k: int) -> Any:
         if self.prior == "other":
-            logits = pm.Normal(f"{name}_logits", f(0.0), f(1.0), shape=k - 1)
+            logits = pm.Normal(f"{name}_logits", self.f(0.0), self.f(1.0), shape=k - 1)
             return pm.math.softmax(pt.concatenate([np.zeros(1), logits]))
         return pm.Dirichlet(name, np.full(k, 1.8))
 
@@ -154,35 +191,36 @@ class Maker:
         return values
 
     def _observe_Normal(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        offset = 1e4 if self.data == "offset" else 0.0
-        sigma = self.positive(f"sd_{name}", (k,)) if self.rng.random() < 0.5 else self.positive(f"sd_{name}", ())
+        offset = 1e4 * self.unit if self.data == "offset" else 0.0
+        sigma = self.positive(f"sd_{name}", (k,) if self.rng.random() < 0.5 else (), 1)
         spread = at(sigma) if sigma.ndim else sigma
-        y = self._shaped(self.rng.normal(size=shape) * 2 + offset)
-        pm.Normal(name, offset + at(self.real(f"mu_{name}", (k,))), spread, observed=y)
+        y = self._shaped(self.rng.normal(size=shape) * 2 * self.unit + offset)
+        pm.Normal(name, offset + at(self.real(f"mu_{name}", (k,), 1)), spread, observed=y)
 
     def _observe_LogNormal(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
         y = self._shaped(self.rng.lognormal(size=shape))
         pm.LogNormal(name, at(self.real(f"mu_{name}", (k,))), self.positive(f"sd_{name}", ()), observed=y)
 
     def _observe_Laplace(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        y = self._shaped(self.rng.laplace(size=shape))
-        pm.Laplace(name, at(self.real(f"mu_{name}", (k,))), self.positive(f"b_{name}", ()), observed=y)
+        y = self._shaped(self.rng.laplace(size=shape) * self.unit)
+        pm.Laplace(name, at(self.real(f"mu_{name}", (k,), 1)), self.positive(f"b_{name}", (), 1), observed=y)
 
     def _observe_StudentT(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        y = self._shaped(self.rng.standard_t(4, size=shape))
-        pm.StudentT(name, nu=f(4.0), mu=at(self.real(f"mu_{name}", (k,))), sigma=f(1.3), observed=y)
+        y = self._shaped(self.rng.standard_t(4, size=shape) * self.unit)
+        mu = at(self.real(f"mu_{name}", (k,), 1))
+        pm.StudentT(name, nu=self.f(4.0), mu=mu, sigma=self.f(1.3, 1), observed=y)
 
     def _observe_Poisson(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        exposure = self.rng.uniform(0.5, 2.0, size=shape) if self.rng.random() < 0.4 else f(1.0)
+        exposure = self.rng.uniform(0.5, 2.0, size=shape) if self.rng.random() < 0.4 else self.f(1.0)
         y = self._shaped(self.rng.poisson(2.0, size=shape), int)
         pm.Poisson(name, exposure * at(self.positive(f"rate_{name}", (k,))), observed=y)
 
     def _observe_ZeroInflatedPoisson(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
         y = self._shaped(self.rng.poisson(1.5, size=shape) * self.rng.integers(0, 2, size=shape), int)
-        pm.ZeroInflatedPoisson(name, f(0.7), at(self.positive(f"rate_{name}", (k,))), observed=y)
+        pm.ZeroInflatedPoisson(name, self.f(0.7), at(self.positive(f"rate_{name}", (k,))), observed=y)
 
     def _observe_NegativeBinomial(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        alpha = f(1.8) if self.rng.random() < 0.5 else self.positive(f"alpha_{name}", ())
+        alpha = self.f(1.8) if self.rng.random() < 0.5 else self.positive(f"alpha_{name}", ())
         y = self._shaped(self.rng.negative_binomial(2, 0.4, size=shape), int)
         pm.NegativeBinomial(name, mu=at(self.positive(f"mu_{name}", (k,))), alpha=alpha, observed=y)
 
@@ -208,27 +246,26 @@ class Maker:
         pm.Categorical(name, p=at(p), observed=self._shaped(self.rng.integers(0, 3, size=shape), int))
 
     def _observe_Exponential(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        pm.Exponential(
-            name, at(self.positive(f"rate_{name}", (k,))), observed=self._shaped(self.rng.exponential(size=shape))
-        )
+        y = self._shaped(self.rng.exponential(size=shape) * self.unit)
+        pm.Exponential(name, at(self.positive(f"rate_{name}", (k,), -1)), observed=y)
 
     def _observe_Gamma(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        alpha = f(2.0) if self.rng.random() < 0.5 else self.positive(f"alpha_{name}", ())
-        y = self._shaped(self.rng.gamma(2.0, size=shape))
-        pm.Gamma(name, alpha, at(self.positive(f"rate_{name}", (k,))), observed=y)
+        alpha = self.f(2.0) if self.rng.random() < 0.5 else self.positive(f"alpha_{name}", ())
+        y = self._shaped(self.rng.gamma(2.0, size=shape) * self.unit)
+        pm.Gamma(name, alpha, at(self.positive(f"rate_{name}", (k,), -1)), observed=y)
 
     def _observe_Weibull(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        y = self._shaped(self.rng.weibull(1.5, size=shape))
-        pm.Weibull(name, f(1.5), at(self.positive(f"scale_{name}", (k,))), observed=y)
+        y = self._shaped(self.rng.weibull(1.5, size=shape) * self.unit)
+        pm.Weibull(name, self.f(1.5), at(self.positive(f"scale_{name}", (k,), 1)), observed=y)
 
     def _observe_Beta(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
         y = self._shaped(self.rng.beta(2.0, 3.0, size=shape))
-        pm.Beta(name, at(self.positive(f"a_{name}", (k,))), f(2.5), observed=y)
+        pm.Beta(name, at(self.positive(f"a_{name}", (k,))), self.f(2.5), observed=y)
 
     def _observe_MvNormal(self, name: str, at: Any, k: int, shape: tuple[int, ...]) -> None:
-        y = self._shaped(self.rng.normal(size=(*shape, 2)))
-        cov = np.array([[1.0, 0.3], [0.3, 0.8]])
-        pm.MvNormal(name, at(self.real(f"mu_{name}", (k, 2))), cov=cov, observed=y)
+        y = self._shaped(self.rng.normal(size=(*shape, 2)) * self.unit)
+        cov = np.array([[1.0, 0.3], [0.3, 0.8]]) * self.unit**2
+        pm.MvNormal(name, at(self.real(f"mu_{name}", (k, 2), 1)), cov=cov, observed=y)
 
     # -- structures ----------------------------------------------------------------------------------------------------
 
@@ -245,7 +282,7 @@ class Maker:
         self.observe("y", a, 2, (n,))
         mean = self.real("effect", (3,))
         y = self.rng.normal(size=n)
-        pm.Normal("both", mean[0] + mean[1] * a + mean[2] * a * b, f(1.0), observed=y)
+        pm.Normal("both", mean[0] + mean[1] * a + mean[2] * a * b, self.f(1.0), observed=y)
 
     def _vector(self) -> None:
         n = min(self._rows(), 3)
@@ -254,7 +291,7 @@ class Maker:
         guess = self.share("guess", (3,))
         able = pt.prod(skill[:, None, :] ** q[None], axis=-1)
         y = self.rng.integers(0, 2, size=(n, 3))
-        pm.Bernoulli("y", p=pt.switch(pt.eq(able, 1), f(0.9), guess), observed=y)
+        pm.Bernoulli("y", p=pt.switch(pt.eq(able, 1), self.f(0.9), guess), observed=y)
 
     def _parallel(self) -> None:
         n = min(self._rows(), 4)
@@ -332,31 +369,37 @@ def _compare(seed: int, maker: Maker, model: pm.Model) -> Outcome:
     count = np.prod([float(len(maker.supports[name])) ** size for name, size in sizes.items()])
     if count > MOST_ASSIGNMENTS:
         return Outcome(seed, maker.recipe, "refused", "too many assignments for brute force")
-    exact = Enumeration(model, {name: maker.supports[name] for name in sizes})
-    coordinates = plan.structure.coordinates
-    rng = np.random.default_rng(seed)
-    u = rng.normal(scale=0.7, size=coordinates.size)
-    theta = coordinates.constrain(u)
-
-    def brute(v: np.ndarray) -> float:
-        return exact.log_posterior(coordinates.constrain(v))
-
-    value, gradient, _ = plan.gradient(u)
-    reference = brute(u)
-    if not abs(value - reference) <= AGREES * max(1.0, abs(reference)):
-        return Outcome(seed, maker.recipe, "wrong", f"log posterior {value!r} against {reference!r}")
-    direction = rng.normal(size=len(u))
+    exact = Enumeration(Maker(seed, exact=True).model(), {name: maker.supports[name] for name in sizes})
+    plain = emppl.plan(Maker(seed, constants="double", in_unit=False).model())  # a point is drawn in unit 1
+    coordinates, rng = plain.structure.coordinates, np.random.default_rng(seed)
+    centre, direction = rng.normal(scale=0.7, size=coordinates.size), rng.normal(size=coordinates.size)
     direction /= np.linalg.norm(direction)
 
-    def slope(h: float) -> float:
-        return (brute(u + h * direction) - brute(u - h * direction)) / (2 * h)
+    def scaled(theta: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: value * maker.unit ** maker.powers.get(name, 0) for name, value in theta.items()}
 
-    by_differences = (4 * slope(1e-3) - slope(2e-3)) / 3
-    if not abs(by_differences - gradient @ direction) <= 1e-5 * max(1.0, float(np.linalg.norm(gradient))):
-        return Outcome(seed, maker.recipe, "wrong", f"gradient {gradient @ direction!r} against {by_differences!r}")
-    ours = plan.responsibilities(theta)
+    def along(t: float) -> dict[str, np.ndarray]:
+        return scaled(coordinates.constrain(centre + t * direction))
+
+    def ours(t: float) -> np.ndarray:
+        return plan.structure.coordinates.unconstrain(along(t))
+
+    value, gradient, _ = plan.gradient(ours(0.0))
+    reference = exact.log_posterior(along(0.0))
+    if not abs(value - reference) <= AGREES * max(1.0, abs(reference)):
+        return Outcome(seed, maker.recipe, "wrong", f"log posterior {value!r} against {reference!r}")
+
+    def slope(h: float) -> float:
+        return (exact.log_posterior(along(h)) - exact.log_posterior(along(-h))) / (2 * h)
+
+    by_differences, way = (4 * slope(1e-3) - slope(2e-3)) / 3, ours(0.5) - ours(-0.5)
+    size = max(1.0, float(np.linalg.norm(gradient) * np.linalg.norm(way)))
+    if not abs(by_differences - gradient @ way) <= 1e-5 * size:
+        return Outcome(seed, maker.recipe, "wrong", f"gradient {gradient @ way!r} against {by_differences!r}")
+    theta = along(0.0)
+    found = plan.responsibilities(theta)
     for name, p in exact.responsibilities(theta).items():
-        if not np.allclose(ours[name], p, atol=AGREES):
+        if not np.allclose(found[name], p, atol=AGREES):
             return Outcome(seed, maker.recipe, "wrong", f"responsibilities of {name}")
     fit = emppl.fit(plan, seed=seed, starts=2, max_iter=200)
     points = {point.name: point for point in fit.certificate.points}
@@ -370,13 +413,53 @@ def _compare(seed: int, maker: Maker, model: pm.Model) -> Outcome:
         and not abs(end - fit.log_posterior) <= 1e-6 * max(1.0, abs(end))
     ):
         return Outcome(seed, maker.recipe, "wrong", f"fit says {fit.log_posterior!r}, brute force {end!r}")
-    return Outcome(seed, maker.recipe, "ok", fit.status.name)
+    if maker.unit != 1.0:
+        measured = emppl.plan(Maker(seed, constants="double").model())
+        problem = _other_unit(plain, measured, coordinates.constrain(centre), scaled, seed)
+        if problem:
+            return Outcome(seed, maker.recipe, "wrong", f"in another unit {problem}")
+    digest = b"".join(np.ascontiguousarray(fit.point[name]).tobytes() for name in sorted(fit.point))
+    return Outcome(seed, maker.recipe, "ok", fit.status.name, digest + np.float64(fit.log_posterior).tobytes())
+
+
+def _other_unit(plain: Any, measured: Any, theta: dict[str, np.ndarray], scaled: Any, seed: int) -> str:
+    """What differs between the fit in unit 1 and that in another one; nothing if all is well."""
+    one, other = (emppl.fit(p, seed=seed, starts=2, max_iter=500) for p in (plain, measured))
+    if one.status is not other.status:
+        return f"{other.status.name} in place of {one.status.name}"
+    if one.status is not emppl.Status.CONVERGED:
+        return ""
+    shift = measured.log_posterior(scaled(theta)) - plain.log_posterior(theta)
+    if not abs(other.log_posterior - one.log_posterior - shift) <= 1e-5 + 1e-9 * abs(shift):
+        return f"a log posterior {other.log_posterior - one.log_posterior - shift:.3g} higher"
+    errors = {name: np.asarray(v) for name, v in one.standard_errors().items()}
+    expected, widths = scaled(one.point), scaled(errors)
+    for name, value in other.point.items():  # sorted: labels may end the other way round
+        found, sought, width = (_by_size(v) for v in (value, expected[name], np.nan_to_num(widths[name], nan=np.inf)))
+        if not (np.abs(found - sought) <= SAME_MODE * width.max() + 1e-12 * np.abs(sought)).all():
+            return f"{name} = {value} in place of {expected[name]}"
+        error = np.asarray(other.standard_errors()[name])
+        if not np.allclose(_by_size(error), _by_size(widths[name]), rtol=1e-3, equal_nan=True, atol=0.0):
+            return f"the standard error of {name} {error} in place of {widths[name]}"
+    return ""
+
+
+def _by_size(values: np.ndarray) -> np.ndarray:
+    return np.sort(np.atleast_1d(values), axis=0)
+
+
+def _differs_in_pool(alone: list[Outcome], threads: int) -> list[Outcome]:
+    """Models whose outcome in a pool of threads is not bit for bit the one that they had alone."""
+    with ThreadPoolExecutor(threads) as pool:
+        together = list(pool.map(check, [outcome.seed for outcome in alone]))
+    return [one for one, other in zip(alone, together) if (one.kind, one.digest) != (other.kind, other.digest)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="fit once more in a pool of so many threads")
     arguments = parser.parse_args()
     began, outcomes = time.perf_counter(), []
     for seed in range(arguments.seed, arguments.seed + arguments.n):
@@ -387,7 +470,10 @@ def main() -> int:
     print(f"{arguments.n} models in {time.perf_counter() - began:.0f} s: {dict(Counter(o.kind for o in outcomes))}")
     for text, times in Counter(o.text[:90] for o in outcomes if o.kind in ("refused", "ok")).most_common(25):
         print(f"  {times:5d}  {text}")
-    return int(any(o.kind in ("wrong", "crash") for o in outcomes))
+    differing = _differs_in_pool(outcomes, arguments.threads) if arguments.threads else []
+    for outcome in differing:
+        print(f"seed {outcome.seed} {outcome.recipe}: ended elsewhere in a pool of threads")
+    return int(any(o.kind in ("wrong", "crash") for o in outcomes) or bool(differing))
 
 
 if __name__ == "__main__":
