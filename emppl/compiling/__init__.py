@@ -14,8 +14,8 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 
-from emppl.compiling.alike import computed_together
 from emppl.compiling.batches import at_once
+from emppl.compiling.pairs import in_pairs
 from emppl.unrolled import Unrolled
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
@@ -26,12 +26,12 @@ BEFORE_MERGING = 48.9  # position after all rewrites of meaning, before the last
 
 @cache
 def interpreted_mode() -> Mode:
-    """Python linker; fusion is left out because a Python Elemwise takes at most 32 operands.
+    """Python linker, without fusion: nothing is compiled, and nothing has more operands than numpy takes.
 
     Checks of distribution parameters become minus infinity instead of exceptions, as in PyMC's own compiled functions.
     """
     optimizer = OPT_FAST_RUN.excluding(*INTERPRETED_EXCLUSIONS).including("local_check_parameter_to_ninf_switch")
-    return Mode(linker="py", optimizer=optimizer)
+    return Mode(linker="py", optimizer=optimizer).register((dfs_rewriter(in_pairs), BEFORE_MERGING))
 
 
 class CompiledGraph:
@@ -76,8 +76,8 @@ def spell_out(_: Any, node: Any) -> Any:
 @cache
 def _mode(optimise: bool) -> Mode:
     if optimise:
-        return interpreted_mode().register((dfs_rewriter(spell_out, at_once), BEFORE_MERGING))
-    return Mode(linker="py", optimizer=dfs_rewriter(spell_out, at_once))
+        return interpreted_mode().register((dfs_rewriter(spell_out, at_once), BEFORE_MERGING - 0.01))
+    return Mode(linker="py", optimizer=dfs_rewriter(spell_out, at_once, in_pairs))
 
 
 def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True, unroll: bool = False) -> CompiledGraph:
@@ -89,10 +89,6 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True,
     """
     # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
     with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
-        if optimise:
-            several = isinstance(outputs, list | tuple)
-            together = computed_together(outputs if several else [outputs])
-            outputs = together if several else together[0]
         function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
     function.trust_input = True
     return CompiledGraph(function, unroll)

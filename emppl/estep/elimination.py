@@ -69,10 +69,7 @@ def log_likelihood_graph(plan: Elimination, tables: Sequence[Any]) -> Any:
     scopes, held = plan.left(), [pt.maximum(t, np.float64(LOWEST)) for t in tables]  # no differences of infinities
     for variable, used in plan.steps:
         joined = _joined(scopes, used, variable)
-        alike: dict[tuple[int, ...], list[Any]] = {}  # a sum of an axis: interpreted sums take 32 operands at most
-        for t in used:
-            alike.setdefault(tuple(sorted(scopes[t])), []).append(_spread(held[t], scopes[t], joined))
-        total = sum(pt.stack(terms).sum(axis=0) if len(terms) > 1 else terms[0] for terms in alike.values())
+        total = sum(_spread(held[t], scopes[t], joined) for t in used)
         held.append(pt.logsumexp(total, axis=1 + joined.index(variable)))
     return pt.stack([held[t] for t in _last(plan, scopes)]).sum(axis=0)
 

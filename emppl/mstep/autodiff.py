@@ -16,7 +16,6 @@ import pytensor
 import pytensor.tensor as pt
 
 from emppl.compiling import compile_graph, substitute
-from emppl.compiling.alike import computed_together
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
 from emppl.mstep.update import Update
@@ -56,7 +55,7 @@ class ExpectedLogJoint:
                 terms.append(pt.switch(pt.eq(r, 0), 0.0, table * r).sum())
         total = pt.stack([pt.as_tensor(t).astype("float64") for t in terms]).sum()
         replacements = dict(zip(self.coordinates.values, self.coordinates.graphs.values()))
-        (value,) = computed_together(substitute([total], replacements))  # before its derivatives are written out
+        (value,) = substitute([total], replacements)
         gradient = pytensor.grad(value, self.coordinates.vector, disconnected_inputs="ignore")
         inputs = [self.coordinates.vector, *statistics, *responsibilities]
         return compile_graph(inputs, [value, gradient], unroll=True)
