@@ -432,11 +432,7 @@ def _users(plan: emppl.Plan, row: Mapping[str, str]) -> str:
     elif "family" in row:
         names = [name for name, family in families.items() if family == row["family"]]
     elif "engine" in row:
-        names = [
-            entry.factor.name
-            for entry in plan.factors
-            if entry.plate is not None and row["engine"].startswith(entry.engine)
-        ]
+        names = [entry.factor.name for entry in plan.factors if entry.plates and row["engine"].startswith(entry.engine)]
     else:
         names = [name for block in plan.blocks if block.rule == row["rule"] for name in block.parameters]
     return ", ".join(names)

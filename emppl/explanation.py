@@ -14,7 +14,7 @@ def estep(plan: Any) -> str:
     """The E-step in words."""
     if not plan.structure.plates:
         return "none: the model has no latent variable"
-    kinds = {f.engine for f in plan.factors if f.plate is not None}
+    kinds = {f.engine for f in plan.factors if f.plates}
     text = (
         "natural form"
         if kinds == {"natural form"}

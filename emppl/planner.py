@@ -61,7 +61,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class FactorPlan:
-    """How one factor is evaluated: "natural form" or "graph", on which plate, and why a form was refused.
+    """How one factor is evaluated: "natural form" or "graph", on which plates, and why a form was refused.
 
     A natural form with a reason is one over distinct rows: the reason is why its family gives none.
     """
@@ -70,8 +70,13 @@ class FactorPlan:
     engine: str
     reason: str
     form: NaturalForm | None = field(repr=False, default=None)
-    plate: int | None = None
+    plates: tuple[int, ...] = ()  # those whose members its elements belong to; a form has one, or none
     columns: slice | None = None
+
+    @property
+    def plate(self) -> int | None:
+        """The only plate, None where there are several or none."""
+        return self.plates[0] if len(self.plates) == 1 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,12 +312,12 @@ def _plan_factors(structure: Structure, estep: str) -> list[FactorPlan]:
 
 
 def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: str) -> FactorPlan:
-    plate = None
+    plates: tuple[int, ...] = ()
     if factor.latents:
-        owners = {p for p, plate_ in enumerate(structure.plates) if len(elements_of(factor, plate_)[0])}
-        plate = min(owners) if len(owners) == 1 else None
+        plates = tuple(p for p, one in enumerate(structure.plates) if len(elements_of(factor, one)[0]))
+    plate = plates[0] if len(plates) == 1 else None
     if estep == "graph":
-        return FactorPlan(factor, "graph", "", None, plate if plate is not None else (0 if factor.latents else None))
+        return FactorPlan(factor, "graph", "", None, plates)
     try:
         if factor.latents and plate is None:
             raise Refused("it spans several plates")
@@ -324,17 +329,15 @@ def _plan_factor(structure: Structure, deriver: Deriver, factor: Factor, estep: 
         if factor.kind == "observed" and (plate is not None or not factor.latents):
             try:
                 form = distinct_form(deriver, factor, structure.plates[plate] if plate is not None else None)
-                return FactorPlan(factor, "natural form", str(reason), form, plate)
+                return FactorPlan(factor, "natural form", str(reason), form, plates)
             except Refused:
                 pass  # the family's reason is the one to tell
         if estep == "natural":
             raise InvalidArgumentError(
                 f"{factor.name} has no natural form: {reason}", "estep='natural'", ("estep='auto'",)
             ) from None
-        return FactorPlan(
-            factor, "graph", str(reason), None, plate if plate is not None else (0 if factor.latents else None)
-        )
-    return FactorPlan(factor, "natural form", "", form, plate)
+        return FactorPlan(factor, "graph", str(reason), None, plates)
+    return FactorPlan(factor, "natural form", "", form, plates)
 
 
 def _assemble(
@@ -361,7 +364,7 @@ def _assemble(
                 graphs.append(entry.form.eta)
                 base = _added(base, entry.form.base)
                 columns = slice(start, start + width)
-                placed.append(FactorPlan(entry.factor, entry.engine, entry.reason, entry.form, p, columns))
+                placed.append(replace(entry, columns=columns))
                 start += width
             elif entry.form is None and entry.factor.latents and len(elements_of(entry.factor, plate)[0]):
                 table.append(factor_table(structure, entry.factor, plate))
@@ -391,7 +394,7 @@ def _assemble(
             else:
                 free = free_elements(structure, entry.factor)
                 if free is not None:
-                    direct.append(free)
+                    direct.append(free[0].sum())
     prior = [f.log_density.sum() for f in priors if estimate == "map" and f.parameters]
     prior += [f.log_density.sum() for f in priors if not f.parameters and f.name not in structure.frozen]
     zero = pt.constant(0.0)

@@ -24,11 +24,12 @@ from emppl.compiling import compile_graph, interpreted_mode
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, members, register
+from emppl.estep.tables import free_elements
 from emppl.inference.information import observed_information
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
-from emppl.structure.types import Factor, Structure
+from emppl.structure.types import Structure
 from emppl.structure.variables import freeze_data
 
 Theta = dict[str, np.ndarray]
@@ -425,9 +426,8 @@ def _along_draws(
     }
     for name, tied in zip(groups, structure.eliminations):
         by_member[name] = (np.empty((n, tied.size)), (f"{name}_of_tied_latents",))
-    direct, direct_names = _direct_terms(plan)
-    for factor in direct_names:
-        by_member[factor.name] = (np.empty((n, *factor.shape)), structure.node(factor.name).dims[: len(factor.shape)])
+    direct, shapes = _direct_terms(plan)
+    by_member |= {name: (np.empty((n, *shape)), dims) for name, (shape, dims) in shapes.items()}
     size = sum(node.size * node.n_values for node in structure.latents)
     latents = (
         {node.name: np.empty((n, *node.shape, node.n_values)) for node in structure.latents}
@@ -443,8 +443,8 @@ def _along_draws(
             by_member[name][0][t] = posterior.by_member[p]
         for name, values in zip(groups, posterior.by_component):
             by_member[name][0][t] = values
-        for factor, values in zip(direct_names, direct(theta) if direct else []):
-            by_member[factor.name][0][t] = values
+        for name, values in zip(shapes, direct(theta) if direct else []):
+            by_member[name][0][t] = values
         if latents:
             for name, values in plan.marginals(posterior).items():
                 latents[name][t] = values
@@ -453,26 +453,35 @@ def _along_draws(
 
 def _member_dims(plan: Plan, p: int) -> tuple[str, tuple[str, ...]]:
     """Name and dims of a plate's log-likelihood: the observed variable's own where each row is one member."""
-    entries = [e for e in plan.factors if e.factor.kind == "observed" and e.factor.latents and (e.plate == p)]
+    entries = [e for e in plan.factors if e.factor.kind == "observed" and p in e.plates]
     name = "_and_".join(e.factor.name for e in entries) or f"members_{p}"
     plate = plan.structure.plates[p]
+    if any(len(e.plates) > 1 for e in entries):  # each of its plates has the members of other rows
+        name += f"_of_{'_'.join(dict.fromkeys(plate.latents))}"
     for entry in entries:
         node = plan.structure.node(entry.factor.name)
         axis = entry.form.axis if entry.form is not None else 0
-        rows = entry.form.members if entry.form is not None else None
-        if (
-            len(entry.factor.shape) > axis
-            and entry.factor.shape[axis] == plate.size
-            and (rows is None or np.array_equal(rows, np.arange(plate.size)))
-        ):
-            return name, (node.dims[axis],)
+        shape, members = entry.factor.shape, plate.members_of(entry.factor)
+        if len(shape) > axis and shape[axis] == plate.size:
+            rows = np.moveaxis(members.reshape(shape), axis, 0).reshape(plate.size, -1)
+            if (rows == np.arange(plate.size)[:, None]).all():
+                return name, (node.dims[axis],)
     return name, (f"{'_'.join(dict.fromkeys(plate.latents))}_member",)
 
 
-def _direct_terms(plan: Plan) -> tuple[Any, list[Factor]]:
-    factors = [e.factor for e in plan.factors if e.factor.kind == "observed" and not e.factor.latents]
-    if not factors:
-        return None, []
-    function = compile_graph(plan.structure.coordinates.values, freeze_data([f.log_density for f in factors]))
+def _direct_terms(plan: Plan) -> tuple[Any, dict[str, tuple[tuple[int, ...], tuple[str, ...]]]]:
+    """Log densities of the observations that depend on no latent, as a function of theta; shape and dims by name."""
+    graphs, shapes = [], {}
+    for factor in (e.factor for e in plan.factors if e.factor.kind == "observed"):
+        if not factor.latents:
+            graphs.append(factor.log_density)
+            shapes[factor.name] = factor.shape, plan.structure.node(factor.name).dims[: len(factor.shape)]
+        elif (free := free_elements(plan.structure, factor)) is not None:
+            name, graph, count = f"{factor.name}_without_latent", *free
+            graphs.append(graph)
+            shapes[name] = (count,), (f"{name}_row",)
+    if not graphs:
+        return None, {}
+    function = compile_graph(plan.structure.coordinates.values, freeze_data(graphs))
     coordinates = plan.structure.coordinates
-    return lambda theta: function(*coordinates.arguments(theta)), factors
+    return lambda theta: function(*coordinates.arguments(theta)), shapes

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
 import small_models
 import xarray as xr
@@ -163,7 +164,7 @@ def test_priors_are_kept_where_the_fit_dropped_them(fallback, mixture_plan):
     mu = fallback["posterior"]["mu"].values[0, 7]
     with_prior = float(fallback["sample_stats"]["log_posterior"][0, 7])
     likelihood = mixture_plan.log_likelihood({"mu": mu})
-    assert with_prior == pytest.approx(likelihood + stats.norm.logpdf(mu, 0, 3).sum(), rel=1e-10)
+    assert with_prior == pytest.approx(likelihood + stats.stats.norm.logpdf(mu, 0, 3).sum(), rel=1e-10)
 
 
 def test_the_component_of_a_mixture_is_in_the_latent_group(fallback):
@@ -228,3 +229,20 @@ def test_draws_from_the_prior_are_those_of_the_model():
     assert drawn["cut"][:, 1].mean() == pytest.approx(1 / np.sqrt(np.pi), abs=0.06)  # the larger of two normals
     frozen = sampling.prior_draws(emppl.plan(model, freeze={"spread": 0.1}), 1000)
     assert frozen["effect"].std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_log_likelihoods_of_rows_over_several_plates_add_up():
+    """Rows of two plates and of none, in any order: each is counted once, under the name of those it stands with."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(5.0), shape=2)
+        z, v = pm.Bernoulli("z", 0.3, shape=3), pm.Bernoulli("v", 0.6, shape=4)
+        y = np.linspace(-2.0, 3.0, 9)
+        pm.Normal("y", pt.concatenate([mu[z[::-1]], mu, mu[v]]), np.float64(1.0), observed=y)
+    plan = emppl.plan(model)
+    theta = {"mu": np.array([-1.0, 2.0])}
+    found, _, _ = sampling._along_draws(plan, {"mu": theta["mu"][None]}, 1)
+    assert {name: values.shape[1:] for name, (values, _) in found.items()} == {
+        "y_of_z": (3,), "y_of_v": (4,), "y_without_latent": (2,),
+    }  # fmt: skip
+    assert sum(values.sum() for values, _ in found.values()) == pytest.approx(plan.log_likelihood(theta), rel=1e-12)
+    np.testing.assert_allclose(found["y_without_latent"][0][0], stats.norm.logpdf(y[3:5], theta["mu"], 1.0))

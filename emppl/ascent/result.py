@@ -186,14 +186,21 @@ class Fit:
                 ("fit = emppl.fit(model, start=loaded, starts=0)",),
             )  # fmt: skip
         plan = self.plan
-        entries = [e for e in plan.factors if e.plate is not None]
+        entries = [e for e in plan.factors if e.plates]
         unready = [e for e in entries if e.form is None or (e.factor.kind == "observed" and e.form.featurise is None)]
+        remedy = "build the model on the new data and use emppl.plan(new_model).responsibilities(fit.point)"
         if len(plan.structure.plates) != 1 or unready:
             raise UnsupportedModelError(
                 "prediction for new members needs one plate whose observations all have a natural form",
-                "fit.predict / fit.score",
-                ("build the model on the new data and use emppl.plan(new_model).responsibilities(fit.point)",),
-            )
+                "fit.predict / fit.score", (remedy,),
+            )  # fmt: skip
+        for entry in entries:
+            if not _is_row_by_member(entry, plan.structure.plates[0].size):
+                raise UnsupportedModelError(
+                    f"the rows of {entry.factor.name} are not the members one by one, alike but for what is observed, "
+                    "so that new rows do not say which member they belong to",
+                    "fit.predict / fit.score", (remedy,),
+                )  # fmt: skip
         observed = {e.factor.name: e for e in entries if e.factor.kind == "observed"}
         missing = set(observed) - set(data)
         if missing:
@@ -202,10 +209,11 @@ class Fit:
         parts, base = [], np.zeros(size)
         for entry in entries:
             form = entry.form
+            assert form is not None  # as checked above
             if entry.factor.kind != "observed":
-                parts.append(Features.of(np.ones((size, 1))))
+                parts.append(Features.of(np.repeat(np.asarray(form.features)[:1], size, axis=0)))
                 continue
-            assert form is not None and form.family is not None and form.featurise is not None  # as checked above
+            assert form.family is not None and form.featurise is not None  # as checked above
             y = np.asarray(data[entry.factor.name])
             node = plan.structure.node(entry.factor.name)
             wanted = tuple(n for a, n in enumerate(node.shape) if a != form.axis)
@@ -288,6 +296,15 @@ class Fit:
             }
         )
         return write_tree(path, tree)
+
+
+def _is_row_by_member(entry: Any, n_members: int) -> bool:
+    """Whether a new row of a natural form is a new member, with the parameters that all members have."""
+    form = entry.form
+    if entry.factor.kind != "observed":
+        rows = np.asarray(form.features)
+        return bool((rows == rows[:1]).all())
+    return form.members is None or np.array_equal(form.members, np.arange(n_members))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,19 +8,32 @@ from typing import Any
 import numpy as np
 
 from emppl.errors import InvalidArgumentError, as_numbers
-from emppl.structure.types import Structure
+from emppl.estep.tables import elements_of
+from emppl.structure.types import Factor, Node, Structure
 
 
 def member_weights(structure: Structure, plans: Sequence[Any], obs_weights: Any) -> list[np.ndarray | None]:
-    """Weights of the members [C] of each plate from `obs_weights`: one array, or {observed name: array}."""
+    """Weights of the members [C] of each plate from `obs_weights`: one array, or {observed name: array}.
+
+    An array has a weight for each row of its variable (its shape, or the first axes of it), all rows of one member the
+    same; or, where rows share members, one for each member.
+    """
     answer: list[np.ndarray | None] = [None] * len(structure.plates)
     if obs_weights is None:
         return answer
     observed = [node.name for node in structure.observed]
     if not observed:
         raise InvalidArgumentError("the model has no observed variable to weight", "obs_weights")
-    given = dict(obs_weights) if isinstance(obs_weights, Mapping) else {observed[0]: obs_weights}
-    for name, values in given.items():
+    touched = {name: [e for e in plans if e.factor.variable == name] for name in observed}
+    if not isinstance(obs_weights, Mapping):
+        if len({e.plates for entries in touched.values() for e in entries}) > 1:
+            raise InvalidArgumentError(
+                f"one array of weights leaves open whose they are: {', '.join(observed)} have different members",
+                "obs_weights", tuple(f"obs_weights={{{name!r}: ...}}" for name in observed),
+            )  # fmt: skip
+        obs_weights = {observed[0]: obs_weights}
+    said: dict[int, str] = {}
+    for name, values in obs_weights.items():
         where = f"obs_weights of {name!r}"
         if name not in observed:
             raise InvalidArgumentError(
@@ -29,25 +42,76 @@ def member_weights(structure: Structure, plans: Sequence[Any], obs_weights: Any)
         values = as_numbers(values, where)
         if not np.isfinite(values).all() or (values < 0).any():
             raise InvalidArgumentError("weights must be finite and not negative", where)
-        entry = next(e for e in plans if e.factor.name == name)
-        if entry.plate is None:
+        entries = touched[name]
+        plates = sorted({p for entry in entries for p in entry.plates})
+        if not plates:
             raise InvalidArgumentError(
                 f"{name} depends on no latent, and weights of such observations are not supported", where,
                 ("repeat the rows instead",),
             )  # fmt: skip
-        plate = structure.plates[entry.plate]
-        if plate.tied:
+        if any(structure.plates[p].tied for p in plates):
             raise InvalidArgumentError(
                 f"the members of {name} are tied to each other by their latents: none can be weighted alone", where,
                 ("repeat or leave out whole groups instead",),
             )  # fmt: skip
-        if values.shape != (plate.size,):
-            raise InvalidArgumentError(
-                f"weights have shape {values.shape}, but {name} has {plate.size} members", where,
-                ("one weight a member of the plate: rows that share a latent share a weight",),
-            )  # fmt: skip
-        answer[entry.plate] = values
+        for p, found in _by_plate(structure, structure.node(name), [e.factor for e in entries], plates, values, where):
+            if answer[p] is not None and not np.array_equal(answer[p], found):
+                raise InvalidArgumentError(
+                    f"{said[p]} and {name} share members, and are given different weights", where,
+                    ("a weight is a member's, with all that is observed of it: give one of them",),
+                )  # fmt: skip
+            answer[p], said[p] = found, name
     return answer
+
+
+def _by_plate(
+    structure: Structure, node: Node, factors: Sequence[Factor], plates: Sequence[int], values: np.ndarray, where: str
+) -> list[tuple[int, np.ndarray]]:
+    """The weights of one variable's rows as those of the members of the plates that the rows belong to."""
+    sizes = tuple(structure.plates[p].size for p in plates)
+    by_row = values.ndim > 0 and all(
+        values.ndim <= len(f.shape) and f.shape == node.shape[: len(f.shape)] and f.shape[: values.ndim] == values.shape
+        for f in factors
+    )
+    differs = None
+    if by_row:
+        answer, differs = _members_of_rows(structure, factors, plates, values)
+        if differs is None:
+            return answer
+    if values.shape == sizes and node.shape != values.shape:
+        return [(plates[0], values)]
+    if differs is not None:
+        raise InvalidArgumentError(f"{node.name}{differs[0]} {differs[1]}", where, differs[2])
+    raise InvalidArgumentError(
+        f"weights have shape {values.shape}, but {node.name} has shape {node.shape} and "
+        f"{' + '.join(map(str, sizes))} members", where,
+        ("one weight a row, or one a member of the plate: rows that share a latent share a weight",),
+    )  # fmt: skip
+
+
+def _members_of_rows(
+    structure: Structure, factors: Sequence[Factor], plates: Sequence[int], values: np.ndarray
+) -> tuple[list[tuple[int, np.ndarray]], tuple[list[int], str, tuple[str, ...]] | None]:
+    """Weights by plate, and the first row that cannot have its own: where it is, what bars it, and ways out."""
+    answer = [(p, np.ones(structure.plates[p].size)) for p in plates]
+    for factor in factors:
+        weight = np.broadcast_to(values.reshape(values.shape + (1,) * (len(factor.shape) - values.ndim)), factor.shape)
+        weight, free = weight.ravel(), np.ones(factor.size, dtype=bool)
+        for p, found in answer:
+            elements, members = elements_of(factor, structure.plates[p])
+            free[elements] = False
+            found[members[::-1]] = weight[elements[::-1]]  # the first row of each member is the one that stays
+            unequal = elements[found[members] != weight[elements]]
+            if len(unequal):
+                place = [int(i) for i in np.unravel_index(unequal[0], factor.shape)]
+                why = "has another weight than other rows with the same latent"
+                return answer, (place, why, ("rows that share a latent share a weight",))
+        apart = np.flatnonzero(free & (weight != 1.0))
+        if len(apart):
+            place = [int(i) for i in np.unravel_index(apart[0], factor.shape)]
+            why = "depends on no latent, and weights of such observations are not supported"
+            return answer, (place, why, ("give such rows weight 1, and repeat them instead",))
+    return answer, None
 
 
 def label_masks(structure: Structure, labels: Mapping[str, Any] | None) -> list[np.ndarray | None]:

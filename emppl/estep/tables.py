@@ -178,8 +178,8 @@ def _restricted_table(
     return pt.zeros((n, len(members)))[:, place].inc(by_row)
 
 
-def free_elements(structure: Structure, factor: Factor) -> Any | None:
-    """Sum of the elements that depend on no latent, whatever the latents are; None where there are none."""
+def free_elements(structure: Structure, factor: Factor) -> tuple[Any, int] | None:
+    """The elements that depend on no latent, whatever the latents are: a graph [elements], and how many there are."""
     free = np.flatnonzero(np.diff(factor.scope.indptr) == 0)
     if not len(free):
         return None
@@ -188,7 +188,7 @@ def free_elements(structure: Structure, factor: Factor) -> Any | None:
         node = structure.node(name)
         fixed[node.value] = pt.constant(np.full(node.shape, node.support[0], dtype=node.value.dtype))
     (graph,) = substitute([factor.log_density], fixed)
-    return graph.reshape((factor.size,))[free].sum()
+    return graph.reshape((factor.size,))[free], len(free)
 
 
 def elements_of(factor: Factor, plate: Plate) -> tuple[np.ndarray, np.ndarray]:

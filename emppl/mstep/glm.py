@@ -268,6 +268,8 @@ def glm(
     for entry in entries:
         if any(plate.tied for plate in structure.plates):
             return Refusal(RULE, f"the members of {entry.factor.name} are tied to each other by their latents")
+        if len(entry.plates) > 1:
+            return Refusal(RULE, f"{entry.factor.name} spans several plates")
         if entry.plate is not None and entry.plate not in tables:
             return Refusal(RULE, f"{entry.factor.name} has a natural form")
     try:
@@ -301,8 +303,6 @@ def _part(structure: Structure, entry: Any, names: Sequence[str]) -> Part:
     found = predictors(structure, factor, names, plate)
     n_configurations = plate.n_configurations if plate is not None else 1
     members = plate.members_of(factor) if plate is not None else np.full(factor.size, -1)
-    if plate is not None and (members[np.diff(factor.scope.indptr) > 0] < 0).any():
-        raise _NoDesign(f"{factor.name} spans several plates")
     latents = enumerated(structure, factor, plate)
     batched = [bool(latents) and depends_on(v, set(latents)) for v in found]
     values = [vectorize_graph(v, replace=latents) if many else v for v, many in zip(found, batched)]

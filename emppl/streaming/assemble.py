@@ -144,7 +144,7 @@ def _entries(plan: Plan, n_rows: int) -> list[FactorPlan]:
                      "bound it: support={name: range(...)}")  # fmt: skip
     entries = []
     for entry in plan.factors:
-        if entry.plate is None:
+        if not entry.plates:
             continue
         if entry.form is None:
             raise refuse(

@@ -309,7 +309,7 @@ class Reading:
                 kind = "potential"
             else:
                 kind = "prior"
-            self.factors.append(Factor(name, kind, graph, shape, parameters, latents, None, op, params, value))
+            self.factors.append(Factor(name, kind, graph, shape, parameters, latents, None, op, params, value, name))
 
     def _graph_shapes(self, graphs: list[Any]) -> list[tuple[int, ...]]:
         if all(None not in g.type.shape for g in graphs):

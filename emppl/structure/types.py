@@ -54,6 +54,7 @@ class Factor:
     op: Any = field(repr=False, default=None)
     params: tuple[Any, ...] = field(repr=False, default=())
     value: Any = field(repr=False, default=None)
+    variable: str = ""  # whose term it is, in the user's model; several where a sum was taken apart
 
     @property
     def size(self) -> int:
