@@ -12,7 +12,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from emppl import explanation
-from emppl.compiling import compile_graph, untraced
+from emppl.compiling import building, compile_graph
 from emppl.errors import InvalidArgumentError
 from emppl.estep.independent import IndependentEngine, PlateData
 from emppl.estep.known import label_masks, member_weights
@@ -275,7 +275,7 @@ def plan(
     check_name(method, METHODS, "method")
     check_name(estep, ESTEPS, "estep")
     check_name(compile, COMPILE, "compile")
-    with untraced():
+    with building():
         if isinstance(model_or_structure, Plan):
             model_or_structure = model_or_structure.structure
         if isinstance(model_or_structure, Structure) and not freeze:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import clone_replace, graph_replace
@@ -20,7 +19,8 @@ from pytensor.tensor.random.type import RandomType
 
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
-from emppl.compiling import compile_graph, interpreted_mode
+from emppl.compiling import building, compile_graph, interpreted_mode, uncompiled
+from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, members, register
@@ -90,7 +90,8 @@ def _sample(
     nuts_options: dict[str, Any],
 ) -> xr.DataTree:
     began = time.perf_counter()
-    marginal = marginal_model(plan)
+    with building():
+        marginal = marginal_model(plan)
     seeds = np.random.SeedSequence(seed)
     starts = _chain_starts(plan, seeds.spawn(1)[0])
     number = int(seeds.generate_state(1)[0] % (2**31))
@@ -231,7 +232,7 @@ def _drawn_from(graphs: list[Any], draws: int, seed: int) -> list[np.ndarray] | 
     if not graphs:
         return []
     try:
-        with pytensor.config.change_flags(cxx=""), np.errstate(all="ignore"):
+        with building(**uncompiled(graphs)), np.errstate(all="ignore"):
             return list(pm.draw(graphs, draws=draws, random_seed=seed, mode=interpreted_mode()))
     except (NotImplementedError, ArithmeticError, ValueError):
         return None
@@ -299,8 +300,7 @@ def _by_nutpie(
     register()
     elimination.register()
     began = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with building(), quiet():
         compiled = nutpie.compile_pymc_model(marginal, freeze_model=False)
     order = [str(name) for name in plan.structure.parameter_names]
     model_order = [rv.name for rv in marginal.free_RVs]
@@ -308,8 +308,7 @@ def _by_nutpie(
         raise UnsupportedModelError("the sampler orders the parameters otherwise", f"{model_order} against {order}")
     compiled = replace(compiled, initial_point_func=lambda seed: starts(seed))
     compiling = time.perf_counter() - began
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         tree = nutpie.sample(
             compiled, draws=run["draws"], tune=run["tune"], chains=run["chains"], seed=run["seed"],
             cores=run["cores"], progress_bar=bool(run["progress"]), save_warmup=False, **options,
@@ -324,8 +323,7 @@ def _by_pymc(
     elimination.register()
     coordinates = plan.structure.coordinates
     initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
-    with marginal, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with marginal, quiet():
         tree = pm.sample(
             run["draws"], tune=run["tune"], chains=run["chains"], random_seed=run["seed"], cores=run["cores"] or 1,
             initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc", compute_convergence_checks=False,

@@ -10,7 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from emppl.compiling import FEW, compile_graph, substitute
+from emppl.compiling import FEW, building, compile_graph, substitute
 from emppl.estep.elimination import tied_log_likelihood
 from emppl.estep.known import label_masks
 from emppl.estep.tables import elements_of, sampled_table
@@ -135,7 +135,8 @@ def _model_logp(structure: Structure, rewritten: bool) -> tuple[Any, Coordinates
     if cached is None:
         model = structure.model
         kept = [rv for rv in model.free_RVs if rv.name not in structure.dropped]
-        graph = model.logp(vars=[*kept, *model.observed_RVs, *model.potentials], jacobian=False)
+        with building():
+            graph = model.logp(vars=[*kept, *model.observed_RVs, *model.potentials], jacobian=False)
         coordinates = structure.coordinates
         if structure.frozen:
             coordinates = analyse(model, support=structure.support_given).coordinates
@@ -161,24 +162,7 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = F
     if sum(len(tied.steps) for tied in structure.eliminations) > LONG:
         return _gradient_by_differences(plan, u, seed)
     rng = np.random.default_rng(seed)
-    value, chosen = plan.expected.direct, []
-    if structure.eliminations:
-        value = value + tied_log_likelihood(plan)
-    for p, plate in enumerate(structure.plates):
-        if plate.tied:  # all of it, since its members hang together
-            chosen.append(np.arange(plate.size))
-            continue
-        size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
-        rows = np.sort(rng.choice(plate.size, size=size, replace=False))
-        entering = [e.factor for e in plan.factors if e.factor.latents and len(elements_of(e.factor, plate)[0])]
-        log_joint = sum(sampled_table(structure, factor, plate, rows, possible) for factor in entering)
-        mask = plan.engine.plates[p].mask
-        if mask is not None:
-            log_joint = pt.switch(mask[rows].T, log_joint, -np.inf)
-        value = value + pt.logsumexp(log_joint, axis=0).sum()
-        chosen.append(rows)
-    (value,) = substitute([value], dict(zip(coordinates.values, coordinates.graphs.values())))
-    slope = pytensor.grad(value, coordinates.vector, disconnected_inputs="ignore")
+    slope, chosen = _enumerated_slope(plan, rng, possible)
     nudge = 0.05 * rng.normal(size=len(u))  # off the mode, where both would simply be zero
     limit = 1e-5 if _has_float32(structure) else 1e-8
     for rewritten in (False, True):  # as it stands it is ready ten times as soon; rewritten it keeps more digits
@@ -195,6 +179,31 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = F
         return _gradient_by_differences(plan, u, seed) if possible else gradient_agrees(plan, u, seed, possible=True)
     text = f"by Fisher's identity equals autodiff of the log-sum-exp graph to {worst:.1e} (relative)"
     return Point("gradient", bool(worst <= limit), worst, limit, text)
+
+
+@building()
+def _enumerated_slope(plan: Plan, rng: np.random.Generator, possible: bool) -> tuple[Any, list[np.ndarray]]:
+    """The gradient of the enumerated log posterior of a subsample, as a graph; the members [..] of each plate in it."""
+    structure, coordinates = plan.structure, plan.structure.coordinates
+    chosen: list[np.ndarray] = []
+    value = plan.expected.direct
+    if structure.eliminations:
+        value = value + tied_log_likelihood(plan)
+    for p, plate in enumerate(structure.plates):
+        if plate.tied:  # all of it, since its members hang together
+            chosen.append(np.arange(plate.size))
+            continue
+        size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
+        rows = np.sort(rng.choice(plate.size, size=size, replace=False))
+        entering = [e.factor for e in plan.factors if e.factor.latents and len(elements_of(e.factor, plate)[0])]
+        log_joint = sum(sampled_table(structure, factor, plate, rows, possible) for factor in entering)
+        mask = plan.engine.plates[p].mask
+        if mask is not None:
+            log_joint = pt.switch(mask[rows].T, log_joint, -np.inf)
+        value = value + pt.logsumexp(log_joint, axis=0).sum()
+        chosen.append(rows)
+    (value,) = substitute([value], dict(zip(coordinates.values, coordinates.graphs.values())))
+    return pytensor.grad(value, coordinates.vector, disconnected_inputs="ignore"), chosen
 
 
 def _gradient_by_differences(plan: Plan, u: np.ndarray, seed: int) -> Point:

@@ -13,6 +13,7 @@ import numpy as np
 from emppl.ascent.degeneracy import spurious
 from emppl.ascent.loop import USABLE, Ascent, Status, ascend
 from emppl.ascent.starts import start_point
+from emppl.concurrency import quiet
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.planner import Plan
 
@@ -33,11 +34,7 @@ class Job:
     seed: np.random.SeedSequence | None = field(repr=False)
 
 
-SHARED: dict[str, Any] = {}  # what forked workers inherit: plans hold compiled functions, which do not pickle
-
-
-def _one(job: Job, theta: Theta | None, options: dict[str, Any], record: bool) -> Ascent:
-    plan = SHARED["plan"]
+def _one(plan: Plan, job: Job, theta: Theta | None, options: dict[str, Any], record: bool) -> Ascent:
     if theta is None:
         rng = np.random.default_rng(job.seed)
         try:
@@ -89,13 +86,31 @@ def _promise(plan: Plan, run: Ascent) -> tuple[bool, float]:
     return sound, run.objective
 
 
+_OF_WORKER: list[Plan] = []  # in a worker process, which is forked for one plan: they hold functions of their own
+
+
+def _one_there(*arguments: Any) -> Ascent:
+    return _one(_OF_WORKER[0], *arguments)
+
+
 def each(
-    jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, progress: Any, record: bool
+    plan: Plan,
+    jobs: list[Job],
+    thetas: list[Theta | None],
+    options: dict[str, Any],
+    workers: int,
+    progress: Any,
+    record: bool,
 ) -> list[Ascent]:
     """The ascents of the jobs, in their order; fewer where Ctrl-C came in between, the last one then INTERRUPTED."""
     if workers > 1 and len(jobs) > 1 and hasattr(os, "fork"):
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("fork")) as pool:
-            found = list(pool.map(_one, jobs, thetas, [options] * len(jobs), [record] * len(jobs)))
+        with (
+            quiet(),
+            ProcessPoolExecutor(
+                min(workers, len(jobs)), get_context("fork"), initializer=_OF_WORKER.append, initargs=(plan,)
+            ) as pool,
+        ):
+            found = list(pool.map(_one_there, jobs, thetas, [options] * len(jobs), [record] * len(jobs)))
         for i, job in enumerate(jobs if progress is not None else []):
             best = max((r.objective for r in found[: i + 1] if r.status in USABLE), default=-np.inf)
             progress(_event(job, jobs, found[i], best))
@@ -104,7 +119,7 @@ def each(
     best = -np.inf
     for job, theta in zip(jobs, thetas):
         try:
-            result = _one(job, theta, options, record)
+            result = _one(plan, job, theta, options, record)
             results.append(result)
             if result.status in USABLE:
                 best = max(best, result.objective)

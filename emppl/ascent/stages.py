@@ -9,7 +9,7 @@ import numpy as np
 
 from emppl.ascent.arguments import given_starts
 from emppl.ascent.loop import Ascent, Status
-from emppl.ascent.pool import SHARED, Job, each
+from emppl.ascent.pool import Job, each
 from emppl.ascent.starts import KINDS, PROBED, heaviest_tie
 from emppl.planner import Plan
 
@@ -36,19 +36,15 @@ def run(
     plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, progress: Any, record: bool
 ) -> list[Ascent]:
     """The ascents of the jobs, in their order; those left behind after a short run have Status.SHORT."""
-    SHARED["plan"] = plan
     work = sum(
         d.size * p.n_configurations * (d.features.shape[1] + 2)
         for p, d in zip(plan.structure.plates, plan.engine.plates)
     )
     staged = len(jobs) > CARRIED_ON + 2 and work * len(jobs) * SHORT_RUN > CHEAP and options["max_iter"] > SHORT_RUN
     if not staged:
-        return each(jobs, [job.theta for job in jobs], options, workers, progress, record)
-    SHARED["plan"] = plan.sample or plan
-    short = each(
-        jobs, [job.theta for job in jobs], options | {"max_iter": SHORT_RUN, "finish": False}, workers, progress, False
-    )
-    SHARED["plan"] = plan
+        return each(plan, jobs, [job.theta for job in jobs], options, workers, progress, record)
+    shorter = options | {"max_iter": SHORT_RUN, "finish": False}
+    short = each(plan.sample or plan, jobs, [job.theta for job in jobs], shorter, workers, progress, False)
     if plan.sample is not None:
         short = [_on_all_rows(plan, result) for result in short]
     if any(result.status is Status.INTERRUPTED for result in short):
@@ -56,9 +52,8 @@ def run(
     order = sorted(range(len(jobs)), key=lambda i: -short[i].objective if np.isfinite(short[i].objective) else np.inf)
     alive = [i for i in order if short[i].status in (Status.MAX_ITER, Status.CONVERGED)]
     chosen = sorted({*alive[:CARRIED_ON], *(i for i, job in enumerate(jobs) if job.kind == "given")})
-    long = each(
-        [jobs[i] for i in chosen], [short[i].theta or jobs[i].theta for i in chosen], options, workers, progress, record
-    )
+    thetas = [short[i].theta or jobs[i].theta for i in chosen]
+    long = each(plan, [jobs[i] for i in chosen], thetas, options, workers, progress, record)
     results = [replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short]
     for i, result in zip(chosen, long):
         results[i] = replace(

@@ -1,6 +1,5 @@
 """Prediction: leave-one-out scores of the posterior, and stacking weights of chains that do not mix."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from emppl.ascent.atlas import Atlas
 from emppl.comparison.evidence import Evidence, Verdict, listed, verdict
 from emppl.comparison.members import spread
 from emppl.comparison.modes import residence
+from emppl.concurrency import quiet
 from emppl.labels.diagnose import R_HAT_ALIGNED
 
 CELLS = 2e7  # rows × draws that leave-one-out goes over; more draws are thinned
@@ -62,8 +62,7 @@ def predict(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> Prediction
 
 def _score(draws: xr.DataTree) -> Any:
     """PSIS-LOO, row by row; None where the draws do not vary."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about Pareto k, which is told in a verdict
+    with quiet():  # of Pareto k, which is told in a verdict
         try:
             return az_loo(draws, var_name="all", pointwise=True)
         except ValueError:  # arviz: "All tail values are the same"
@@ -113,8 +112,7 @@ def _stacked(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> pd.DataFr
     scores = {name: score for name, score in scores.items() if score is not None}  # a chain that stands still has none
     if len(scores) < 2:
         return pd.DataFrame(columns=columns)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         weights = az_compare(scores, method="stacking", round_to="none")["weight"]
     rows = [
         (tuple(int(c) for c in groups[int(i)][0]), groups[int(i)][1], float(score.elpd), float(weights[i]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import pytensor
@@ -13,9 +14,11 @@ from pytensor.compile.rewriting import inline_ofg_node
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
+from pytensor.scan.op import Scan
 
 from emppl.compiling.batches import at_once
 from emppl.compiling.pairs import in_pairs
+from emppl.concurrency import Held, Lock
 from emppl.unrolled import Unrolled
 
 CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
@@ -34,34 +37,61 @@ def interpreted_mode() -> Mode:
     return Mode(linker="py", optimizer=optimizer).register((dfs_rewriter(in_pairs), BEFORE_MERGING))
 
 
+_REWRITING = Lock()
+_UNTRACED = Held(lambda: pytensor.config.change_flags(traceback__limit=0))
+
+
+@contextmanager
+def building(**flags: Any) -> Iterator[None]:
+    """A context in which this thread alone rewrites and compiles graphs, under these flags of PyTensor.
+
+    Neither its flags nor its rewriters are made for several threads. Nobody may wait for another thread in here.
+    """
+    with _REWRITING, pytensor.config.change_flags(**flags), untraced():
+        yield
+
+
 class CompiledGraph:
     """A PyTensor function that becomes straight Python once it is called again and again: the same numbers, sooner.
 
-    With `unroll` a small one becomes arithmetic on plain numbers: sooner still, the same numbers to rounding.
+    With `unroll` a small one becomes arithmetic on plain numbers: sooner still, the same numbers to rounding. Several
+    threads may call it: what computes in storage of its own, as PyTensor's functions do, takes one at a time.
     """
 
     def __init__(self, function: Any, unroll: bool = False) -> None:
         self.function = function
         self.unroll = unroll
         self.traceable: Any = None  # the same of traced arrays, once written out
-        self._run = function
+        self._lock = Lock()
+        self._run: Any = self._first
         self._calls_left = 1 if unroll else CALLS_THAT_PAY  # what is answered must not depend on the number of calls
 
     def __call__(self, *arguments: Any) -> Any:
-        if self._calls_left:
-            self._calls_left -= 1
-            if not self._calls_left:
-                self._write_out()
         return self._run(*arguments)
 
-    def _write_out(self) -> None:
+    def _first(self, *arguments: Any) -> Any:
+        with self._lock:
+            if self._run == self._first:
+                if self._calls_left > 1:
+                    self._calls_left -= 1
+                    return self.function(*arguments)
+                self._run = self._written_out()
+        return self._run(*arguments)
+
+    def _written_out(self) -> Any:
         from emppl.compiling.straightline import straight
 
-        straightened = straight(self.function)
-        if straightened is not None:
-            self._run, self.traceable = straightened
-            if self.unroll and self.traceable is not None:
-                self._run = Unrolled(self.traceable, self._run)
+        found = straight(self.function)
+        if found is None:
+            return partial(_alone, self._lock, self.function)
+        run = partial(_alone, self._lock, found.run) if found.stores else found.run
+        self.traceable = found.traceable
+        return Unrolled(self.traceable, run) if self.unroll and self.traceable is not None else run
+
+
+def _alone(lock: Lock, function: Any, *arguments: Any) -> Any:
+    with lock:
+        return function(*arguments)
 
 
 @node_rewriter([OpFromGraph])
@@ -87,16 +117,25 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True,
     unroll: for what each step of a fit asks for: where small, arithmetic on plain numbers, from the first call on. Its
     last digits are not those of another function for the same.
     """
-    # else folding constants would call the C compiler, and rewrites that fail (and are undone) print tracebacks
-    with pytensor.config.change_flags(cxx="", on_opt_error="ignore"), untraced():
+    several = isinstance(outputs, list | tuple)
+    # rewrites that fail (and are undone) would print tracebacks
+    with building(on_opt_error="ignore", **uncompiled(outputs if several else [outputs])):
         function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
     function.trust_input = True
     return CompiledGraph(function, unroll)
 
 
+def uncompiled(graphs: Sequence[Any]) -> dict[str, str]:
+    """The flags of PyTensor under which the bodies of loops in graphs are interpreted as all the rest is.
+
+    None where there is no loop: a flag that PyMC changes too, in other threads that build models, is best left alone.
+    """
+    return {"cxx": ""} if any(v.owner is not None and isinstance(v.owner.op, Scan) for v in ancestors(graphs)) else {}
+
+
 def untraced() -> Any:
     """A context in which no node of a graph notes which lines of code made it: a tenth of what building it takes."""
-    return pytensor.config.change_flags(traceback__limit=0)
+    return _UNTRACED
 
 
 def substitute(graphs: Sequence[Any], replacements: dict[Any, Any]) -> list[Any]:

@@ -57,6 +57,7 @@ class Writer:
             "array": _itself,
         }  # what stands in for these on traced arrays
         self.names: dict[Any, str] = {}
+        self.stores = False
 
     def bind(self, value: Any, hint: str, traced: Any = None) -> str:
         """A name for a constant of the function; `traced`: what does the same to traced arrays."""
@@ -77,10 +78,14 @@ class Writer:
 
 
 class Straight(NamedTuple):
-    """A graph as a function of arrays; `traceable`: the same of traced ones, None where it reads what may change."""
+    """A graph as a function of arrays; `traceable`: the same of traced ones, None where it reads what may change.
+
+    stores: whether an op may compute in storage of its own (a Blockwise op does), so that one call at a time is right.
+    """
 
     run: Callable[..., Any]
     traceable: Callable[..., Any] | None
+    stores: bool
 
 
 def straight(function: Any) -> Straight | None:
@@ -107,7 +112,9 @@ def straight(function: Any) -> Straight | None:
     source = f"def evaluate({', '.join(explicit)}):\n    " + "\n    ".join([*writer.lines, f"return {answer}"])
     exec(compile(source, "<straight-line function>", "exec"), writer.scope)
     evaluate = writer.scope["evaluate"]
-    return Straight(evaluate, FunctionType(evaluate.__code__, writer.scope | writer.traced) if closed else None)
+    return Straight(
+        evaluate, FunctionType(evaluate.__code__, writer.scope | writer.traced) if closed else None, writer.stores
+    )
 
 
 def _itself(array: Any) -> Any:
@@ -135,6 +142,7 @@ def _written(node: Any, writer: Writer) -> str | None:
 
 def _performed(node: Any, writer: Writer) -> None:
     """Through the op's own `perform`, which wants arrays."""
+    writer.stores = True
     arguments = ", ".join(
         writer.name(v) if isinstance(v, Constant) or not hasattr(v.type, "ndim") else f"asarray({writer.name(v)})"
         for v in node.inputs

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from emppl.concurrency import Held
 
 MOST_ROOM = 1 << 18  # numbers that a thread keeps room for
 _FORKED: list[bool] = []
@@ -56,26 +60,36 @@ if hasattr(os, "register_at_fork"):
 class one_blas_thread:
     """A context in which BLAS uses one thread: several for small matrices wait for each other, on all cores.
 
-    The outermost of a thread's sets and restores; those within it, one for each step of a fit, cost next to nothing.
-    Where another thread has set it first, what it leaves behind is its own to restore.
+    The outermost of a thread's counts it as a user: the first sets, the last restores. Those within it, one for each
+    step of a fit, cost next to nothing.
     """
 
     def __enter__(self) -> None:
         depth = getattr(_OWN, "depth", 0)
         if not depth:
-            _OWN.before = [(library, library.get_num_threads()) for library in _libraries()]
-            self._set(1)
+            _SINGLE.__enter__()
         _OWN.depth = depth + 1
 
     def __exit__(self, *_: Any) -> None:
         _OWN.depth -= 1
         if not _OWN.depth:
-            self._set(None)
+            _SINGLE.__exit__()
 
-    def _set(self, wanted: int | None) -> None:
-        for library, before in _OWN.before:
-            if before != 1:
-                library.set_num_threads(wanted or before)
+
+@contextmanager
+def _single() -> Iterator[None]:
+    before = [(library, library.get_num_threads()) for library in _libraries()]
+    several = [(library, n) for library, n in before if n != 1]
+    for library, _ in several:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, n in several:
+            library.set_num_threads(n)
+
+
+_SINGLE = Held(_single)
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from emppl.compiling import compile_graph, substitute
+from emppl.compiling import building, compile_graph, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
 from emppl.mstep.update import Update
@@ -43,6 +43,7 @@ class ExpectedLogJoint:
         return self.direct_likelihood + self.log_prior
 
     @cached_property
+    @building()
     def _function(self) -> Any:
         statistics = [pt.dmatrix(f"statistics_{i}") for i in range(len(self.etas))]
         responsibilities = [pt.dmatrix(f"responsibilities_{i}") for i, t in enumerate(self.tables) if t is not None]

@@ -17,7 +17,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.replace import vectorize_graph
 
-from emppl.compiling import compile_graph, depends_on, substitute
+from emppl.compiling import building, compile_graph, depends_on, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.closed_form import ThetaLayout
 from emppl.mstep.regression import solved
@@ -72,6 +72,7 @@ class Part:
     coordinates: Any = field(repr=False)
 
     @cached_property
+    @building()
     def _expected(self) -> tuple[Any, Any, list[Any]]:
         rows = pt.dmatrix("rows")
         total = pt.switch(pt.eq(rows, 0), 0.0, self.table * rows).sum()
@@ -84,6 +85,7 @@ class Part:
         return compile_graph([*self.inner, rows, *self.coordinates.values], [total, *slopes])
 
     @cached_property
+    @building()
     def curvature(self) -> Any:
         """(predictors, a direction of each, R, theta) → the Hessian in the predictors times the direction."""
         rows, _, slopes = self._expected
@@ -455,6 +457,7 @@ class _Prior:
         return cls(beta, total, structure.coordinates.values)
 
     @cached_property
+    @building()
     def _gradient(self) -> Any:
         return pytensor.grad(self.total, self.beta, disconnected_inputs="ignore")
 
@@ -464,6 +467,7 @@ class _Prior:
         return compile_graph([self.beta, *self.values], [self.total, self._gradient])
 
     @cached_property
+    @building()
     def _product(self) -> Any:
         direction = pt.dvector("direction")
         product = pytensor.grad((self._gradient * direction).sum(), self.beta, disconnected_inputs="ignore")

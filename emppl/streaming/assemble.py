@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.compiling import compile_graph
+from emppl.compiling import building, compile_graph
 from emppl.errors import InvalidArgumentError, InvalidDataError, SourceError, UnsupportedModelError
 from emppl.kernels.mixture import PAYS
 from emppl.planner import FactorPlan, Plan
@@ -49,20 +49,22 @@ def streamed(
         )
     blocks = as_source(source, [v.name for v in model.data_vars], block_size)
     workers = runner(executor, blocks)
-    live = LiveModel(model, blocks.names)
-    size = SAMPLE_ROWS if live.takes_any_length() else live.n_rows
+    with building():
+        live = LiveModel(model, blocks.names)
+        size = SAMPLE_ROWS if live.takes_any_length() else live.n_rows
     survey = _survey(live, blocks, workers, size, seed)
     if size == live.n_rows and survey.n < size:
         raise InvalidDataError(
             f"the source has {survey.n} rows, fewer than the {size} that the model was built for", "source",
             ("give latents the length of the data: shape=y.shape[0], or dims that y has",),
         )  # fmt: skip
-    sample = _plan_on_sample(live, survey, options)
-    entries = _entries(sample, len(next(iter(survey.sample.values()))))
-    parts = [_part(sample, entry, live, survey) for entry in entries]
-    compiled = _compiled(sample, survey.n)
-    reader = Reader(live.shapes, parts, compiled, isinstance(workers, Local))
-    _check_reader(reader, sample, survey)
+    with building():
+        sample = _plan_on_sample(live, survey, options)
+        entries = _entries(sample, len(next(iter(survey.sample.values()))))
+        parts = [_part(sample, entry, live, survey) for entry in entries]
+        compiled = _compiled(sample, survey.n)
+        reader = Reader(live.shapes, parts, compiled, isinstance(workers, Local))
+        _check_reader(reader, sample, survey)
     base, reader = _measured(reader, blocks, workers, survey)
     over = Pass(blocks, reader, workers, survey.n)
     held = sample.engine.plates[0]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
 from pymc.model.transform.optimization import freeze_dims_and_data
 from pytensor.compile.sharedvalue import SharedVariable
@@ -19,7 +16,8 @@ from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.shape import Shape as ShapeOp
 from pytensor.tensor.shape import Shape_i
 
-from emppl.compiling import compile_graph, substitute
+from emppl.compiling import building, compile_graph, substitute
+from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError
 from emppl.streaming.blocks import Rows, Shape
 from emppl.structure.graph import _distribution_of
@@ -36,18 +34,16 @@ class Graph:
         self.inputs, self.graph, self.dtype = dict(inputs), graph, dtype
         self.name = next((name for name, variable in self.inputs.items() if variable is graph), None)
         self._function: Any = None
-        self._lock = Lock()
 
     def __call__(self, values: Mapping[str, Any]) -> np.ndarray:
         if self.name is not None:  # the data themselves
             answer = np.asarray(values[self.name])
         else:
-            with self._lock:  # a compiled graph keeps its values inside while it runs
-                if self._function is None:
-                    self._function = compile_graph(list(self.inputs.values()), self.graph)
-                given = [np.asarray(values[n], dtype=v.dtype) for n, v in self.inputs.items()]
-                with np.errstate(all="ignore"):
-                    answer = np.array(self._function(*given))
+            if self._function is None:
+                self._function = compile_graph(list(self.inputs.values()), self.graph)
+            given = [np.asarray(values[n], dtype=v.dtype) for n, v in self.inputs.items()]
+            with np.errstate(all="ignore"):
+                answer = np.array(self._function(*given))
         if self.dtype is None or answer.dtype.kind == "f":
             return answer
         return answer.astype(self.dtype, copy=False)
@@ -56,7 +52,7 @@ class Graph:
         return {"inputs": self.inputs, "graph": self.graph, "dtype": self.dtype, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_function": None, "_lock": Lock()}
+        self.__dict__ |= state | {"_function": None}
 
 
 class LiveModel:
@@ -221,7 +217,7 @@ class LiveModel:
 
     @contextmanager
     def _holding(self, rows: Rows) -> Iterator[None]:
-        with pytensor.config.change_flags(linker="py", cxx=""):  # lengths are evaluated: not worth a compiler
+        with building(linker="py"):  # lengths are evaluated: not worth a compiler
             yield from self._held(rows)
 
     def _held(self, rows: Rows) -> Iterator[None]:
@@ -239,6 +235,5 @@ class LiveModel:
     def _set(self, name: str, values: np.ndarray, coords: Mapping[str, Any]) -> None:
         dims = self.model.named_vars_to_dims.get(name, ())[:1]
         given = {d: coords.get(d) or np.arange(len(values)) for d in dims if self.model.coords.get(d) is not None}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pm.exceptions.ShapeWarning)  # of other data, whose turn comes
+        with quiet():  # of the shapes of other data, whose turn comes
             self.model.set_data(name, values.astype(self.data[name].dtype), coords=given)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.compiling import compile_graph
+from emppl.compiling import building, compile_graph
 from emppl.errors import InvalidArgumentError
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.graph import Reading
@@ -34,6 +34,14 @@ def analyse(
     a count without an upper end; freeze: {name: value} keeps a parameter at a value.
     Raises UnsupportedModelError with the names met and the ways out.
     """
+    with building():
+        return _analysed(model, latents, support, freeze, name)
+
+
+def _analysed(
+    model: Any, latents: Sequence[str] | None, support: Mapping[str, Any] | None, freeze: Mapping[str, Any] | None,
+    name: str | None,
+) -> Structure:  # fmt: skip
     reading = Reading(model, latents, support, freeze)
     unknown = set(support or {}) - {node.name for node in reading.latents}
     if unknown:

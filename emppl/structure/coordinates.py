@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.tensor.random.type import RandomType
 
-from emppl.compiling import compile_graph
+from emppl.compiling import building, compile_graph
 from emppl.structure.types import Node
 from emppl.structure.variables import freeze_data
 
@@ -70,6 +70,7 @@ class Coordinates:
         ]  # fmt: skip
 
     @cached_property
+    @building()
     def log_jacobian(self) -> Any:
         """u → (log |d theta / d u|, its gradient [P]): what a density gains on the unconstrained scale."""
         if not self._log_jacobian:

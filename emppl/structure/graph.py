@@ -6,7 +6,6 @@ Jacobians and start values (`initval=`) play no part.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
 
 from emppl.compiling import compile_graph
+from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
 from emppl.structure.indices import slices_apart
 from emppl.structure.support import Supports, is_discrete
@@ -273,8 +273,7 @@ class Reading:
         self._rvs_to_values = {**self._values, **observed_values}
         mixtures = [rv for rv in observed_values if isinstance(rv.owner.op, _BaseMixtureRV)]
         plain = [rv for rv in self._rvs_to_values if rv not in mixtures]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyMC warns of random variables without values: dropped leaves
+        with quiet():  # PyMC warns of random variables without values: dropped leaves
             terms = conditional_logp({rv: self._rvs_to_values[rv] for rv in plain}, warn_rvs=False)
         raw: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = []
         for rv in plain:

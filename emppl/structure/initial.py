@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 from pymc.initial_point import make_initial_point_expression
 
-from emppl.compiling import compile_graph, interpreted_mode
+from emppl.compiling import building, compile_graph, interpreted_mode, uncompiled
+from emppl.concurrency import quiet
 from emppl.structure.types import Structure
 from emppl.structure.variables import freeze_data
 
@@ -47,8 +46,7 @@ def _compile(structure: Structure, strategy: str) -> Any:
     model = structure.model
     rvs = list(model.free_RVs)
     strategies = {rv: (None if strategy == "prior" else model.rvs_to_initial_values.get(rv)) for rv in rvs}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with building(), quiet():
         graphs = make_initial_point_expression(
             free_rvs=rvs, rvs_to_transforms=dict.fromkeys(rvs), initval_strategies=strategies,
             default_strategy=strategy, return_transformed=False,
@@ -59,8 +57,9 @@ def _compile(structure: Structure, strategy: str) -> Any:
         return cache(lambda rng: compile_graph([], wanted, optimise=False)())  # nothing goes in: it is always the same
 
     def sample(rng: np.random.Generator) -> list[np.ndarray]:
-        with pytensor.config.change_flags(cxx=""):
-            drawn = pm.draw([node.rv for node in structure.parameters], random_seed=rng, mode=interpreted_mode())
+        rvs = [node.rv for node in structure.parameters]
+        with building(**uncompiled(rvs)):
+            drawn = pm.draw(rvs, random_seed=rng, mode=interpreted_mode())
         return drawn if isinstance(drawn, list) else [drawn]
 
     return sample
