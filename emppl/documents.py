@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emppl import storage
 from emppl.console import advice, value_labels
 from emppl.errors import InvalidArgumentError
 from emppl.plain import plain
@@ -120,12 +121,9 @@ def labels_document(report: Any, methods: Iterable[Any]) -> dict[str, Any]:
 
 def read_tree(path: Path) -> Any:
     """A DataTree from netCDF, all of it in memory. InvalidArgumentError where the file is none, or cannot be read."""
-    import xarray as xr
-
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            return tree.load()
-    except (OSError, ValueError, KeyError) as problem:
+        return storage.read_tree(path)
+    except (OSError, ValueError) as problem:
         raise InvalidArgumentError(
             f"{path} cannot be read as draws: {' '.join(str(problem).split())[:200]}",
             str(path),

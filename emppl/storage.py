@@ -1,12 +1,16 @@
-"""Files that are whole or not there: bytes, text and netCDF trees, written aside and renamed."""
+"""Files that are whole or not there, written aside and renamed: bytes, text, netCDF trees; and read with distrust."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,15 @@ from emppl.plain import plain
 
 NEW_FILE = 0o666  # less the umask, as `open` has it
 PERMISSIONS = 0o7777
+SEAL = "\n# emppl: sha-256 of the {size:020d} bytes before this line {digest}\n"
+SEALED = re.compile(
+    SEAL.format(size=0, digest="(?P<digest>[0-9a-f]{64})").replace("0" * 20, r"(?P<size>\d{20})").encode()
+)
+SEAL_SIZE = len(SEAL.format(size=0, digest=hashlib.sha256().hexdigest()))
+DEPTH = 16  # groups inside groups
+SLACK = 2**20  # bytes that names and dimensions may declare beyond what the file holds
+UNPACKED = 1100  # times the size of its file that a packed tree may have: zlib gets to 1032
+STRINGS = 64  # read at once while their sizes are added up
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
@@ -96,6 +109,17 @@ def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> Path:
     return Path(path)
 
 
+def write_sealed(path: str | os.PathLike[str], tree: xr.DataTree) -> Path:
+    """Write a DataTree as `write_tree` does, with a checksum behind it, for `read_sealed`.
+
+    HDF5 passes over what comes after its own end, so that everything that reads netCDF reads the file.
+    """
+    target(path)
+    content = to_netcdf(tree)
+    seal = SEAL.format(size=len(content), digest=hashlib.sha256(content).hexdigest())
+    return write_bytes(path, content + seal.encode())
+
+
 def to_netcdf(tree: xr.DataTree) -> bytes:
     """A DataTree as the bytes of a netCDF file (HDF5)."""
     groups = {node.path: _storable(node.to_dataset(inherit=False)) for node in tree.subtree}
@@ -113,3 +137,89 @@ def _storable(dataset: xr.Dataset) -> xr.Dataset:
 def _attribute(value: Any) -> Any:
     known = isinstance(value, str | int | float | np.number) and not isinstance(value, bool)
     return value if known else json.dumps(plain(value))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_sealed(path: str | os.PathLike[str]) -> xr.DataTree:
+    """The DataTree of a file that `write_sealed` wrote, in memory.
+
+    HDF5 sees the content only once its checksum holds: on damaged files it may crash, never end, or read other numbers.
+    Raises OSError where the file cannot be read, ValueError saying what is wrong with it.
+    """
+    with open_regular(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - SEAL_SIZE))
+        seal = SEALED.fullmatch(stream.read(SEAL_SIZE))
+        if seal is None:
+            raise ValueError("it does not end in a checksum: it is something else, cut short or changed since")
+        if int(seal["size"]) != size - SEAL_SIZE:
+            raise ValueError(f"it has {size - SEAL_SIZE:,} bytes where {int(seal['size']):,} were written")
+        stream.seek(0)
+        content = stream.read(size - SEAL_SIZE)
+    if hashlib.sha256(content).hexdigest() != seal["digest"].decode():
+        raise ValueError("its checksum does not hold: the file is damaged, or was changed since it was saved")
+    return _in_memory(lambda: io.BytesIO(content), 2 * len(content) + SLACK)
+
+
+def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
+    """A DataTree from netCDF of whatever origin, in memory. Raises OSError and ValueError as `read_sealed` does."""
+    with open_regular(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+    return _in_memory(lambda: os.fspath(path), UNPACKED * size + SLACK)
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """A file opened for reading. OSError for a folder, a pipe (which might never say anything) or a device."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("it is a folder, a pipe or a device, not a file")
+    return os.fdopen(handle, "rb")
+
+
+def _in_memory(source: Callable[[], Any], limit: int) -> xr.DataTree:
+    """The DataTree of a netCDF file whose arrays have at most `limit` bytes; ValueError for any other.
+
+    Links to other files and to elsewhere in this one are refused, and so are groups that contain themselves.
+    """
+    import h5py  # here, since nothing but reading waits for it
+
+    try:
+        with h5py.File(source(), "r") as file:
+            _check_groups(file, limit)
+        with xr.open_datatree(source(), engine="h5netcdf", phony_dims="access") as tree:
+            return tree.load()
+    except Exception as problem:  # whatever libraries say of bytes that are not what they expect
+        raise ValueError(" ".join(str(problem).split())[:200] or type(problem).__name__) from None
+
+
+def _check_groups(file: Any, limit: int) -> None:
+    import h5py
+
+    seen, waiting = {h5py.h5o.get_info(file.id).addr}, [(file["/"], 0)]
+    while waiting:
+        group, depth = waiting.pop()
+        for name in group:
+            where = f"{group.name.rstrip('/')}/{name}"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{where} is a link to elsewhere")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen or depth == DEPTH:
+                raise ValueError(f"{where} is a group that contains itself, or one thing in two places")
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append((item, depth + 1))
+                continue
+            if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+                raise ValueError(f"{where} is no array that stands in this file")
+            limit -= item.size * item.dtype.itemsize if item.size is not None else 0
+            if limit < 0:
+                raise ValueError(f"{where} of shape {item.shape} declares more than the file can hold")
+            if h5py.check_string_dtype(item.dtype) and item.ndim and item.size:
+                for start in range(0, len(item), STRINGS):  # many may point to one long text
+                    limit -= sum(map(len, item[start : start + STRINGS].ravel()))
+                    if limit < 0:
+                        raise ValueError(f"{where} holds more text than the file can hold")

@@ -23,10 +23,10 @@ from emppl.inference.information import Information
 from emppl.inference.laplace import laplace_draws, standard_errors
 from emppl.planner import Plan
 from emppl.rules.natural import check_support
-from emppl.storage import write_tree
+from emppl.storage import read_sealed, write_sealed
 from emppl.structure.types import Structure
 
-FORMAT = 1
+FORMAT = 2
 Theta = dict[str, np.ndarray]
 
 
@@ -265,7 +265,7 @@ class Fit:
     # -- disk --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code.
+        """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code; and a checksum.
 
         Written aside, then renamed, as `storage.write_bytes` says: OSError on a full disk, InvalidArgumentError for a
         folder or a device.
@@ -295,7 +295,7 @@ class Fit:
                 "laplace": self.to_datatree()["posterior"].to_dataset().drop_attrs(),
             }
         )
-        return write_tree(path, tree)
+        return write_sealed(path, tree)
 
 
 def _is_row_by_member(entry: Any, n_members: int) -> bool:
@@ -347,39 +347,83 @@ def fingerprint(structure: Structure | SavedStructure) -> str:
 def load(path: str | os.PathLike[str]) -> Fit:
     """A fit written by `Fit.save`. It holds results, not the model: refit with `emppl.fit(model, start=loaded)`.
 
-    Raises SavedFitError if the file is missing, is no saved fit, or is of a later format.
+    Raises SavedFitError for whatever is no such file: missing, damaged, changed since, of another origin or of a later
+    version. Nothing in the file is executed and no link in it is followed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SavedFitError(f"there is no file {path}", "emppl.load")
     try:
-        tree = xr.open_datatree(path, engine="h5netcdf")
+        tree = read_sealed(path)
         head = json.loads(tree.attrs["emppl"])
         written = head["format"]
-        groups = {key: tree[key].to_dataset().load() for key in tree.children}
-        tree.close()
-    except (OSError, KeyError, ValueError, TypeError) as problem:
-        raise SavedFitError(f"{path} is not a saved fit: {problem}", "emppl.load") from None
-    if written > FORMAT:
-        raise SavedFitError(
-            f"{path} was written by emppl {head.get('emppl', 'later')}, whose format this version does not know",
-            "emppl.load",
-            ("update emppl",),
-        )
-    theta = groups["theta"]
+        if type(written) is not int or written < 1:
+            raise ValueError(f"its format is {str(written)[:40]!r}, not a number from 1 on")
+        if written <= FORMAT:
+            return _read(head, {key: tree[key].to_dataset() for key in tree.children})
+    except FileNotFoundError:
+        raise SavedFitError(f"there is no file {path}", "emppl.load") from None
+    except Exception as problem:  # whatever libraries say of contents that are not what they expect
+        said = f"it has no {problem}" if isinstance(problem, KeyError) else str(problem) or type(problem).__name__
+        raise SavedFitError(f"{os.fspath(path)!r} cannot be read as a saved fit: {said}", "emppl.load") from None
+    raise SavedFitError(
+        f"{path} was written by emppl {head.get('emppl', 'later')}, in format {written}; this version knows {FORMAT}",
+        "emppl.load",
+        ("update emppl",),
+    )
+
+
+def _read(head: dict[str, Any], groups: dict[str, xr.Dataset]) -> Fit:
+    """The fit that a file's JSON and arrays describe; KeyError, TypeError or ValueError where they describe none."""
+    theta, trace, names = groups["theta"], groups["trace"], tuple(_texts(head["parameters"], "parameters"))
+    scales = dict(zip(_texts(head["scales"], "scales"), _texts(head["scales"].values(), "scales")))
+    for key in ("responsibilities", "assignment", "standard_errors", "laplace"):
+        groups[key]  # none is missing
+    for group in ("theta", "standard_errors", "responsibilities", "laplace", "trace"):
+        for name, values in groups[group].data_vars.items():
+            if values.dtype.kind not in "biuf":
+                raise TypeError(f"{group}/{name} holds no numbers")
+    for name in names:
+        if not np.isfinite(theta[name].values).all():
+            raise ValueError(f"the estimate of {name} is no finite number")
+        for group, lead in (("standard_errors", ()), ("laplace", ("chain", "draw"))):
+            if groups[group][name].dims != (*lead, *theta[name].dims):
+                raise ValueError(f"{group}/{name} has the dims {groups[group][name].dims}")
+    if trace["log_posterior"].dims != ("iteration",):
+        raise ValueError("the trace is not one number an iteration")
+    starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])
+    points = tuple(Point(*point) for point in head["points"])
+    for point in points:
+        if not (isinstance(point.name, str) and isinstance(point.text, str) and isinstance(point.holds, bool)):
+            raise TypeError("a point of the certificate is not a name, whether it holds, two numbers and a text")
+        _number(point.value, "a point of the certificate"), _number(point.limit, "a point of the certificate")
     dims = {str(n): tuple(str(d) for d in v.dims) for n, v in theta.items()}
     coords = {str(k): v.values for k, v in theta.coords.items()}
-    structure = SavedStructure(
-        head["model"], head["fingerprint"], tuple(head["parameters"]), dims, coords, head["scales"]
+    model, print_, estimate, method, text = _texts(
+        [head[key] for key in ("model", "fingerprint", "estimate", "method", "plan")], "model, estimate or plan"
     )
-    starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])
-    certificate = Certificate(tuple(Point(*p) for p in head["points"]), tuple(head["notes"]))
-    plan = SavedPlan(structure, head["estimate"], head["method"], head["plan"], groups)
+    structure = SavedStructure(model, print_, names, dims, coords, scales)
+    height, prior, objective, seconds = (
+        _number(head[key], key) for key in ("log_likelihood", "log_prior", "log_posterior", "seconds")
+    )
+    n_iter, n_passes = (int(_number(head[key], key)) for key in ("n_iter", "n_passes"))
     return Fit(
-        theta, head["log_likelihood"], head["log_prior"], head["log_posterior"], Status[head["status"]],
-        head["n_iter"], head["n_passes"], head["seconds"], groups["trace"], starts, certificate, plan,
-        [np.array(t) for t in head["traces"]], head["seed"], None,
+        theta, height, prior, objective, Status[head["status"]], n_iter, n_passes, seconds, trace, starts,
+        Certificate(points, tuple(_texts(head["notes"], "notes"))),
+        SavedPlan(structure, estimate, method, text, groups),
+        [np.array(t, dtype=float).reshape(len(t)) for t in head["traces"]], head["seed"], None,
     )  # fmt: skip
+
+
+def _texts(values: Any, what: str) -> list[str]:
+    """The texts of a list; TypeError where something else is among them."""
+    values = list(values)
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{what} is not made of texts")
+    return values
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} is {str(value)[:40]!r}, not a number")
+    return value
 
 
 def make_fit(

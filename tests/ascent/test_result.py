@@ -1,7 +1,13 @@
 """What a fit answers, under the model's own names, and that it survives the disk."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
 
+import broken_files
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -215,28 +221,116 @@ def garbage(folder, kind: str):
         path.write_bytes(b"")
     elif kind == "another netCDF":
         xr.Dataset({"x": ("a", [1.0, 2.0])}).to_netcdf(path, engine="h5netcdf")
-    elif kind in ("no head", "list for a head", "later format"):
-        head = {"no head": {}, "list for a head": [], "later format": {"format": 99, "emppl": "9.9"}}[kind]
-        xr.Dataset(attrs={"emppl": json.dumps(head)}).to_netcdf(path, engine="h5netcdf")
+    elif kind == "netCDF 3":
+        xr.Dataset({"x": ("a", [1.0, 2.0])}).to_netcdf(path, engine="scipy")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a", "b")
+    elif kind == "without a checksum":
+        xr.Dataset(attrs={"emppl": json.dumps({"format": 1, "emppl": "0.1.0"})}).to_netcdf(path, engine="h5netcdf")
     elif kind == "folder":
         path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    elif kind == "terabyte":
+        with path.open("wb") as file:
+            file.truncate(2**40)
     return path
 
 
-@pytest.mark.parametrize(
-    "kind", ["text", "empty", "another netCDF", "no head", "list for a head", "later format", "folder", "missing"]
-)
+KINDS = (
+    "text", "empty", "another netCDF", "netCDF 3", "zip", "without a checksum", "folder", "pipe", "device",
+    "link to itself", "terabyte", "missing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_saved_fit(tmp_path, kind):
     with pytest.raises(SavedFitError) as caught:
         emppl.load(garbage(tmp_path, kind))
     assert "file.nc" in str(caught.value)
 
 
-def test_half_a_file(fit, tmp_path):
+@pytest.mark.parametrize("name", ["", "nul\0.nc", "x" * 5000])
+def test_a_name_that_no_file_has(name):
+    with pytest.raises(SavedFitError):
+        emppl.load(name)
+
+
+def test_what_may_not_be_read(fit, tmp_path, monkeypatch):
     path = fit.save(tmp_path / "fit.nc")
-    path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(SavedFitError, match=r"fit\.nc"):
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)  # for root every file can be read
+    with pytest.raises(SavedFitError, match="Permission denied"):
         emppl.load(path)
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        lambda good: broken_files.damaged(good, 1, 200),
+        lambda good: broken_files.headed(good, 4),
+        broken_files.rebuilt,
+    ],
+)
+def test_every_broken_file_is_refused(fit, tmp_path, cases):
+    path = tmp_path / "fit.nc"
+    good = fit.save(path).read_bytes()
+    path.write_bytes(broken_files.changed(good, lambda file: None))
+    assert emppl.load(path).log_posterior == fit.log_posterior  # what is changed is what breaks it
+    wrong = []
+    for what, content in cases(good):
+        path.write_bytes(content)
+        said, _ = broken_files.answer(path)
+        if said != "SavedFitError":
+            wrong.append((what, said))
+    assert wrong == []
+
+
+def test_a_later_format_says_what_to_do(fit, tmp_path):
+    path = tmp_path / "fit.nc"
+    good = fit.save(path).read_bytes()
+    head = json.dumps({"format": 99, "emppl": "9.9"})
+    path.write_bytes(broken_files.changed(good, lambda file: file.attrs.__setitem__("emppl", head)))
+    with pytest.raises(SavedFitError, match="update emppl"):
+        emppl.load(path)
+
+
+def test_a_saved_fit_is_netcdf(fit, tmp_path):
+    """The checksum behind it disturbs no reader."""
+    with xr.open_datatree(fit.save(tmp_path / "fit.nc")) as tree:
+        np.testing.assert_array_equal(tree["theta"]["bias"], fit.theta["bias"])
+
+
+def test_threads_and_processes_save_and_load_one_name(fit, tmp_path):
+    path, errors = fit.save(tmp_path / "fit.nc"), []
+    other = emppl.load(path)
+
+    def work(one):
+        try:
+            for _ in range(3):
+                one.save(path)
+                assert emppl.load(path).log_posterior == fit.log_posterior
+        except BaseException as error:
+            errors.append(error)
+
+    code = "import emppl, sys\nfit = emppl.load(sys.argv[1])\nfor _ in range(4): fit.save(sys.argv[1])"
+    process = subprocess.Popen([sys.executable, "-c", code, path], stderr=subprocess.PIPE, text=True)
+    threads = [threading.Thread(target=work, args=(one,)) for one in (fit, other, fit, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert process.communicate()[1] == "" and process.returncode == 0
+    assert errors == [] and emppl.load(path).log_posterior == fit.log_posterior
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.nc"]
 
 
 def test_loading_executes_nothing(fit, tmp_path):
