@@ -181,9 +181,11 @@ def register() -> None:
     """Tell PyTensor's Numba backend of the Op; called when a sampler is compiled."""
     from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
 
+    from emppl.kernels.caching import code_key
+
     @register_funcify_default_op_cache_key(EliminationLogLikelihood)
     def funcify(op: Any, node: Any, **kwargs: Any) -> Any:
-        return elimination_loop(), 1  # the number goes up with each change of the loop: compiled code is cached by it
+        return elimination_loop(), code_key(elimination_loop())
 
 
 def sampled_log_likelihood(plan: Any) -> Any:

@@ -67,11 +67,12 @@ def register() -> None:
     """Tell PyTensor's Numba backend of the Op; called when a sampler is compiled."""
     from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
 
+    from emppl.kernels.caching import code_key
     from emppl.kernels.compiled import marginal
 
     @register_funcify_default_op_cache_key(MarginalLogLikelihood)
     def funcify(op: Any, node: Any, **kwargs: Any) -> Any:
-        return marginal, 3  # the number goes up with each change of the loop: compiled code is cached by it
+        return marginal, code_key(marginal)
 
 
 marginal_log_likelihood = MarginalLogLikelihood()

@@ -6,12 +6,13 @@ work pays for it. The compiled code is kept beside the module, or in the user's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from emppl.kernels.caching import jit
 
 ROWS = 256  # rows that stay in a core's first cache from their statistics to the sums over them
 LOWEST = -1e200  # stands for minus infinity, so that differences of two of them are not nan
@@ -31,11 +32,18 @@ E6, E7, E8, E9, E10 = (
     0.0013888888952356135, 0.00019841170226646184, 2.480148543844738e-05, 2.7640198843428347e-06, 2.763265575933203e-07,
 )  # fmt: skip
 
-ONE, TWO, THREE = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
-PLACES, FLAGS = types.int64[::1], types.boolean[:, ::1]
-RUN_ROWS = types.void(  # of the data alone any strides are taken, and that they may not be written to
-    types.Array(types.float64, 2, "A", readonly=True), ONE, ONE, TWO, types.int64, types.int64, types.int64, PLACES,
-    PLACES, PLACES, PLACES, ONE, TWO, ONE, FLAGS, ONE, types.boolean, ONE, THREE, TWO,
+
+def _read(number: Any, ndim: int, layout: str = "C") -> Any:
+    """The type of an array that is only read: one that may be written to is taken for it, the reverse is refused."""
+    return types.Array(number, ndim, layout, readonly=True)
+
+
+ONE, TWO, PLACES, FLAGS = (
+    _read(types.float64, 1), _read(types.float64, 2), _read(types.int64, 1), _read(types.boolean, 2),
+)  # fmt: skip
+RUN_ROWS = types.void(  # of the data alone any strides are taken; what is written to comes last
+    _read(types.float64, 2, "A"), ONE, ONE, TWO, types.int64, types.int64, types.int64, PLACES, PLACES, PLACES, PLACES,
+    ONE, TWO, ONE, FLAGS, ONE, types.boolean, types.float64[::1], types.float64[:, :, ::1], types.float64[:, ::1],
 )  # fmt: skip
 
 
@@ -55,19 +63,7 @@ def _same_bits(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
 
 
-def _jit(signature: Any = None, **options: Any) -> Callable:
-    """`njit` with the code kept on disk, where some folder can be written to."""
-
-    def decorate(function: Callable) -> Any:
-        try:
-            return njit(signature, nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no folder for the cache
-            return njit(signature, nogil=True, **options)(function)
-
-    return decorate
-
-
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _statistics(z: Any, n: int, single: Any, left: Any, right: Any, place: Any, ratio: Any, t: Any) -> None:
     """Fill t [F, n] with columns of z [D, n], then sums of ratio × products of two; place says which sum, in order."""
     for f in range(len(single)):
@@ -87,7 +83,7 @@ def _statistics(z: Any, n: int, single: Any, left: Any, right: Any, place: Any, 
                 out[b] = times * one[b] * two[b]
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _combined(t: Any, n: int, eta: Any, const: Any, joint: Any) -> None:
     """joint [J, n] = const + eta t, four rows × four statistics at a time: each number read serves sixteen products."""
     size, width = eta.shape
@@ -139,7 +135,7 @@ def _combined(t: Any, n: int, eta: Any, const: Any, joint: Any) -> None:
         j += 1
 
 
-@_jit(fastmath=IN_ORDER)
+@jit(fastmath=IN_ORDER)
 def _softmax(joint: Any, n: int, peak: Any, scale: Any, inverse: Any) -> None:
     """joint becomes responsibilities; peak their largest log joint, scale the sum of exp(joint - peak)."""
     for b in range(n):
@@ -177,7 +173,7 @@ def _softmax(joint: Any, n: int, peak: Any, scale: Any, inverse: Any) -> None:
             row[b] *= inverse[b]
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _best(joint: Any, n: int, peak: Any, scale: Any) -> None:
     """The same where each member belongs wholly to its best configuration, the first of equals."""
     for b in range(n):
@@ -191,7 +187,7 @@ def _best(joint: Any, n: int, peak: Any, scale: Any) -> None:
             joint[j, b] = 1.0 if j == best else 0.0
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _sums(r: Any, t: Any, n: int, statistics: Any, counts: Any) -> None:
     """statistics += r tᵀ and counts += sums of r, over n rows; four configurations × two statistics at a time."""
     size, width = statistics.shape
@@ -242,7 +238,7 @@ def _sums(r: Any, t: Any, n: int, statistics: Any, counts: Any) -> None:
         f += 1
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _log_sum(peak: Any, scale: Any, n: int) -> float:
     """Sum of peak + log(scale): scales lie between 1 and J, so products of sixteen need one logarithm."""
     total, b = 0.0, 0
@@ -260,7 +256,7 @@ def _log_sum(peak: Any, scale: Any, n: int) -> float:
     return total + np.log(product)
 
 
-@_jit()
+@jit()
 def _block(
     n: int, z: Any, scratch: Any, single: Any, left: Any, right: Any, place: Any, ratio: Any, eta: Any, const: Any,
     barred: Any, weights: Any, hard: bool, statistics: Any, counts: Any,
@@ -295,7 +291,7 @@ def _block(
     return total
 
 
-@_jit(fastmath=FAST)
+@jit(fastmath=FAST)
 def _framed(rows: Any, n: int, centre: Any, scale: Any, z: Any) -> None:
     """z [D, n] = (rows - centre) / scale; a scale without elements is 1."""
     for e in range(len(centre)):
@@ -309,7 +305,7 @@ def _framed(rows: Any, n: int, centre: Any, scale: Any, z: Any) -> None:
                 out[b] = column[b] - middle
 
 
-@_jit(signature=RUN_ROWS)
+@jit(signature=RUN_ROWS)
 def run_rows(
     rows: Any, centre: Any, scale: Any, whiten: Any, chunk: int, first: int, last: int, single: Any, left: Any,
     right: Any, place: Any, ratio: Any, eta: Any, const: Any, barred: Any, weights: Any, hard: bool, totals: Any,
@@ -339,7 +335,7 @@ def run_rows(
             )  # fmt: skip
 
 
-@_jit()
+@jit()
 def marginal(eta: Any, z: Any, single: Any, left: Any, right: Any, position: Any, weights: Any) -> tuple[Any, Any]:
     """(log-likelihood, expected statistics [J, F]) of all members in one thread, for a sampler.
 

@@ -287,11 +287,11 @@ def _lying(features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     if len(features.sources) != 1:
         return None
     array, row_of, centre, whiten = features.sources[0]
-    if row_of is not None or array.dtype != np.float64 or not array.dtype.isnative:
+    if row_of is not None or array.dtype != np.float64 or not (array.dtype.isnative and array.flags.aligned):
         return None
     scale, matrix = (whiten, None) if whiten is not None and whiten.ndim == 1 else (None, whiten)
     return (
-        array, np.zeros(array.shape[1]) if centre is None else np.array(centre, dtype=float),
+        np.asarray(array), np.zeros(array.shape[1]) if centre is None else np.array(centre, dtype=float),
         NONE_1 if scale is None else np.array(scale, dtype=float),
         NONE_2 if matrix is None else np.array(matrix, dtype=float, order="C"),
     )  # fmt: skip

@@ -323,3 +323,32 @@ def test_data_are_read_as_they_lie(order, dtype, compiled):
     expected = mixture(np.c_[np.ones(500), (values - centre) / [1.0, 2.0, 3.0]], eta)
     assert done.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-12)
     np.testing.assert_allclose(done.statistics, expected.statistics, rtol=1e-10, atol=1e-10)
+
+
+def placed(values: np.ndarray, how: str) -> np.ndarray:
+    """The same numbers in memory that others laid out."""
+    if how == "not aligned":
+        raw = bytearray(values.nbytes + 1)
+        answer = np.frombuffer(raw, offset=1).reshape(values.shape)
+        answer[...] = values
+        return answer
+    if how == "read-only":
+        values = values.copy()
+        values.flags.writeable = False
+        return values
+    if how == "memmap":
+        return values.view(np.memmap)
+    return {"strided": np.repeat(values, 2, axis=0)[::2], "reversed": values[::-1].copy()[::-1]}[how]
+
+
+@pytest.mark.parametrize("how", ["read-only", "not aligned", "strided", "reversed", "memmap"])
+def test_any_memory_will_do(how):
+    rng = np.random.default_rng(8)
+    values, eta, weights = rng.normal(size=(300, 2)), rng.normal(size=(2, 3)), rng.random(300)
+    left, right = np.zeros(3, int), np.arange(3)
+    expected = mixture(np.c_[np.ones(300), values], eta, weights=weights)
+    features = Features(300, (Source(placed(values, how)),), placed(left, how) if how == "read-only" else left, right)
+    own = placed(weights, how)
+    done = mixture(features, placed(eta, how), weights=own, compiled=True)
+    assert done.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-12)
+    np.testing.assert_allclose(done.statistics, expected.statistics, rtol=1e-10, atol=1e-10)
