@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from emppl.ascent.conclude import SAME_MODE, judged
+from emppl.ascent.agreement import SAME_MODE
+from emppl.ascent.conclude import judged
 from emppl.ascent.loop import Status, ascend
 from emppl.ascent.pool import Stopped, best_of_short_runs
 from emppl.ascent.starts import KINDS

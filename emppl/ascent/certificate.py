@@ -10,6 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from emppl.ascent.agreement import UNSEEN_LIMIT, Agreement
 from emppl.compiling import FEW, building, compile_graph, substitute
 from emppl.estep.elimination import tied_log_likelihood
 from emppl.estep.known import label_masks
@@ -322,12 +323,20 @@ def _check_points(plan: Plan, coordinates: Coordinates, u: np.ndarray) -> list[n
     return [inside + t * (near - inside) for t in (0.0, 0.5, 0.9, 0.99, 1.0)]
 
 
-def starts_agree(reached: int, total: int, other_modes: int) -> Point:
-    """(5) How many starts reached this mode."""
+def starts_agree(found: Agreement) -> Point:
+    """(5) How many starts reached this mode, and whether the others say that a better one may have been missed."""
+    reached, total = found.reached, found.total
     text = f"reached by {reached} of {total} start{'s' if total != 1 else ''}"
-    if other_modes:
-        text += f"; {other_modes} other mode{'s' if other_modes > 1 else ''} found, all lower"
-    alone = reached < 2 <= total
-    if alone:
+    if found.others:
+        number, lowest = len(found.others), max(found.others)
+        many = f"{number} other modes found, {min(found.others):.2g} to {lowest:.2g} nats lower"
+        text += f"; {many if number > 1 else f'1 other mode found, {lowest:.2g} nats lower'}"
+    if found.is_scattered:
+        text += (
+            f"; an estimated {found.unseen:.0%} of random starts would end in a mode not seen yet: raise `starts`, or "
+            "give a start near what you expect"
+        )
+        return Point("starts", False, found.unseen, UNSEEN_LIMIT, text)
+    if not found.holds:
         text += ": raise `starts` until the best mode is found more than once"
-    return Point("starts", not alone, float(reached), 2.0 if total > 1 else 1.0, text)
+    return Point("starts", found.holds, float(reached), 2.0 if total > 1 else 1.0, text)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from emppl.ascent import certificate as evidence
+from emppl.ascent.agreement import Agreement, agreement, modes_of
 from emppl.ascent.degeneracy import check_possible, collapsed_on_ties, empty, narrow, runs_off, spurious
 from emppl.ascent.loop import USABLE, Ascent, Status, polish
 from emppl.ascent.pool import Job
@@ -19,18 +20,15 @@ from emppl.errors import NoStartError
 from emppl.inference.information import observed_information
 from emppl.planner import Plan
 
-SAME_MODE = 2e-5  # nats
-
 
 def conclude(
     plan: Plan, jobs: list[Job], results: list[Ascent], options: dict[str, Any], seed: int | None, began: float
 ) -> Fit:
-    """The Fit of what the starts reached; jobs after the last result were not run.
+    """The Fit of what the starts reached, as `judged` left it; jobs after the last result were not run.
 
     Raises NoStartError where no start has a finite objective.
     """
     jobs = jobs[: len(results)]
-    results = [judged(plan, result) for result in results]
     finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
     if not plan.structure.parameters:
         finite = [0]
@@ -42,13 +40,10 @@ def conclude(
             f"first reasons: {'; '.join(sorted(reasons)[:3])}",
             ("give a start: emppl.fit(model, start={...})", "check that the data lie in the support of the model"),
         )
-    usable = [i for i in finite if results[i].status in USABLE]
-    saddles = [i for i in finite if results[i].status in (Status.SADDLE, Status.SHORT)]
-    doubtful = [i for i in finite if results[i].status is Status.SPURIOUS]
-    pool = usable or saddles or doubtful or finite
-    best = max(pool, key=lambda i: (results[i].objective, -i))
+    best = winning(results, finite)
     winner = results[best]
-    modes = _modes(results, finite)
+    modes = modes_of(results, finite)
+    agreed = agreement(results, [job.kind != "given" for job in jobs], best)
     ties = max((_ties_under(plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     winner = _finished(plan, winner, options)
@@ -57,7 +52,7 @@ def conclude(
     if status in USABLE and any(r.status is Status.INTERRUPTED for r in results):
         status = Status.INTERRUPTED
     notes = _notes(plan, jobs, results, winner)
-    certificate = _certificate(plan, winner, information, results, modes, best, options["tol"], notes)
+    certificate = _certificate(plan, winner, information, agreed, options["tol"], notes)
     if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
         status = Status.DEGENERATE
         unbounded = evidence.Point("bounded", False, float(ties), 0.0, _unbounded_on_ties(ties))
@@ -85,6 +80,14 @@ def conclude(
         seed,
         time.perf_counter() - began,
     )
+
+
+def winning(results: list[Ascent], finite: list[int]) -> int:
+    """The best of the judged ascents `finite`: a maximum where there is one, of the others what comes nearest to it."""
+    usable = [i for i in finite if results[i].status in USABLE]
+    saddles = [i for i in finite if results[i].status in (Status.SADDLE, Status.SHORT)]
+    doubtful = [i for i in finite if results[i].status is Status.SPURIOUS]
+    return max(usable or saddles or doubtful or finite, key=lambda i: (results[i].objective, -i))
 
 
 def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
@@ -115,20 +118,6 @@ def judged(plan: Plan, result: Ascent) -> Ascent:
     if result.information is not None and not result.information.is_maximum:
         return replace(result, status=Status.SADDLE, reason="the curvature is positive in one direction")
     return replace(result, reason=empty(plan, posterior) or result.reason)
-
-
-def _modes(results: list[Ascent], finite: list[int]) -> dict[int, int]:
-    """A number for each mode, best first: starts that ended within SAME_MODE nats of each other share one."""
-    settled = [
-        i for i in finite if results[i].status in (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)
-    ]
-    modes: dict[int, int] = {}
-    number, last = -1, np.inf
-    for i in sorted(settled, key=lambda i: -results[i].objective):
-        if last - results[i].objective > SAME_MODE:
-            number, last = number + 1, results[i].objective
-        modes[i] = number
-    return modes
 
 
 def _ties_under(plan: Plan, job: Job, result: Ascent) -> int:
@@ -176,9 +165,7 @@ def _certificate(
     plan: Plan,
     winner: Ascent,
     information: Any,
-    results: list[Ascent],
-    modes: dict[int, int],
-    best: int,
+    agreed: Agreement,
     tol: float,
     notes: tuple[str, ...],
 ) -> evidence.Certificate:
@@ -192,8 +179,5 @@ def _certificate(
         points.append(evidence.Point("maximum", False, winner.objective, 0.0, winner.reason))
     elif information is not None:
         points.append(evidence.is_maximum(plan, information, tol))
-    here = modes.get(best)
-    reached = sum(1 for m in modes.values() if m == here) if here is not None else 1
-    others = len({m for i, m in modes.items() if results[i].status is Status.CONVERGED} - {here})
-    points.append(evidence.starts_agree(reached, len(results), others))
+    points.append(evidence.starts_agree(agreed))
     return evidence.Certificate(tuple(points), notes)

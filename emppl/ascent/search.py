@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from emppl.ascent.conclude import conclude
+import numpy as np
+
+from emppl.ascent.agreement import MOST_STARTS, agreement
+from emppl.ascent.conclude import conclude, judged, winning
 from emppl.ascent.degeneracy import check_data
-from emppl.ascent.loop import Status
+from emppl.ascent.loop import USABLE, Ascent, Status
 from emppl.ascent.result import Fit
-from emppl.ascent.stages import make_jobs, run
+from emppl.ascent.pool import Job
+from emppl.ascent.stages import further_jobs, make_jobs, run
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
 from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError
@@ -42,6 +46,8 @@ def fit(
 
     model_or_plan: a pm.Model, or what `emppl.plan` made of it. starts: random starts; start: {name: value} on the
     constrained scale, a Fit, or a list of these, used exactly and before the random ones (`starts=0` adds none).
+    Up to three times as many random ones are made where starts are cheap and end in modes far apart, or the best mode
+    was reached only once, as long as more modes are to be expected than were seen.
     tol: estimated gain still to be had, in nats. accelerate: "squarem" or None (textbook EM). obs_weights: one weight a
     member, or {observed name: weights}. labels: {latent: values}, masked or −1 where unknown. workers: processes.
     progress: called with a dict a start. Further options go to `emppl.plan` (estimate, method, freeze, support, …).
@@ -102,8 +108,23 @@ def _from_starts(
 ) -> Fit:  # fmt: skip
     jobs = make_jobs(plan, start, starts, seed)
     record = options["accelerate"] is None or len(jobs) == 1
-    results = run(plan, jobs, options, workers, progress, record)
+    results = [judged(plan, result) for result in run(plan, jobs, options, workers, progress, record)]
+    while number := wanted(plan, jobs, results, MOST_STARTS * starts):
+        further = further_jobs(plan, jobs, number, seed)
+        results += [judged(plan, result) for result in run(plan, further, options, workers, progress, record)]
+        jobs += further
     return conclude(plan, jobs, results, options, seed, began)
+
+
+def wanted(plan: Plan, jobs: list[Job], results: list[Ascent], most: int) -> int:
+    """How many more random starts are worth making, `most` in all: none where starts agree, or are dear."""
+    made = sum(job.kind != "given" for job in jobs)
+    finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
+    dear = plan.sample is not None or any(r.status in (Status.SHORT, Status.INTERRUPTED) for r in results)
+    if dear or made < 2 or len(results) < len(jobs) or not any(results[i].status in USABLE for i in finite):
+        return 0
+    found = agreement(results, [job.kind != "given" for job in jobs], winning(results, finite))
+    return min(found.missing, most - made)
 
 
 def _with_tails(

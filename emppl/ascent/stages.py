@@ -21,15 +21,21 @@ CARRIED_ON = 4  # starts that go to the end where that is not cheap
 def make_jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[Job]:
     """The given starts, then random ones of several kinds; each has its own seed, whatever runs beside it."""
     jobs = [Job(i, "given", theta, None) for i, theta in enumerate(given_starts(plan, start))]
-    sequence = np.random.SeedSequence(seed)
     if not plan.structure.parameters:
         return [Job(0, "nothing to estimate", {}, None)]
-    kinds = [KINDS[i % len(KINDS)] if plan.structure.plates else "prior" for i in range(starts)]
+    random = further_jobs(plan, jobs, starts, seed)
     if starts >= PROBED and plan.estimate == "ml" and heaviest_tie(plan) is not None:
-        kinds[-1] = "ties"  # does the likelihood have a maximum? A component on equal rows is the way it has none
-    for kind, child in zip(kinds, sequence.spawn(starts)):
-        jobs.append(Job(len(jobs), kind, None, child))
-    return jobs
+        # does the likelihood have a maximum? A component on equal rows is the way it has none
+        random[-1] = replace(random[-1], kind="ties")
+    return jobs + random
+
+
+def further_jobs(plan: Plan, jobs: list[Job], number: int, seed: int | None) -> list[Job]:
+    """So many more random starts, which go on in kinds and seeds where `jobs` end."""
+    made = sum(job.kind != "given" for job in jobs)
+    children = np.random.SeedSequence(seed).spawn(made + number)[made:]
+    kinds = [KINDS[i % len(KINDS)] if plan.structure.plates else "prior" for i in range(made, made + number)]
+    return [Job(len(jobs) + i, kind, None, child) for i, (kind, child) in enumerate(zip(kinds, children))]
 
 
 def run(

@@ -154,7 +154,7 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
         rows = rng.choice(len(data), size=j, replace=len(data) < j)
         label = _nearest(data, data[rows])
     first = np.array([data[label == k, 0].mean() if (label == k).any() else np.inf for k in range(j)])
-    order = np.argsort(first) if any(axis.ordered for axis in plan.axes) else rng.permutation(j)
+    order = _order(plan, p, first, rng)
     # on ties the softening alone gives the component its first spread: TIE_SPREAD of that of the data
     softening = SOFTENING if tie is None or tie[0] != p else TIE_SPREAD**2 * j * len(tie[1]) / plate.size
     r = np.full((plate.size, j), softening / j)
@@ -163,6 +163,21 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
         r = r * engine.mask
         r /= r.sum(axis=1, keepdims=True)
     return r
+
+
+def _order(plan: Any, p: int, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Which cluster starts each configuration [J], from where clusters lie along the first column of the data.
+
+    Where names may be exchanged any order will do. Where they may not, components mostly follow each other along the
+    data, one way or the other: one of many permutations, which chance alone would hardly hit.
+    """
+    ascending, j = np.argsort(first), len(first)
+    own = [axis for axis in plan.axes if axis.latent in plan.structure.plates[p].latents]
+    if any(axis.ordered for axis in plan.axes):
+        return ascending
+    if j < 3 or (own and all(len(axis.exchangeable) == 1 for axis in own)):
+        return rng.permutation(j)
+    return (ascending, ascending[::-1], rng.permutation(j))[rng.integers(3)]
 
 
 def _element_shares(plan: Any, rng: np.random.Generator) -> np.ndarray:

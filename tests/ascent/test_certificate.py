@@ -130,11 +130,6 @@ def test_a_border_is_named():
     assert np.isnan(fit.standard_errors()["bias"].values[fit.theta["bias"].values < 1e-6]).all()
 
 
-def test_the_count_of_starts():
-    assert not certificate.starts_agree(1, 10, 2).holds and "raise `starts`" in certificate.starts_agree(1, 10, 2).text
-    assert certificate.starts_agree(4, 10, 0).holds and certificate.starts_agree(1, 1, 0).holds
-
-
 def overflowing(x: float):
     """A plan and a theta where log(1 + exp(x)) overflows unless it is rewritten as PyMC's own functions are."""
     with pm.Model() as model:

@@ -1,0 +1,89 @@
+"""Whether the starts of a fit agree: the modes that they ended in, and the share of starts that no mode seen yet holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+
+from emppl.ascent.loop import Ascent, Status
+
+SAME_MODE = 2e-5  # nats
+SAME_DIGITS = 1e-12  # the same relative to the objective, whose own rounding is more where it is large
+FAR = 2.0  # nats: a start that ends so far below the best one has missed what matters
+UNSEEN_LIMIT = 0.1  # share of random starts that may be expected to end in a mode not seen yet
+MOST_STARTS = 3  # times as many as were asked for are made while more than that is expected
+SETTLED = (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)
+
+
+def same_height(one: float, other: float) -> bool:
+    """Whether two objectives, in nats, are equal to what an ascent leaves to be gained and to rounding."""
+    return abs(one - other) <= max(SAME_MODE, SAME_DIGITS * max(abs(one), abs(other)))
+
+
+def modes_of(results: Sequence[Ascent], among: Sequence[int]) -> dict[int, int]:
+    """A number for the mode of each ascent that settled, best first: ascents of the same height share one."""
+    settled = [i for i in among if results[i].status in SETTLED]
+    modes: dict[int, int] = {}
+    number, last = -1, np.inf
+    for i in sorted(settled, key=lambda i: -results[i].objective):
+        if number < 0 or not same_height(last, results[i].objective):
+            number, last = number + 1, results[i].objective
+        modes[i] = number
+    return modes
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the starts of a fit found: `reached` of `total` ended at the best mode, `others` [nats below] are further ones.
+
+    settled, seen: random starts that converged, and the modes that they ended in.
+    """
+
+    reached: int
+    total: int
+    others: tuple[float, ...] = ()
+    settled: int = 0
+    seen: int = 0
+
+    @property
+    def unseen(self) -> float:
+        """Expected share of random starts that would end in a mode that none has ended in.
+
+        For W modes seen from n starts W (W + 1) / (n (n - 1)), whatever the sizes of the basins, in the mean over a
+        uniform prior on them and on their number. Source: Boender & Rinnooy Kan (1987), Math. Programming 37:59.
+        """
+        if self.seen < 2 or self.settled < 2:  # all agree
+            return 0.0
+        return min(1.0, self.seen * (self.seen + 1) / (self.settled * (self.settled - 1)))
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether starts end far below the best one, and more modes are to be expected than were seen."""
+        return max(self.others, default=0.0) > FAR and self.unseen > UNSEEN_LIMIT
+
+    @property
+    def holds(self) -> bool:
+        return not self.is_scattered and not self.reached < 2 <= self.total
+
+    @property
+    def missing(self) -> int:
+        """Further starts after which the best mode was seen twice and few would be unseen, if all end where others did."""
+        if self.holds:
+            return 0
+        enough = ceil(0.5 + sqrt(0.25 + self.seen * (self.seen + 1) / UNSEEN_LIMIT)) if self.is_scattered else 0
+        return max(enough - self.settled, 2)
+
+
+def agreement(results: Sequence[Ascent], random: Sequence[bool], best: int) -> Agreement:
+    """The agreement of judged ascents, `random[i]` for those whose start was not given; `best` is the winner."""
+    modes = modes_of(results, [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)])
+    here = modes.get(best)
+    reached = sum(mode == here for mode in modes.values()) if here is not None else 1
+    ended = {i: mode for i, mode in modes.items() if results[i].status is Status.CONVERGED}
+    heights = {mode: results[i].objective for i, mode in ended.items() if mode != here}
+    drawn = [mode for i, mode in ended.items() if random[i]]
+    below = tuple(sorted(results[best].objective - height for height in heights.values()))
+    return Agreement(reached, len(results), below, len(drawn), len(set(drawn)))
