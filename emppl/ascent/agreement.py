@@ -1,4 +1,4 @@
-"""Whether the starts of a fit agree: the modes that they ended in, and the share of starts that no mode seen yet holds."""
+"""Agreement of the starts of a fit: the modes they ended in, and how many starts no mode seen yet would hold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def modes_of(results: Sequence[Ascent], among: Sequence[int]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the starts of a fit found: `reached` of `total` ended at the best mode, `others` [nats below] are further ones.
+    """What the starts of a fit found: `reached` of `total` ended at the best mode; `others`, nats below, are further ones.
 
     settled, seen: random starts that converged, and the modes that they ended in.
     """
@@ -70,7 +70,7 @@ class Agreement:
 
     @property
     def missing(self) -> int:
-        """Further starts after which the best mode was seen twice and few would be unseen, if all end where others did."""
+        """Further starts after which few modes would be unseen, if all of them end where others did; 0 where it holds."""
         if self.holds:
             return 0
         enough = ceil(0.5 + sqrt(0.25 + self.seen * (self.seen + 1) / UNSEEN_LIMIT)) if self.is_scattered else 0

@@ -13,8 +13,8 @@ from emppl.ascent.agreement import MOST_STARTS, agreement
 from emppl.ascent.conclude import conclude, judged, winning
 from emppl.ascent.degeneracy import check_data
 from emppl.ascent.loop import USABLE, Ascent, Status
-from emppl.ascent.result import Fit
 from emppl.ascent.pool import Job
+from emppl.ascent.result import Fit
 from emppl.ascent.stages import further_jobs, make_jobs, run
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
 from emppl.compiling import untraced

@@ -1,4 +1,4 @@
-"""Whether starts agree: modes by height, the share of starts that no mode seen yet holds, and more starts where it is large."""
+"""Agreement of starts: modes by height, the share of starts that is unseen, and more starts where it is large."""
 
 from dataclasses import replace
 
