@@ -37,9 +37,10 @@ def modes_of(results: Sequence[Ascent], among: Sequence[int]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the starts of a fit found: `reached` of `total` ended at the best mode; `others`, nats below, are further ones.
+    """What the starts of a fit found: `reached` of `total` ended at the best mode.
 
-    settled, seen: random starts that converged, and the modes that they ended in.
+    others: nats by which further modes lie below it. settled, seen: random starts that converged, and the modes that
+    they ended in.
     """
 
     reached: int
@@ -70,7 +71,7 @@ class Agreement:
 
     @property
     def missing(self) -> int:
-        """Further starts after which few modes would be unseen, if all of them end where others did; 0 where it holds."""
+        """Further starts after which few modes would be unseen, if they end where others did; 0 where it holds."""
         if self.holds:
             return 0
         enough = ceil(0.5 + sqrt(0.25 + self.seen * (self.seen + 1) / UNSEEN_LIMIT)) if self.is_scattered else 0
