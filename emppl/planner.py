@@ -34,6 +34,7 @@ from emppl.rules.natural import Deriver, NaturalForm, Refused
 from emppl.rules.regression import natural_form
 from emppl.rules.tables import check_name
 from emppl.structure import analyse
+from emppl.structure.domain import support_factors, support_term
 from emppl.structure.plates import factored, is_decomposable
 from emppl.structure.symmetry import ComponentAxis, component_axes
 from emppl.structure.types import Factor, Structure
@@ -397,6 +398,8 @@ def _assemble(
                     direct.append(free[0].sum())
     prior = [f.log_density.sum() for f in priors if estimate == "map" and f.parameters]
     prior += [f.log_density.sum() for f in priors if not f.parameters and f.name not in structure.frozen]
+    if estimate == "ml":
+        prior += [support_term(f) for f in support_factors(structure)]
     zero = pt.constant(0.0)
     direct_sum = pt.stack([d.astype("float64") for d in direct]).sum() if direct else zero
     prior_sum = pt.stack([d.astype("float64") for d in prior]).sum() if prior else zero
@@ -440,13 +443,16 @@ def _blocks(
     names = structure.parameter_names
     group = {name: {name} for name in names}
     used = [p for p in priors if estimate == "map"]
-    for factor in [*(p.factor for p in plans), *used]:
-        merged = set().union(*[group[n] for n in factor.parameters], set())
+    bounds = structure.coordinates.bounds
+    together = [f.parameters for f in (*(p.factor for p in plans), *used)]
+    for tied in [*together, *((name, *others) for name, others in bounds.items())]:
+        merged = set().union(*[group[n] for n in tied], set())
         for name in merged:
             group[name] = merged
     blocks: list[Block] = []
     seen: set[str] = set()
     weights = tuple(plate.weights for plate in engine.plates)
+    opaque = {f.name for f in support_factors(structure)} if estimate == "ml" else set()
     for name in names:
         if name in seen:
             continue
@@ -463,7 +469,12 @@ def _blocks(
                 ("estimate='map'", f"freeze={{{members[0]!r}: value}}", "take it out of the model"),
             )
         recognised: ClosedForm | LeastSquares | Refusal
-        recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
+        hidden = sorted(opaque & set(members))
+        if hidden:
+            unknown = f"the support of {' and '.join(hidden)} is known by a density alone, which only a climb asks"
+            recognised = Refusal(CLOSED_RULE, unknown)
+        else:
+            recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
         n_numbers = sum(structure.node(n).size for n in members)
         numeric_rule = AUTODIFF_RULE if others else NATURAL_RULE
         free_of_priors = None
@@ -476,14 +487,15 @@ def _blocks(
         refused: list[tuple[str, str]] = []
         if isinstance(recognised, Refusal):
             refused.append((recognised.rule, recognised.reason))
+        if isinstance(recognised, Refusal) and not hidden:
             recognised = least_squares(
                 structure, members, forms, others, own_priors,
                 lambda rest: NumericUpdate(rest, expected, weights, NATURAL_RULE),
             )  # fmt: skip
         if isinstance(recognised, Refusal):
-            if recognised.reason != LEAST_SQUARES_NOT_ASKED:
+            if recognised.reason != LEAST_SQUARES_NOT_ASKED and not hidden:
                 refused.append((recognised.rule, recognised.reason))
-            if others:
+            if others and not hidden:
                 refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
                 newton = glm(
                     structure, members, touching, own_priors, weights,

@@ -9,6 +9,7 @@ import numpy as np
 
 from emppl.errors import InvalidArgumentError, as_numbers
 from emppl.planner import Plan
+from emppl.structure.domain import domain
 from emppl.structure.initial import initial_point
 
 Theta = dict[str, np.ndarray]
@@ -50,18 +51,10 @@ def _checked_start(plan: Plan, start: Any) -> Theta:
                     f"start has shape {np.shape(values[node.name])} for {node.name}, which has shape {node.shape}",
                     f"start[{node.name!r}]",
                 ) from None
-    u = plan.structure.coordinates.unconstrain(theta)
     for node in plan.structure.parameters:
-        outside = np.isnan(u[plan.structure.coordinates.slices[node.name]]).any()
-        if outside and not _is_simplex_border(node, theta[node.name]):
+        if not domain(plan.structure, (node.name,))(theta):
             raise InvalidArgumentError(
                 f"start puts {node.name} = {np.asarray(theta[node.name])} outside its domain",
                 f"{node.name} ~ {node.distribution}",
             )
     return theta
-
-
-def _is_simplex_border(node: Any, value: np.ndarray) -> bool:
-    """Weights with a zero among them: on the border of their domain, where logs of ratios are not numbers."""
-    on_simplex = bool((value >= 0).all() and np.allclose(value.sum(axis=-1), 1.0))
-    return getattr(node.transform, "name", None) == "simplex" and on_simplex

@@ -91,9 +91,12 @@ def _log_joint_agrees(
     pairs: list[tuple[float, float]] = []
     for point in _check_points(plan, coordinates, u)[: None if rewritten else 1]:
         here = coordinates.constrain(point)
+        # parameters whose transform the user turned off: PyMC takes them as they are
+        plain = {n.name for n in coordinates.parameters if structure.model.rvs_to_transforms.get(n.rv) is None}
+        inputs = coordinates.split(point) | {name: here[name] for name in plain}
         pairs = []
         for values in assigned:
-            parts = coordinates.split(point) | values
+            parts = inputs | values
             with np.errstate(all="ignore"):
                 reference = float(function(*[parts[name] for name in order]))
             pairs.append((reference, _derived_log_joint(plan, here, values)))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import isfinite
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from emppl.estep.posterior import Posterior
 from emppl.mstep.update import Refusal
 from emppl.rules.natural import NaturalForm
 from emppl.rules.tables import Conjugate, all_together, conjugates_of, each_its_own
-from emppl.structure.types import Factor, Structure
+from emppl.structure.domain import domain
+from emppl.structure.types import Factor, Node, Structure
 from emppl.unrolled import Unrolled
 
 RULE = "closed form"
@@ -40,6 +40,8 @@ LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter
     "sigmoid": (lambda t: 1.0 / (1.0 + np.exp(-t)), lambda v: np.log(v) - np.log1p(-v)),
     "negative": (lambda t: -t, lambda v: -v),
 }
+POSITIVE = ("sigma", "scale", "alpha", "beta", "b", "kappa", "lam")  # parameters of families that are so whatever data
+KEEP_SIGN = ("identity", "sqrt", "square", "reciprocal", "reciprocal_sqrt")
 
 
 @cache
@@ -109,7 +111,7 @@ class ClosedForm:
     roles: dict[str, _Role] = field(repr=False)
     fixed: dict[str, np.ndarray] = field(repr=False)
     pseudo: dict[str, np.ndarray] = field(repr=False)
-    inside: Callable[[dict[str, np.ndarray]], bool] = field(repr=False)
+    inside: Callable[[Mapping[str, np.ndarray]], bool] = field(repr=False)
     rule: str = RULE
     why: str = ""
 
@@ -120,7 +122,7 @@ class ClosedForm:
         if flat is None or not isfinite(np.add.reduce(flat)):
             return None
         new = self._own.unravel(flat)
-        return new if self.inside(new) else None
+        return new if self.inside(theta | new) else None
 
     @cached_property
     def _solved(self) -> Unrolled:
@@ -292,7 +294,11 @@ def closed_form(
             return found
         pseudo = found
     why = ", ".join(f"{name} = {role.link}" for name, role in roles.items() if role.link != "identity")
-    inside = _inside_check(structure, names, roles)
+    sure = _sure(structure, form, roles, layout)
+    for name in names:
+        if name in coordinates.bound and name not in sure:
+            return Refusal(RULE, f"the elements of {name} hang together, and its maximum takes them one by one")
+    inside = domain(structure, names, sure)
     return ClosedForm(form, plate, columns, names, layout, roles, framed_fixed, pseudo, inside, RULE, why)
 
 
@@ -436,28 +442,27 @@ def _covariance_role(pair: list[np.ndarray], flats: list[np.ndarray]) -> _Role |
     return None
 
 
-def _inside_check(
-    structure: Structure, names: tuple[str, ...], roles: Mapping[str, _Role] = MappingProxyType({})
-) -> Callable[[dict[str, np.ndarray]], bool]:
-    """Whether new values lie in the parameters' domain.
+def _sure(structure: Structure, form: NaturalForm, roles: Mapping[str, _Role], layout: ThetaLayout) -> tuple[str, ...]:
+    """Parameters that the family's own maximum keeps in their domain: spreads, rates, probabilities, covariances."""
 
-    The families' own maxima need a check only under other transforms, and where known numbers multiply a parameter
-    (half a probability may not exceed one half).
-    """
-    safe = {None, "log", "logodds", "simplex", "cholesky-cov-packed"}
-    if any("known numbers" in role.link for role in roles.values()):
-        safe = {None, "log", "cholesky-cov-packed"}
-    unusual = [n for n in structure.parameters if n.name in names and getattr(n.transform, "name", None) not in safe]
-    if not unusual:
-        return lambda new: True
-    coordinates = structure.coordinates
-    filler = coordinates.constrain(np.zeros(coordinates.size))
+    def keeps(node: Node, name: str, role: _Role) -> bool:
+        kind = getattr(node.transform, "name", None)
+        if kind == "simplex":
+            whole = np.array_equal(role.index.ravel(), layout.part(node.name))
+            return name == "p" and role.link == "identity" and form.params["p"].type.ndim == 2 and whole
+        if name == "cov":
+            return kind in ("log", "cholesky-cov-packed")
+        # under other links, or where known numbers multiply a parameter, it may leave: half a probability, a log
+        return (kind == "log" and name in POSITIVE and role.link in KEEP_SIGN) or (
+            kind == "logodds" and name == "p" and role.link in ("identity", "one_minus")
+        )
 
-    def inside(new: dict[str, np.ndarray]) -> bool:
-        u = coordinates.unconstrain(filler | new)
-        return not any(np.isnan(u[coordinates.slices[node.name]]).any() for node in unusual)
-
-    return inside
+    answer = []
+    for node in structure.parameters:
+        own = [(n, r) for n, r in roles.items() if np.isin(r.index, layout.part(node.name)).any()]
+        if own and all(keeps(node, n, r) for n, r in own):
+            answer.append(node.name)
+    return tuple(answer)
 
 
 def _pseudo_statistics(

@@ -23,6 +23,7 @@ from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.update import Refusal, Update
 from emppl.rules.natural import NaturalForm
 from emppl.rules.regression import RegressionForm
+from emppl.structure.domain import domain
 from emppl.structure.types import Factor, Structure
 
 RULE = "least squares"
@@ -81,7 +82,7 @@ class LeastSquares:
         new = self.layout.unravel(flat, self.names)
         self._spreads(flat, self.coordinates.arguments(theta | new), posterior)
         new = self.layout.unravel(flat, (*self.names, *self.spreads))
-        if not all(np.isfinite(v).all() for v in new.values()) or not self.inside(new):
+        if not all(np.isfinite(v).all() for v in new.values()) or not self.inside(theta | new):
             return None
         if self.rest is not None:
             new |= self.rest(theta | new, posterior) or {}
@@ -230,7 +231,7 @@ class _Recogniser:
         coefficients: list[str] = []
         designs: dict[str, list[np.ndarray]] = {}
         for name in self.names:
-            if name not in in_spread and self._quadratic_prior(name):
+            if name not in in_spread and name not in coordinates.bound and self._quadratic_prior(name):
                 found = self._design(name)
                 if found is not None:
                     coefficients.append(name)
@@ -250,7 +251,7 @@ class _Recogniser:
         rule = f"{RULE} + numeric" if rest else CLOSED_RULE if _one_step(parts, ridge is not None) else RULE
         return LeastSquares(
             tuple(parts), tuple(coefficients), index, tuple(sorted(taken)), layout, coordinates, ridge,
-            _inside(self.structure, handled), numeric(rest) if rest else None, rule,
+            domain(self.structure, handled), numeric(rest) if rest else None, rule,
         )  # fmt: skip
 
     def _enters(self, name: str, graph: Any) -> bool:
@@ -370,21 +371,6 @@ def _one_step(parts: Sequence[_Part], ridge: bool) -> bool:
         if len(groups) > 1:
             return False
     return True
-
-
-def _inside(structure: Structure, names: tuple[str, ...]) -> Callable[[Theta], bool]:
-    """Whether new values lie in the parameters' domains: least squares know nothing of a positive slope."""
-    bounded = [node.name for node in structure.parameters if node.name in names and node.transform is not None]
-    coordinates = structure.coordinates
-    filler = coordinates.constrain(np.zeros(coordinates.size))
-
-    def inside(new: Theta) -> bool:
-        if not bounded:
-            return True
-        u = coordinates.unconstrain(filler | new)
-        return not any(np.isnan(u[coordinates.slices[name]]).any() for name in bounded)
-
-    return inside
 
 
 def _spread_out(graph: Any, shape: tuple[int, ...]) -> Any:

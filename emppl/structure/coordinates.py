@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.tensor.random.type import RandomType
 
-from emppl.compiling import building, compile_graph
+from emppl.compiling import building, compile_graph, depends_on
 from emppl.structure.types import Node
 from emppl.structure.variables import freeze_data
 
@@ -35,6 +35,11 @@ class Coordinates:
             forward.append(u)
         forward = freeze_data(forward)
         values = [node.value for node in parameters]
+        # parameters whose values a parameter's bounds depend on
+        self.bounds = {
+            node.name: {other.name for other in parameters if other is not node and depends_on(u, {other.value})}
+            for node, u in zip(parameters, forward)
+        }
         self._forward = compile_graph(values, forward, unroll=True) if parameters else None
         trial = [np.ones(node.shape, dtype=node.value.dtype) for node in parameters]
         with np.errstate(all="ignore"):
@@ -98,6 +103,11 @@ class Coordinates:
         if self._backward is None:
             return {}
         return {node.name: np.asarray(v) for node, v in zip(self.parameters, self._backward(np.asarray(u, float)))}
+
+    @cached_property
+    def bound(self) -> set[str]:
+        """Parameters whose elements hang together, as those of a given sum do: fewer coordinates than elements."""
+        return {n.name for n in self.parameters if self.slices[n.name].stop - self.slices[n.name].start < n.size}
 
     @cached_property
     def transformed(self) -> np.ndarray:

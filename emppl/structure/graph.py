@@ -28,6 +28,7 @@ from pytensor.tensor.random.type import RandomType
 from emppl.compiling import compile_graph
 from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
+from emppl.structure.domain import default_transform
 from emppl.structure.indices import slices_apart
 from emppl.structure.support import Supports, is_discrete
 from emppl.structure.types import Factor, Node
@@ -86,7 +87,8 @@ class Reading:
             if is_discrete(rv):
                 self.latents.append(self._latent_node(rv))
             else:
-                transform = model.rvs_to_transforms.get(rv)
+                # one that the user turned off (default_transform=None) still says where the parameter may be
+                transform = model.rvs_to_transforms.get(rv) or default_transform(rv)
                 self.parameters.append(self._node(rv, "parameter", self._values[rv], transform=transform))
         for rv, value in observed_values.items():
             self.observed.append(self._node(rv, "observed", value))
