@@ -28,6 +28,7 @@ from emppl.mstep.glm import glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
 from emppl.mstep.update import Refusal, Update
+from emppl.portable import Portable
 from emppl.rules.bends import bend
 from emppl.rules.distinct import distinct_form
 from emppl.rules.natural import Deriver, NaturalForm, Refused
@@ -81,7 +82,7 @@ class FactorPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Portable):
     """What will be done to a model, ready to run. `print(plan)` shows it; `emppl.fit(plan)` runs it.
 
     theta everywhere is {name: array} of the free parameters on their own, constrained scale.

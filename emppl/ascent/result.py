@@ -22,6 +22,7 @@ from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, 
 from emppl.inference.information import Information
 from emppl.inference.laplace import laplace_draws, standard_errors
 from emppl.planner import Plan
+from emppl.portable import Portable
 from emppl.rules.natural import check_support
 from emppl.storage import read_sealed, write_sealed
 from emppl.structure.types import Structure
@@ -31,7 +32,7 @@ Theta = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(Portable):
     """The estimate of a model's parameters. `theta` is on the parameters' own scale, with the model's dims and coords.
 
     log_posterior = log_likelihood + log_prior is the objective, no Jacobian (log_prior is 0 for estimate="ml"). n_iter

@@ -30,6 +30,7 @@ from emppl.labels import SwitchingReport
 from emppl.labels.diagnose import examine
 from emppl.labels.draws import Theta
 from emppl.labels.relabel import reference
+from emppl.portable import Portable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ TEXT_WIDTH = 118  # columns of its sentences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(Portable):
     """EM and NUTS side by side. Made by `emppl.compare`.
 
     `table`: a row for each number of the model. `verdicts`: failed checks first. `switching`: what was found about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import pytensor
@@ -55,16 +55,29 @@ class CompiledGraph:
     """A PyTensor function that becomes straight Python once it is called again and again: the same numbers, sooner.
 
     With `unroll` a small one becomes arithmetic on plain numbers: sooner still, the same numbers to rounding. Several
-    threads may call it: what computes in storage of its own, as PyTensor's functions do, takes one at a time.
+    threads may call it: what computes in storage of its own, as PyTensor's functions do, takes one at a time. A copy
+    that was sent elsewhere has the graphs alone, and is compiled there at its first call.
     """
 
-    def __init__(self, function: Any, unroll: bool = False) -> None:
-        self.function = function
-        self.unroll = unroll
+    def __init__(self, inputs: Sequence[Any], outputs: Any, optimise: bool, unroll: bool) -> None:
+        self.inputs, self.outputs, self.optimise, self.unroll = list(inputs), outputs, optimise, unroll
         self.traceable: Any = None  # the same of traced arrays, once written out
         self._lock = Lock()
         self._run: Any = self._first
         self._calls_left = 1 if unroll else CALLS_THAT_PAY  # what is answered must not depend on the number of calls
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return CompiledGraph, (self.inputs, self.outputs, self.optimise, self.unroll)
+
+    @cached_property
+    def function(self) -> Any:
+        """PyTensor's function."""
+        several = isinstance(self.outputs, list | tuple)
+        # rewrites that fail (and are undone) would print tracebacks
+        with building(on_opt_error="ignore", **uncompiled(self.outputs if several else [self.outputs])):
+            function = pytensor.function(self.inputs, self.outputs, mode=_mode(self.optimise), on_unused_input="ignore")
+        function.trust_input = True
+        return function
 
     def __call__(self, *arguments: Any) -> Any:
         return self._run(*arguments)
@@ -117,12 +130,9 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True,
     unroll: for what each step of a fit asks for: where small, arithmetic on plain numbers, from the first call on. Its
     last digits are not those of another function for the same.
     """
-    several = isinstance(outputs, list | tuple)
-    # rewrites that fail (and are undone) would print tracebacks
-    with building(on_opt_error="ignore", **uncompiled(outputs if several else [outputs])):
-        function = pytensor.function(list(inputs), outputs, mode=_mode(optimise), on_unused_input="ignore")
-    function.trust_input = True
-    return CompiledGraph(function, unroll)
+    compiled = CompiledGraph(inputs, outputs, optimise, unroll)
+    _ = compiled.function  # at once: what cannot be compiled is known here
+    return compiled
 
 
 def uncompiled(graphs: Sequence[Any]) -> dict[str, str]:

@@ -19,12 +19,13 @@ from emppl.labels.methods.iterative import divergence
 from emppl.labels.methods.parameters import real_line
 from emppl.labels.methods.table import wanted
 from emppl.labels.subject import material, pivots_of, subject
+from emppl.portable import Portable
 
 COLUMNS = ("agree", "objective", "spread", "clusters", "ambiguous", "seconds", "status", "note")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MethodComparison:
+class MethodComparison(Portable):
     """Methods of relabelling side by side. Made by `emppl.compare_methods`.
 
     `table`, a row a method, the least objective first: `agree`, share of draws with the same permutation as in that

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from emppl.kernels.assignment import Groups
+from emppl.portable import Portable
 
 R_HAT_ALIGNED = 1.1  # above this, what is left after alignment is neither names nor noise
 AMBIGUOUS_MARGIN = 0.1  # of the reference's own margin: below it, another labelling fits the draw nearly as well
@@ -104,7 +105,7 @@ class AxisSwitching:
 
 
 @dataclass(frozen=True)
-class SwitchingReport:
+class SwitchingReport(Portable):
     """Label switching in a set of draws: by axis, convergence before and after alignment, and a verdict in words.
 
     `r_hat`: table with a row for each element of a variable that carries a component axis, columns variable,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from emppl.portable import Portable
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -151,7 +153,7 @@ class Elimination:
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
+class Structure(Portable):
     """What a model is made of. Made by `emppl.analyse`; printed by `emppl explain`."""
 
     name: str
