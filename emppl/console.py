@@ -106,7 +106,8 @@ def _show_head(console: Console, fit: Any) -> None:
     if fit.plan.estimate == "map":
         height = f"log posterior  {fit.log_posterior:.4f}   ({likelihood}, log prior {fit.log_prior:.4f})"
     points = {point.name: point for point in fit.certificate.points}
-    state = "converged" if fit.status.name == "CONVERGED" else f"not converged ({fit.status.name})"
+    how = "not of this model" if fit.status.name == "DISAGREES" else "not converged"
+    state = "converged" if fit.status.name == "CONVERGED" else f"{how} ({fit.status.name})"
     if "maximum" in points and points["maximum"].holds:
         state += f": {points['maximum'].value:.0e} nats left"
     work = f"{state} · {fit.n_passes:,} E-steps · {fit.seconds:.2f} s"
@@ -217,6 +218,7 @@ def advice(fit: Any) -> list[str]:
         "SPURIOUS": f"{again}, or --estimate map" if ml else f"{again}, or fewer components (--set k=…)",
         "SADDLE": f"{again}, or another --seed",
         "DECREASED": DEFECT,
+        "DISAGREES": DEFECT,
         "INTERRUPTED": "the best so far is shown; run it again, with fewer --starts if it takes too long",
         "SHORT": again,
     }

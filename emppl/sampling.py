@@ -14,7 +14,7 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import clone_replace, graph_replace
-from pytensor.graph.traversal import explicit_graph_inputs
+from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
 from emppl.ascent.result import Fit
@@ -29,6 +29,7 @@ from emppl.inference.information import observed_information
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
+from emppl.structure.constants import in_double
 from emppl.structure.types import Structure
 from emppl.structure.variables import freeze_data
 
@@ -192,13 +193,16 @@ def marginal_model(plan: Plan) -> pm.Model:
 
 
 def _with_constants(graphs: list[Any], fixed: dict[Any, Any]) -> list[Any]:
-    """A copy of random-variable graphs with dims, data and frozen parameters as constants; parents stay parents."""
+    """A copy of random-variable graphs with dims, data and frozen parameters as constants; parents stay parents.
+
+    Constants are doubles, as in the plan.
+    """
     shared = {
         v: pt.constant(v.get_value(borrow=True))
-        for v in explicit_graph_inputs(graphs)
+        for v in graph_inputs(graphs)
         if hasattr(v, "get_value") and not isinstance(v.type, RandomType)
     }
-    copies = clone_replace(graphs, replace={**shared, **fixed}, rebuild_strict=False)
+    copies = in_double(clone_replace(graphs, replace={**shared, **fixed}, rebuild_strict=False), draws=True)
     for copy, original in zip(copies, graphs):
         copy.name = original.name
     return list(copies)

@@ -318,6 +318,7 @@ def test_a_fit_that_did_not_end_is_1_and_says_what_to_do(run):
         ("SPURIOUS", "--starts 50"),
         ("SADDLE", "--seed"),
         ("DECREASED", "report it"),
+        ("DISAGREES", "report it"),
     ],
 )
 def test_every_other_ending_is_1_too(run, monkeypatch, coin_fit, status, words):

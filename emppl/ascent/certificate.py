@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pymc.logprob.basic import transformed_conditional_logp
+from pymc.logprob.utils import replace_rvs_by_values
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.traversal import ancestors, graph_inputs
+from pytensor.tensor.elemwise import Elemwise
 
 from emppl.ascent.agreement import UNSEEN_LIMIT, Agreement
 from emppl.compiling import FEW, building, compile_graph, substitute
@@ -18,6 +23,7 @@ from emppl.estep.tables import elements_of, sampled_table
 from emppl.inference.information import BORDER, FLAT_CURVATURE, Information
 from emppl.planner import Plan
 from emppl.structure import analyse
+from emppl.structure.constants import in_double, model_in_double
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import initial_point
 from emppl.structure.prior import whole_log_prior
@@ -29,6 +35,9 @@ SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it 
 IMPOSSIBLE = -1e100  # a log density below this stands for minus infinity
 LONG = 40  # steps of elimination beyond which their graph takes longer to build than to check by differences
 STILL = 1e-4  # relative change of theta a unit of u below which a direction leads along a border only
+SAME_NATS = 1e-6  # nats by which the derived log joint may differ from PyMC's
+ROUNDING = 1e-12  # the same for each nat of the sizes of its terms
+SAME_AS_WRITTEN = 1e-9  # nats
 INSIDE = 8.0  # |logit| or |log| at which the checks evaluate a parameter that lies on its border
 
 
@@ -63,6 +72,7 @@ class Certificate:
 def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3, seed: int = 0) -> Point:
     """(1) At random assignments of the latents, the derived log joint equals PyMC's own `model.logp` (no Jacobian).
 
+    In nats, of the model with its constants as doubles; `as_it_stands` says what that changes.
     `model.logp` is evaluated as it stands, which is ready ten times as soon; where that does not agree at the fit
     itself it is rewritten for precision, as PyMC does, and has the last word.
     """
@@ -85,36 +95,85 @@ def _log_joint_agrees(
     rng = np.random.default_rng(seed)
     function, coordinates, order = _model_logp(structure, rewritten)
     u = coordinates.unconstrain(dict(theta) | dict(plan.frozen))
-    explicit = [node for node in structure.latents if not node.implicit]
-    draws = draws if explicit else 1
-    assigned = [{node.name: _random_values(node, rng) for node in explicit} for _ in range(draws)]
+    assigned = _assignments(structure, rng, draws)
     pairs: list[tuple[float, float]] = []
     for point in _check_points(plan, coordinates, u)[: None if rewritten else 1]:
         here = coordinates.constrain(point)
-        # parameters whose transform the user turned off: PyMC takes them as they are
-        plain = {n.name for n in coordinates.parameters if structure.model.rvs_to_transforms.get(n.rv) is None}
-        inputs = coordinates.split(point) | {name: here[name] for name in plain}
-        pairs = []
+        inputs = _inputs_at(structure, coordinates, point)
+        pairs, size = [], 0.0
         for values in assigned:
             parts = inputs | values
             with np.errstate(all="ignore"):
-                reference = float(function(*[parts[name] for name in order]))
+                reference, terms = map(float, function(*[parts[name] for name in order]))
             pairs.append((reference, _derived_log_joint(plan, here, values)))
+            size = max(size, terms)
         if np.isfinite(pairs).all() and min(min(pair) for pair in pairs) > IMPOSSIBLE:
             break
     else:
         if not rewritten:  # nothing but impossible values: the rewritten graph may know better
             return None
-    worst = 0.0
-    for reference, derived in pairs:
-        same = derived == reference or (not np.isfinite(reference) and not derived > IMPOSSIBLE)
-        worst = max(worst, 0.0 if same else abs(derived - reference) / max(1.0, abs(reference)))
-    limit = 1e-6 if _has_float32(structure) else 1e-9
+    worst = max(_nats_apart(*pair) for pair in pairs)
+    limit = max(SAME_NATS, ROUNDING * size) if np.isfinite(size) else SAME_NATS
     stray = stray_value(structure, structure.coordinates.arguments(here), rng)
     if stray is not None:
         return Point("log joint", False, np.inf, limit, f"{stray}, and is left out of the sum: please report")
-    text = f"equals model.logp to {worst:.1e} (relative){' at random assignments of the latents' if explicit else ''}"
-    return Point("log joint", bool(worst <= limit), worst, limit, text)
+    where = " at random assignments of the latents" if assigned[0] else ""
+    if worst <= limit:
+        return Point("log joint", True, worst, limit, f"equals model.logp to {worst:.1e} nats{where}")
+    reference, derived = max(pairs, key=lambda pair: _nats_apart(*pair))
+    text = f"{derived:.10g} where model.logp gives {reference:.10g}{where}: {worst:.2g} nats apart, please report"
+    return Point("log joint", False, worst, limit, text)
+
+
+def _nats_apart(reference: float, derived: float) -> float:
+    """How far two log densities are apart; two that are impossible are the same, and no number is like no other."""
+    if derived == reference or (not np.isfinite(reference) and derived <= IMPOSSIBLE):
+        return 0.0
+    apart = abs(derived - reference)
+    return apart if np.isfinite(apart) else np.inf
+
+
+def as_it_stands(plan: Plan, theta: Mapping[str, np.ndarray], seed: int = 0) -> str | None:
+    """What the density that PyMC gives the model as written differs by, where that is more than SAME_AS_WRITTEN.
+
+    emppl reads whole-number and single-precision constants as doubles, and PyMC computes with what they are.
+    """
+    structure = plan.structure
+    written = _written_logp(structure)
+    if written is None:
+        return None
+    function, coordinates, order = _model_logp(structure, "_model_logp_True" in structure.__dict__)
+    u = coordinates.unconstrain(dict(theta) | dict(plan.frozen))
+    (values,) = _assignments(structure, np.random.default_rng(seed), 1)
+    for point in _check_points(plan, coordinates, u):
+        parts = _inputs_at(structure, coordinates, point) | values
+        arguments = [parts[name] for name in order]
+        with np.errstate(all="ignore"):
+            try:
+                double = float(function(*arguments)[0])
+                single = float(written(*arguments))
+            except Exception:  # impossible parameters raise what the distribution likes to
+                continue
+        if not np.isfinite(double) or double <= IMPOSSIBLE:
+            continue
+        apart = _nats_apart(double, single)
+        how = "is not a number" if np.isnan(single) else f"is {apart:.1e} nats off"
+        read = "constants that are whole numbers or in single precision are read as doubles here"
+        return f"{read}: as the model is written, model.logp {how}" if apart > SAME_AS_WRITTEN else None
+    return None
+
+
+def _inputs_at(structure: Structure, coordinates: Coordinates, point: np.ndarray) -> dict[str, np.ndarray]:
+    """What PyMC's density takes for the parameters: as they are where the user turned their transform off."""
+    here = coordinates.constrain(point)
+    plain = {n.name for n in coordinates.parameters if structure.model.rvs_to_transforms.get(n.rv) is None}
+    return coordinates.split(point) | {name: here[name] for name in plain}
+
+
+def _assignments(structure: Structure, rng: np.random.Generator, draws: int) -> list[Theta]:
+    """Random values of the latents that stand in the model, `draws` times; once nothing where there are none."""
+    explicit = [node for node in structure.latents if not node.implicit]
+    return [{node.name: _random_values(node, rng) for node in explicit} for _ in range(draws if explicit else 1)]
 
 
 def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
@@ -133,26 +192,74 @@ def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
 
 
 def _model_logp(structure: Structure, rewritten: bool) -> tuple[Any, Coordinates, list[str]]:
-    """PyMC's log density, compiled once a structure, with coordinates of all its parameters and its inputs' order."""
+    """PyMC's log density and the sum of its terms' sizes, constants in double, compiled once a structure.
+
+    With coordinates of all its parameters and its inputs' order.
+    """
     key = f"_model_logp_{rewritten}"
     cached = structure.__dict__.get(key)
     if cached is None:
-        model = structure.model
-        kept = [rv for rv in model.free_RVs if rv.name not in structure.dropped]
-        with building():
-            graph = model.logp(vars=[*kept, *model.observed_RVs, *model.potentials], jacobian=False)
         coordinates = structure.coordinates
         if structure.frozen:
-            coordinates = analyse(model, support=structure.support_given).coordinates
-        function = compile_graph([model.rvs_to_values[rv] for rv in kept], graph, optimise=rewritten)
-        cached = (function, coordinates, [rv.name for rv in kept])
+            coordinates = analyse(structure.model, support=structure.support_given).coordinates
+        inputs, terms = _terms(structure, in_doubles=True)
+        graphs = [_total(terms), _total([pt.abs(t) for t in terms])]
+        function = compile_graph(list(inputs.values()), graphs, optimise=rewritten)
+        cached = (function, coordinates, list(inputs))
         structure.__dict__[key] = cached
     return cached
 
 
-def _has_float32(structure: Structure) -> bool:
-    """Integer literals in priors become float32 constants in PyMC, and then both sides round differently."""
-    return any("float32" in str(v.type) for f in structure.factors for v in [f.log_density, *f.params])
+def _written_logp(structure: Structure) -> Any:
+    """PyMC's log density with its constants as written, once a structure; None where they are doubles all the same."""
+    key = "_written_logp"
+    if key not in structure.__dict__:
+        inputs, terms = _terms(structure, in_doubles=False)
+        computed = [v for v in ancestors(terms) if v.owner is not None and isinstance(v.owner.op, Elemwise)]
+        narrow = any(np.dtype(v.type.dtype).itemsize < 8 and v.type.dtype != "bool" for v in computed)
+        narrow |= any(new is not old for old, new in _doubles(structure).items())
+        structure.__dict__[key] = (
+            compile_graph(list(inputs.values()), _total(terms), optimise=False) if narrow else None
+        )
+    return structure.__dict__[key]
+
+
+def _doubles(structure: Structure) -> dict[Any, Any]:
+    if "_doubles" not in structure.__dict__:
+        with building():
+            structure.__dict__["_doubles"] = model_in_double(structure.model)
+    return structure.__dict__["_doubles"]
+
+
+def _terms(structure: Structure, in_doubles: bool) -> tuple[dict[str, Any], list[Any]]:
+    """The terms of `model.logp` as graphs of {name: value variable}: constants as written, or in double.
+
+    Data stay open: what is compared is the model as it is when it is asked.
+    """
+    model = structure.model
+    kept = [rv for rv in model.free_RVs if rv.name not in structure.dropped]
+    with building():
+        doubles = _doubles(structure) if in_doubles else {v: v for v in [*model.basic_RVs, *model.potentials]}
+        terms = _log_densities(model, [*kept, *model.observed_RVs], doubles)
+        if in_doubles:
+            shared = [v for v in graph_inputs(terms) if isinstance(v, SharedVariable)]
+            terms = in_double(terms, numbers=True, data=shared)
+    return {rv.name: model.rvs_to_values[rv] for rv in kept}, terms
+
+
+def _log_densities(model: Any, random: list[Any], variables: Mapping[Any, Any]) -> list[Any]:
+    """The terms of `model.logp` without Jacobian, of {variable of the model: what stands in for it}."""
+    values = {variables[rv]: value for rv, value in model.rvs_to_values.items()}
+    transforms = {variables[rv]: transform for rv, transform in model.rvs_to_transforms.items()}
+    terms = transformed_conditional_logp(
+        [variables[rv] for rv in random], rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False
+    )
+    potentials = [variables[potential] for potential in model.potentials]
+    return [*terms, *replace_rvs_by_values(potentials, rvs_to_values=values, rvs_to_transforms=transforms)]
+
+
+def _total(terms: list[Any]) -> Any:
+    return pt.stack([t.sum().astype("float64") for t in terms]).sum()
 
 
 def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = False) -> Point:
@@ -168,7 +275,7 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = F
     rng = np.random.default_rng(seed)
     slope, chosen = _enumerated_slope(plan, rng, possible)
     nudge = 0.05 * rng.normal(size=len(u))  # off the mode, where both would simply be zero
-    limit = 1e-5 if _has_float32(structure) else 1e-8
+    limit = 1e-8
     for rewritten in (False, True):  # as it stands it is ready ten times as soon; rewritten it keeps more digits
         gradient = compile_graph([coordinates.vector], slope, optimise=rewritten)
         for point in _check_points(plan, coordinates, u)[: None if rewritten else 1]:

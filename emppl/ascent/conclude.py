@@ -53,6 +53,8 @@ def conclude(
         status = Status.INTERRUPTED
     notes = _notes(plan, jobs, results, winner)
     certificate = _certificate(plan, winner, information, agreed, options["tol"], notes)
+    if status in (Status.CONVERGED, Status.MAX_ITER) and not all(p.holds for p in certificate.points[:1]):
+        status = Status.DISAGREES
     if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
         status = Status.DEGENERATE
         unbounded = evidence.Point("bounded", False, float(ties), 0.0, _unbounded_on_ties(ties))
@@ -171,6 +173,8 @@ def _certificate(
 ) -> evidence.Certificate:
     in_memory = plan.sample or plan  # what is checked row by row is where rows are streamed checked on some
     points = [evidence.log_joint_agrees(in_memory, winner.theta)]
+    written = evidence.as_it_stands(in_memory, winner.theta)
+    notes = (*notes, *([written] if written else []))
     if plan.structure.parameters:
         u = plan.structure.coordinates.unconstrain(winner.theta)
         points.append(evidence.gradient_agrees(in_memory, u))

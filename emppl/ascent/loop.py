@@ -35,6 +35,7 @@ class Status(Enum):
     )
     SPURIOUS = "a component lives on a handful of nearly equal observations: a local maximum without meaning"
     SADDLE = "stopped at a saddle: the objective rises along a named direction; use another start"
+    DISAGREES = "the log joint is not that of PyMC's model.logp: a rule of emppl is wrong here, please report"
     DECREASED = "the objective fell beyond rounding: an E-step or M-step rule is wrong, please report"
     FAILED = "the objective is not finite from this start"
     SHORT = "left behind after a short run, since others were far ahead"

@@ -202,7 +202,8 @@ def status(evidence: Evidence) -> Verdict:
     names = [status_name(one) for one in fit.starts["status"]]
     spoiled = sum(name != "CONVERGED" for name in names)
     holds = status_name(fit.status) == "CONVERGED"
-    text = f"EM converged in {fit.n_iter} iterations" if holds else f"EM did not converge: {fit.status.value}"
+    how = "EM's result is not of this model" if status_name(fit.status) == "DISAGREES" else "EM did not converge"
+    text = f"EM converged in {fit.n_iter} iterations" if holds else f"{how}: {fit.status.value}"
     if spoiled:
         kinds = ", ".join(sorted({name.lower().replace("_", " ") for name in names if name != "CONVERGED"}))
         text += f"; {spoiled} of {len(names)} starts ended otherwise ({kinds}) and are listed, not used"

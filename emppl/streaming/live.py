@@ -182,7 +182,8 @@ class LiveModel:
     def _graph(self, graph: Any, values: dict[Any, Any], dtype: str | None) -> Graph:
         replaced = {self.data[name]: variable for name, variable in self.open.items()}
         (opened,) = substitute([graph], replaced | values)
-        (opened,) = freeze_data([opened])
+        computed = opened.owner is not None  # data themselves are handed on as they come
+        (opened,) = freeze_data([opened], data=self.open.values() if computed else ())
         inputs = self.open | {rv.name: v for rv, v in values.items()}
         return Graph(inputs, opened, dtype)
 

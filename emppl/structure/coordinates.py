@@ -33,7 +33,7 @@ class Coordinates:
             inputs = self._inputs(node, rvs_to_values)
             u = node.value if node.transform is None else node.transform.forward(node.value, *inputs)
             forward.append(u)
-        forward = freeze_data(forward)
+        forward = freeze_data(forward, numbers=True)
         values = [node.value for node in parameters]
         # parameters whose values a parameter's bounds depend on
         self.bounds = {
@@ -63,7 +63,7 @@ class Coordinates:
                 theta = node.transform.backward(u, *inputs)
             replaced[node.value] = theta
             self.graphs[node.name] = theta
-        backward = freeze_data([self.graphs[node.name] for node in parameters])
+        backward = freeze_data([self.graphs[node.name] for node in parameters], numbers=True)
         self.graphs = dict(zip(self.graphs, backward))
         self._backward = compile_graph([self.vector], backward, unroll=True) if parameters else None
         self._log_jacobian = [
@@ -80,7 +80,7 @@ class Coordinates:
         """u → (log |d theta / d u|, its gradient [P]): what a density gains on the unconstrained scale."""
         if not self._log_jacobian:
             return lambda u: (0.0, np.zeros(self.size))
-        (total,) = freeze_data([pt.stack(self._log_jacobian).sum()])
+        (total,) = freeze_data([pt.stack(self._log_jacobian).sum()], numbers=True)
         gradient = pytensor.grad(total, self.vector, disconnected_inputs="ignore")
         return compile_graph([self.vector], [total, gradient])
 

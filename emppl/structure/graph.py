@@ -28,6 +28,7 @@ from pytensor.tensor.random.type import RandomType
 from emppl.compiling import compile_graph
 from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
+from emppl.structure.constants import model_in_double
 from emppl.structure.domain import default_transform
 from emppl.structure.indices import slices_apart
 from emppl.structure.support import Supports, is_discrete
@@ -227,7 +228,7 @@ class Reading:
                 f"observed variable {rv.name!r}, {self._place(rv.name, index)}",
                 ("correct the value or leave the row out", "mask it: np.ma.masked_invalid(values)"),
             )
-        return pt.constant(data.astype(rv.dtype) if data.dtype.kind != "f" else data, name=rv.name)
+        return pt.constant(data.astype(rv.dtype if data.dtype.kind != "f" else float), name=rv.name)
 
     def _place(self, name: str, index: tuple[int, ...]) -> str:
         dims = self.model.named_vars_to_dims.get(name, ())
@@ -272,8 +273,10 @@ class Reading:
     # -- factors -------------------------------------------------------------------------------------------------
 
     def _read_factors(self, free: list[Any], observed_values: dict[Any, Any]) -> None:
-        self._rvs_to_values = {**self._values, **observed_values}
-        mixtures = [rv for rv in observed_values if isinstance(rv.owner.op, _BaseMixtureRV)]
+        self._doubles = doubles = model_in_double(self.model)
+        self._rvs_to_values = {doubles[rv]: value for rv, value in (self._values | observed_values).items()}
+        self._shape_of |= {doubles[rv]: self._shape_of[rv] for rv in observed_values}
+        mixtures = [doubles[rv] for rv in observed_values if isinstance(rv.owner.op, _BaseMixtureRV)]
         plain = [rv for rv in self._rvs_to_values if rv not in mixtures]
         with quiet():  # PyMC warns of random variables without values: dropped leaves
             terms = conditional_logp({rv: self._rvs_to_values[rv] for rv in plain}, warn_rvs=False)
@@ -286,11 +289,12 @@ class Reading:
         replaced = iter(self._by_values([p for entry in raw for p in entry[3]]))
         raw = [(name, g, op, tuple(next(replaced) for _ in ps), v) for (name, _, op, ps, v), g in zip(raw, graphs)]
         for rv in mixtures:
-            raw.extend(self._explicit_mixture(rv, observed_values[rv]))
+            raw.extend(self._explicit_mixture(rv, self._rvs_to_values[rv]))
         for potential in self.model.potentials:
-            (graph,) = self._by_values([potential])
+            (graph,) = self._by_values([doubles[potential]])
             raw.append((potential.name, _before_final_sum(graph), None, (), None))
-        flat = slices_apart(freeze_data([g for _, g, _, ps, _ in raw for g in (g, *ps)]))
+        written = [g for _, g, _, ps, _ in raw for g in (g, *ps)]
+        flat = slices_apart(freeze_data(written, numbers=True, keep=observed_values.values()))
         position = iter(flat)
         latent_values = {node.value: node.name for node in self.latents}
         parameter_values = {node.value: node.name for node in self.parameters}
@@ -405,7 +409,7 @@ class Reading:
     def _read_deterministics(self) -> None:
         model = self.model
         kept = [d for d in model.deterministics if not any(leaf in _names_above(d) for leaf in self.dropped)]
-        graphs = freeze_data(self._by_values(list(kept)))
+        graphs = freeze_data(self._by_values([self._doubles[d] for d in kept]))
         inputs = [node.value for node in (*self.parameters, *self.latents)]
         latent_values = {node.value for node in self.latents}
         alone = [(d, g) for d, g in zip(kept, graphs) if not latent_values & set(explicit_graph_inputs([g]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,26 +10,22 @@ import pytensor.tensor as pt
 from pymc.logprob.utils import CheckParameterValue
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
-from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.graph.traversal import ancestors, graph_inputs
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
 from emppl.compiling import compile_graph, substitute
+from emppl.structure.constants import in_double
 
 
-def freeze_data(graphs: list[Any]) -> list[Any]:
-    """Shared data and dim lengths become constants, so that shapes are known; parameter checks are taken out.
+def freeze_data(graphs: list[Any], **options: Any) -> list[Any]:
+    """Shared data and dim lengths become constants, and constants doubles; parameter checks are taken out.
 
-    The checks guard PyMC's users against impossible parameters; our engines see those as non-finite densities.
+    So shapes are known, and numbers mean the same however they were written; options: those of `in_double`. The checks
+    guard PyMC's users against impossible parameters; our engines see those as non-finite densities.
     """
-    graphs = list(graphs)
-    shared = {
-        v: pt.constant(v.get_value(borrow=True))
-        for v in explicit_graph_inputs(graphs)
-        if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
-    }
-    graphs = substitute(graphs, shared)
+    graphs = with_constants(graphs)
     checks = {
         v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
     }
@@ -37,7 +34,17 @@ def freeze_data(graphs: list[Any]) -> list[Any]:
         checks = {
             v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
         }
-    return graphs
+    return in_double(graphs, **options)
+
+
+def with_constants(graphs: Sequence[Any]) -> list[Any]:
+    """The graphs with shared data and dim lengths as constants, of the values that they have now."""
+    shared = {
+        v: pt.constant(v.get_value(borrow=True))
+        for v in graph_inputs(list(graphs))
+        if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
+    }
+    return substitute(graphs, shared)
 
 
 def constant_data(variable: Any) -> Any:
