@@ -94,5 +94,31 @@ def test_a_fit_and_a_structure_are_used_in_another_process(fit, tmp_path):
     assert error == fit.standard_errors()["bias"].values[0] and height == fit.log_posterior
 
 
+CUSTOM = """
+import pickle, sys
+import numpy as np, pymc as pm
+import emppl
+
+def logp(value, mu):
+    return -0.5 * (value - mu) ** 2
+
+with pm.Model() as model:
+    mu = pm.Normal("mu", 0.0, 5.0, shape=2)
+    z = pm.Categorical("z", p=np.array([0.4, 0.6]), shape=6)
+    pm.CustomDist("y", mu[z], logp=logp, observed=np.array([-2.0, -2.1, -1.8, 2.0, 2.2, 1.9]))
+fit = emppl.fit(model, starts=2, seed=0)
+pickle.dump((fit, fit.log_posterior), open(sys.argv[1], "wb"))
+"""
+
+
+def test_a_distribution_of_the_user_travels_with_its_density(tmp_path):
+    """PyMC looks it up by a class that is made when the model is, in a table of the process."""
+    path = tmp_path / "fit.pickle"
+    subprocess.run([sys.executable, "-c", CUSTOM, path], check=True)
+    fit, height = pickle.loads(path.read_bytes())
+    assert emppl.fit(fit.plan, starts=2, seed=0).log_posterior == height
+    assert emppl.fit(fit.plan.structure.model, starts=2, seed=0).log_posterior == height
+
+
 def test_a_shallow_copy_keeps_the_plan(fit):
     assert copy.copy(fit).plan is fit.plan

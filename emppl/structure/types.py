@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from emppl.portable import Portable
+from emppl.structure.dispatched import register, registrations
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +175,13 @@ class Structure(Portable):
     dropped: tuple[str, ...] = ()  # unobserved leaves: they integrate to one
     # by observed variable: rows with the mean and covariance of all rows, where the model holds a part of them
     frames: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"registrations": registrations(self.model)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        register(state.pop("registrations"))
+        super().__setstate__(state)
 
     def node(self, name: str) -> Node:
         for node in (*self.parameters, *self.latents, *self.observed, *self.deterministics):
