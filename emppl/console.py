@@ -266,6 +266,9 @@ def show_comparison(console: Console, comparison: Any) -> None:
     console.print(Text(comparison.headline, style="bold" if comparison.reliable else BAD))
     _show_verdicts(console, comparison.verdicts, cost=comparison.cost)
     console.print()
+    if not comparison.mixing.holds:
+        text = "the draws have not converged: what follows describes all of them together, and no finding rests on it"
+        console.print(Text(f"  {text}", style=NOTE))
     table = _tidy(comparison.table)
     _show_numbers(console, table.head(ROWS_SHOWN))
     if len(table) > ROWS_SHOWN:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emppl.comparison.evidence import status_name
+from emppl.comparison.evidence import status_name, unnameable
 from emppl.comparison.members import changes, member_names
 from emppl.comparison.table import HDI
 
@@ -32,12 +32,13 @@ RULES = {
 def gather(comparison: Any, title: str | None = None, command: str | None = None) -> dict[str, Any]:
     """The content of a report: names, texts and unrounded numbers only.
 
-    Keys: title, model_line, estimate, objective, hdi, reliable, headline, verdicts, cost, timing, table, left_out,
+    Keys: title, model_line, estimate, objective, hdi, reliable, converged (whether the draws of all chains are one
+    sample: else nothing is here that compares EM with all of them), headline, verdicts, cost, timing, table, left_out,
     estimates (of several fits), laplace, priors, labels, ascent, modes (the atlas), points (that it climbed from),
     members, prediction, plan, certificate, reproduce. None where there is nothing to tell: labels without a symmetry,
     estimates of a single fit, and what a comparison leaves out.
     """
-    fit, plan = comparison.fit, comparison.fit.plan
+    fit, plan, converged = comparison.fit, comparison.fit.plan, comparison.mixing.holds
     return {
         "title": title or plan.structure.name,
         "model_line": model_line(plan),
@@ -45,6 +46,7 @@ def gather(comparison: Any, title: str | None = None, command: str | None = None
         "objective": "log-likelihood" if plan.estimate == "ml" else "log posterior",
         "hdi": HDI,
         "reliable": comparison.reliable,
+        "converged": converged,
         "headline": comparison.headline,
         "verdicts": [asdict(verdict) | {"state": verdict_state(verdict)} for verdict in comparison.verdicts],
         "cost": comparison.cost,
@@ -52,14 +54,14 @@ def gather(comparison: Any, title: str | None = None, command: str | None = None
         "table": table(comparison),
         "left_out": list(comparison.left_out),
         "estimates": records(comparison.estimates),
-        "laplace": records(comparison.laplace),
-        "priors": records(comparison.priors),
+        "laplace": records(comparison.laplace if converged else alone(comparison.laplace)),
+        "priors": records(comparison.priors) if converged else None,
         "labels": labels(comparison.switching),
         "ascent": ascent(fit),
         "modes": None if comparison.atlas is None else modes(comparison.atlas),
         "points": 0 if comparison.atlas is None else len(comparison.atlas.reached),
         "members": [member(comparison, latent) for latent in comparison.members],
-        "prediction": prediction(comparison.prediction),
+        "prediction": prediction(comparison.prediction, converged),
         "plan": plan_section(comparison),
         "certificate": {
             "holds": bool(fit.certificate.holds),
@@ -154,12 +156,17 @@ def modes(atlas: Any) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def prediction(found: Any) -> dict[str, Any] | None:
-    """Leave-one-out prediction, and stacking weights of chains that do not mix."""
+def prediction(found: Any, converged: bool) -> dict[str, Any] | None:
+    """Leave-one-out prediction, and stacking weights of chains that do not mix; no score of draws not converged."""
     if found is None:
         return None
-    keys = ("elpd", "error", "effective", "unreliable", "rows", "total")
-    return {key: getattr(found, key) for key in keys} | {"groups": found.groups.to_dict(orient="records")}
+    score = {key: getattr(found, key) if converged else None for key in ("elpd", "error", "effective", "unreliable")}
+    return score | {"rows": found.rows, "total": found.total, "groups": found.groups.to_dict(orient="records")}
+
+
+def alone(laplace: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The normal approximation by itself: what sets it beside the draws is left empty."""
+    return None if laplace is None else laplace.assign(distance=np.nan, ks=np.nan, coverage=np.nan, shift=np.nan)
 
 
 def records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
@@ -195,9 +202,16 @@ def unfinished(starts: pd.DataFrame) -> list[dict[str, Any]]:
 
 def member(comparison: Any, latent: str) -> dict[str, Any]:
     """Responsibilities of one latent: how far EM's and the posterior's are apart, and the members that change."""
-    found = comparison.members[latent]
+    found, comparable = comparison.members[latent], latent not in unnameable(comparison.switching)
     before, after, largest = changes(found)
     names, changed = member_names(found), np.flatnonzero(before != after)
+    if not (comparable and comparison.mixing.holds):
+        why = "the draws have not converged" if comparable else "which component is which cannot be told in the draws"
+        return {
+            "latent": latent, "members": len(names), "mean_difference": None, "largest_difference": None,
+            "largest_at": None, "changed": [],
+            "summary": f"EM's probabilities of {latent} are not compared with the posterior's, since {why}.",
+        }  # fmt: skip
     values = [str(value) for value in found[found["em"].dims[-1]].values]
     em = found["em"].values.reshape(-1, len(values))
     posterior = found["posterior"].values.reshape(em.shape)

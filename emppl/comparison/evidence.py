@@ -1,16 +1,20 @@
 """What a verdict is, what it may look at, and the table of all of them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import xarray as xr
 
 from emppl.ascent.atlas import Atlas
-from emppl.labels.diagnose import SwitchingReport
+from emppl.labels.diagnose import LabelState, SwitchingReport
 from emppl.labels.draws import Theta
+
+if TYPE_CHECKING:
+    from emppl.comparison.mixing import Mixing
 
 NAMED = 3  # items named in a sentence
 AT_LEAST = "at least"
@@ -58,7 +62,8 @@ class Evidence:
 
     atlas: the modes that EM reaches from thinned draws; `atlas.known[0]` is the fit's own. better: the fit that goes on
     from a higher point, where one was found. laplace: a row for each number (see `Comparison.laplace`). priors: the
-    same for prior against posterior. prediction: LOO of all chains, and of groups of chains that do not mix.
+    same for prior against posterior. prediction: LOO of all chains, and of groups of chains that do not mix. mixing:
+    whether the draws of all chains are one sample, on which alone a finding may rest.
     """
 
     fit: Any
@@ -68,6 +73,7 @@ class Evidence:
     switching: SwitchingReport
     members: Mapping[str, xr.Dataset]
     heights: Heights
+    mixing: "Mixing"
     atlas: Atlas | None = None
     better: Any = None
     laplace: pd.DataFrame | None = None
@@ -75,13 +81,24 @@ class Evidence:
     prediction: Any = None
 
 
-VERDICTS: list[Callable[[Evidence], Verdict | None]] = []
+Judge = Callable[[Evidence], Verdict | None]
+VERDICTS: list[Judge] = []
 
 
-def verdict(function: Callable[[Evidence], Verdict | None]) -> Callable[[Evidence], Verdict | None]:
+def verdict(function: Judge) -> Judge:
     """Enter a verdict in the table. It returns None where it does not apply."""
     VERDICTS.append(function)
     return function
+
+
+def pooled(function: Judge) -> Judge:
+    """A verdict that rests on the draws of all chains together: None where they are no sample of one distribution."""
+
+    @wraps(function)
+    def judge(evidence: Evidence) -> Verdict | None:
+        return function(evidence) if evidence.mixing.holds else None
+
+    return judge
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
@@ -97,9 +114,21 @@ def in_order(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
 
 
 def free_rows(evidence: Evidence) -> pd.DataFrame:
-    """Rows of the second table that are parameters and move."""
+    """Rows of the second table that are parameters, move, and mean the same in every draw.
+
+    Parameters of components that overlap too far to be told apart do not: their names are arbitrary.
+    """
     rows = evidence.details
-    return rows[~rows["derived"].astype(bool) & ~rows["constant"].astype(bool)]
+    kept = ~rows["derived"].astype(bool) & ~rows["constant"].astype(bool)
+    return rows[kept & ~rows["variable"].isin(unnameable(evidence.switching))]
+
+
+def unnameable(switching: SwitchingReport) -> set[str]:
+    """Variables and latents of components that overlap so far that which of them is which cannot be told."""
+    if switching.state is not LabelState.OVERLAPPING:
+        return set()
+    axes = [axis for axis in switching.axes if not axis.weak]
+    return {name for axis in axes for name in (*axis.variables, axis.latent)}
 
 
 def is_degenerate(fit: Any) -> bool:
@@ -117,4 +146,9 @@ def listed(names: Any) -> str:
     names = [str(name) for name in names]
     if len(names) > NAMED + 1:
         return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return in_words(names)
+
+
+def in_words(parts: Sequence[str]) -> str:
+    """ "a, b and c", all of them."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -9,9 +9,11 @@ import xarray as xr
 
 from emppl.ascent.atlas import Atlas, affordable, atlas
 from emppl.ascent.search import fit as fit_again
-from emppl.comparison.evidence import Evidence, Heights, Verdict, listed, status_name, verdict
+from emppl.comparison.evidence import Evidence, Heights, Verdict, in_words, listed, status_name, verdict
 from emppl.comparison.members import spread
+from emppl.comparison.mixing import residence
 from emppl.labels.draws import Theta, at, sampler_record, shape_of, stacked, theta_draws
+from emppl.limits import as_printed
 from emppl.planner import Plan
 
 HEIGHT_LIMIT = 1e-3  # nats by which a draw may pass EM: a fit stops with about 1e-6 left
@@ -20,8 +22,8 @@ BEST_EVALUATED = 20  # besides those: the draws that are highest on NUTS's own s
 CELLS_EVALUATED = 2e7  # members × values × draws: large data get fewer draws
 ELSEWHERE_LIMIT = 0.05  # of the draws may climb to another mode than EM's
 STARTS = 10  # random starts of the atlas, besides the draws
-SETTLED = 0.95  # share of a chain in one mode from which on it stays there
 MODES_NAMED = 4
+HEIGHTS_NAMED = 12  # more are told by the highest and the lowest
 
 
 def heights(fit: Any, draws: xr.DataTree) -> Heights:
@@ -108,7 +110,8 @@ def modes(evidence: Evidence) -> Verdict:
     """Is EM's point the highest that is known: higher than all draws, and than all modes found from them?"""
     found, fit = evidence.heights, evidence.fit
     lead = _lead(fit, evidence.atlas) if evidence.atlas is not None and evidence.atlas.modes else -np.inf
-    gap = max(found.gap, lead)
+    drawn, lead = (as_printed(nats, HEIGHT_LIMIT, 4) for nats in (found.gap, lead))
+    gap = max(drawn, lead)
     number = _how_many(evidence)
     where = (
         f"best of {found.evaluated} draws looked at: {abs(found.gap):.2g} nats {'below' if found.gap <= 0 else 'above'}"
@@ -125,7 +128,7 @@ def modes(evidence: Evidence) -> Verdict:
     if gap <= HEIGHT_LIMIT:
         text = f"{number}; NUTS found no higher {found.of} than EM ({where})"
         return Verdict("modes", gap, HEIGHT_LIMIT, True, text, measure, True)
-    if found.gap > HEIGHT_LIMIT:
+    if drawn > HEIGHT_LIMIT:
         text = f"NUTS found a higher {found.of} than EM ({where}): EM stopped short of the best mode; {number}"
     else:
         from_draws = evidence.atlas is not None and bool((evidence.atlas.reached == 0).any())
@@ -172,18 +175,6 @@ def _by_starts(starts: pd.DataFrame) -> str:
     return f"{kinds} up to names, the best found by {reached} of {len(starts)} starts"
 
 
-def residence(found: Atlas) -> np.ndarray:
-    """The mode that each chain stays in, -1 where it moves between modes: [chain]."""
-    chains = np.unique(found.chains)
-    homes = np.full(len(chains), -1)
-    for place, chain in enumerate(chains):
-        reached = found.reached[found.chains == chain]
-        for mode in range(len(found.modes)):
-            if (reached == mode).mean() >= SETTLED:
-                homes[place] = mode
-    return homes
-
-
 @verdict
 def other_modes(evidence: Evidence) -> Verdict | None:
     """How much of the posterior lies on the hills of other modes than EM's?"""
@@ -201,27 +192,48 @@ def other_modes(evidence: Evidence) -> Verdict | None:
             return None
         text = f"all draws that climb to a mode climb to EM's{aside}"
         return _bounded(elsewhere, text)
-    higher = sum(mode.log_posterior > found.modes[own].log_posterior + HEIGHT_LIMIT for mode in found.modes)
-    others = len(found.modes) - 1
-    if elsewhere == 0:
-        kind = "a further mode holds" if others == 1 else f"{others} further modes hold"
-        lower = "" if higher else " and lies lower" if others == 1 else " and lie lower"
-        return _bounded(elsewhere, f"{kind} none of {n} draws looked at{lower}")
-    shares = [(mode.share, i) for i, mode in enumerate(found.modes) if mode.share > 0]
-    said = [
-        f"{share:.0%} {'of the draws climb to EM’s' if i == own else 'to one'} at {found.modes[i].log_posterior:.2f}"
-        for share, i in sorted(shares, key=lambda pair: (pair[1] != own, -pair[0]))[:MODES_NAMED]
-    ]
-    if len(shares) > MODES_NAMED:
-        said.append(f"the rest to {len(shares) - MODES_NAMED} more")
-    if own not in [i for _, i in shares]:
-        said = ["none of the draws climbs to EM's", *said]
     objective = "log-likelihood" if evidence.fit.plan.estimate == "ml" else "log posterior"
-    text = f"the {objective} has {len(found.modes)} modes{_beyond(evidence)}: {listed(said)}{_homes(found, own)}{aside}"
+    shares = np.array([mode.share for mode in found.modes])
+    heights = np.array([mode.log_posterior for mode in found.modes])
+    idle = [int(i) for i in np.flatnonzero(shares == 0) if i != own]
+    if elsewhere == 0:
+        return _bounded(elsewhere, f"none of {n} draws looked at climbs to {_described(heights, idle, heights[own])}")
+    order = sorted(map(int, np.flatnonzero(shares > 0)), key=lambda i: (i != own, -shares[i]))
+    named, rest = order[:MODES_NAMED], order[MODES_NAMED:]
+    said = [
+        f"{shares[i]:.0%} {'of the draws climb to EM’s' if i == own else 'to one'} at {heights[i]:.2f}" for i in named
+    ]
+    if not shares[own]:
+        said = ["none of the draws climbs to EM's", *said]
+    if rest:
+        said.append(f"{shares[rest].sum():.0%} to {_described(heights, rest)}")
+    if idle:
+        said.append(f"none to {_described(heights, idle)}")
+    text = (
+        f"the {objective} has {len(found.modes)} modes{_beyond(evidence)}: {in_words(said)}{_homes(found, own)}{aside}"
+    )
     return _bounded(elsewhere, text)
 
 
+def _described(heights: np.ndarray, which: Sequence[int], own: float | None = None) -> str:
+    """Modes `which` by number and height, and by whether they are below, beside or above one of height `own`."""
+    some = heights[list(which)]
+    number = "a further mode" if len(some) == 1 else f"{len(some)} further modes"
+    listing = in_words([f"{height:.2f}" for height in some])
+    if len(some) > HEIGHTS_NAMED:
+        listing = f"{some.max():.2f} down to {some.min():.2f}"
+    text = f"{number} at {listing}"
+    if own is None:
+        return text
+    below, above = (some < own - HEIGHT_LIMIT).sum(), (some > own + HEIGHT_LIMIT).sum()
+    sides = {"lower": below, "as high": len(some) - below - above, "higher": above}
+    if len(some) in sides.values():
+        return f"{text}, which {'lies' if len(some) == 1 else 'lie'} {max(sides, key=lambda side: sides[side])}"
+    return f"{text} ({', '.join(f'{count} {side}' for side, count in sides.items() if count)})"
+
+
 def _bounded(elsewhere: float, text: str) -> Verdict:
+    elsewhere = as_printed(elsewhere, ELSEWHERE_LIMIT, 2)
     holds = elsewhere <= ELSEWHERE_LIMIT
     advice = "" if holds else "an estimate with standard errors describes one hill: read the posterior instead"
     measure = "share of draws from which EM climbs to anything but the fit's mode"

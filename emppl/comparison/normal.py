@@ -7,9 +7,10 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from emppl.comparison.evidence import AT_LEAST, Evidence, Verdict, free_rows, is_degenerate, listed, verdict
+from emppl.comparison.evidence import AT_LEAST, Evidence, Verdict, free_rows, is_degenerate, listed, pooled, verdict
 from emppl.inference.laplace import laplace_centre, normal_draws
 from emppl.labels.draws import posterior_of, stacked
+from emppl.limits import as_printed
 from emppl.planner import Plan
 from emppl.sampling import prior_draws
 
@@ -103,18 +104,19 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 @verdict
+@pooled
 def laplace(evidence: Evidence) -> Verdict | None:
     """Is the normal approximation on the unconstrained scale near the posterior?"""
     table = _moving(evidence, evidence.laplace, "distance")
     if table is None:
         return None
     worst = table["distance"].idxmax()
-    distance, row = float(table["distance"].max()), table.loc[worst]
+    distance, row = as_printed(float(table["distance"].max()), DISTANCE_LIMIT, 2), table.loc[worst]
     holds = distance <= DISTANCE_LIMIT
     ml = evidence.fit.plan.estimate == "ml"
     what = "the normal approximation of EM's estimator" if ml else "the Laplace approximation"
     how = "" if ml else " (normal on the unconstrained scale, Jacobian included)"
-    least = float(table["coverage"].min())
+    least = as_printed(float(table["coverage"].min()), ENOUGH, 2)
     inside = f"its 95% intervals hold at least {least:.0%} of it ({table['coverage'].idxmin()})"
     if holds:
         text = f"{what}{how} is within {distance:.2f} posterior sds of the posterior (furthest: {worst}); {inside}"
@@ -130,6 +132,7 @@ def laplace(evidence: Evidence) -> Verdict | None:
 
 
 @verdict
+@pooled
 def scale(evidence: Evidence) -> Verdict | None:
     """On which scale is the estimate a mode, and does it matter?"""
     plan = evidence.fit.plan
@@ -143,7 +146,7 @@ def scale(evidence: Evidence) -> Verdict | None:
     if table is None:
         return None
     shift = table["shift"].abs()
-    worst, largest = shift.idxmax(), float(shift.max())
+    worst, largest = shift.idxmax(), as_printed(float(shift.max()), SHIFT_LIMIT, 2)
     row, here = table.loc[worst], evidence.table.loc[worst, "estimate"]
     holds = largest <= SHIFT_LIMIT
     text = (
@@ -161,12 +164,14 @@ def scale(evidence: Evidence) -> Verdict | None:
 
 
 @verdict
+@pooled
 def priors(evidence: Evidence) -> Verdict | None:
     """Which parameters does the prior say more about than the data?"""
     table = _moving(evidence, evidence.priors, "share")
     if table is None:
         return None
     share = table["share"].sort_values(ascending=False)
+    share = pd.Series(as_printed(share, PRIOR_LIMIT, 2), share.index)
     worst, largest = share.index[0], float(share.iloc[0])
     ratio = np.sqrt(largest)
     heavy = share[share > PRIOR_LIMIT]
@@ -183,6 +188,7 @@ def priors(evidence: Evidence) -> Verdict | None:
 
 
 @verdict
+@pooled
 def ordering(evidence: Evidence) -> Verdict | None:
     """Where the model orders a parameter: does the order push the numbers apart?"""
     found: list[tuple[float, str, str]] = []
@@ -201,6 +207,7 @@ def ordering(evidence: Evidence) -> Verdict | None:
     if not found:
         return None
     least, low, high = min(found)
+    least = as_printed(least, GAP_LIMIT, 1)
     holds = least >= GAP_LIMIT
     text = f"{low} and {high}, which the model orders, lie {least:.1f} sds of their gap apart"
     if not holds:

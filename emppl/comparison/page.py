@@ -126,7 +126,9 @@ def pictures(comparison: Any, content: dict[str, Any]) -> dict[str, Any]:
         "ascent": (plots.ascent(comparison.fit), ascent_alt(content)),
         "modes": modes_picture(comparison),
         "members": {
-            entry["latent"]: (plots.responsibilities(comparison, entry["latent"]), entry["summary"])
+            entry["latent"]: None
+            if entry["mean_difference"] is None
+            else (plots.responsibilities(comparison, entry["latent"]), entry["summary"])
             for entry in content["members"]
         },
         "data": data_picture(comparison),

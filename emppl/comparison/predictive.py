@@ -10,9 +10,9 @@ from arviz_stats import compare as az_compare
 from arviz_stats import loo as az_loo
 
 from emppl.ascent.atlas import Atlas
-from emppl.comparison.evidence import Evidence, Verdict, listed, verdict
+from emppl.comparison.evidence import Evidence, Verdict, listed, pooled, verdict
 from emppl.comparison.members import spread
-from emppl.comparison.modes import residence
+from emppl.comparison.mixing import residence
 from emppl.concurrency import quiet
 from emppl.labels.diagnose import R_HAT_ALIGNED
 
@@ -122,6 +122,7 @@ def _stacked(draws: xr.DataTree, modes: Atlas | None, r_hat: float) -> pd.DataFr
 
 
 @verdict
+@pooled
 def loo(evidence: Evidence) -> Verdict | None:
     """How well does the posterior predict rows that it has not seen, and can that number be trusted?"""
     found: Prediction | None = evidence.prediction

@@ -13,8 +13,9 @@ import xarray as xr
 
 from emppl import plots
 from emppl.ascent.atlas import Atlas
-from emppl.comparison.evidence import Evidence, Verdict, in_order, judge
+from emppl.comparison.evidence import Evidence, Verdict, in_order, is_degenerate, judge
 from emppl.comparison.members import members
+from emppl.comparison.mixing import Mixing, mixing
 from emppl.comparison.modes import go_on, heights, survey
 from emppl.comparison.normal import laplace_table, prior_table
 from emppl.comparison.numbers import decimals, is_far
@@ -23,7 +24,7 @@ from emppl.comparison.predictive import Prediction, predict
 from emppl.comparison.renderings import write_json, write_markdown
 from emppl.comparison.several import estimates, first_and_others, renamed
 from emppl.comparison.several import verdicts as against_others
-from emppl.comparison.table import COLUMNS, HDI, tabulate
+from emppl.comparison.table import COLUMNS, HDI, flags, tabulate
 from emppl.comparison.verdicts import headline
 from emppl.errors import InvalidArgumentError
 from emppl.labels import SwitchingReport
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 TEXT_ROWS = 30  # of the table in `print(comparison)`
 TEXT_WIDTH = 118  # columns of its sentences
+UNCONVERGED = "the draws have not converged: what follows describes all of them together, and no finding rests on it"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +49,9 @@ class Comparison(Portable):
     labels. `draws`: aligned to the fit. `timing`: seconds of both and effective draws per second. `members`: latent ->
     Dataset of EM's responsibilities (`em`) and their posterior average (`posterior`). `details`: quantile, skewness,
     coverage and Monte Carlo error for each row of the table. `left_out`: deterministics too large for the table.
-    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start. `atlas`: the modes that EM
+    `best_draw`: parameters of the draw that is highest on EM's own scale, fit to be a start. `mixing`: whether the
+    draws of all chains are one sample of the posterior, and why not (`mixing.reasons`); where they are not, no verdict
+    rests on them together, and what these tables say of them is no finding. `atlas`: the modes that EM
     reaches from thinned draws and random starts, with the share of draws of each by chain; `atlas.known[0]` is the
     fit's own. `better`: the fit that goes on from a higher point, where one was found. `laplace`: the normal
     approximation beside the posterior, a row for each row of `table` (columns mean, sd, low, high, distance, ks,
@@ -68,6 +72,7 @@ class Comparison(Portable):
     details: pd.DataFrame
     left_out: tuple[str, ...]
     best_draw: Theta
+    mixing: Mixing
     atlas: Atlas | None = None
     better: Any = None
     laplace: pd.DataFrame | None = None
@@ -98,7 +103,10 @@ class Comparison(Portable):
         for verdict in self.verdicts:
             lines += _hanging(f"{marks[verdict.holds, verdict.check]} {verdict.name:<{width}}", verdict.text)
             lines += _hanging(f"  {'':<{width}}→ ", verdict.advice) if verdict.advice else []
-        lines += [*_hanging(f"  {'cost':<{width}}", self.cost), "", self._text_table()]
+        lines += [*_hanging(f"  {'cost':<{width}}", self.cost), ""]
+        if not self.mixing.holds:
+            lines += [f"  {UNCONVERGED}"]
+        lines += [self._text_table()]
         if self.estimates is not None:
             lines += ["", "  all fits beside the posterior, components named as in the first", self._text_estimates()]
         return "\n".join(lines)
@@ -254,16 +262,19 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int 
     others = renamed(fit, further)
     atlas = survey(fit, aligned, found, ascents, [other.point for other in others])
     own = table[~details["derived"].astype(bool)]
+    mixed = mixing(aligned, table, details, switching, atlas)
+    if not mixed.holds:
+        table = table.assign(flag=flags(table.join(details), not is_degenerate(fit), pooled=False))
     evidence = Evidence(
-        fit, aligned, table, details, switching, averaged, found, atlas, go_on(fit, found, atlas),
+        fit, aligned, table, details, switching, averaged, found, mixed, atlas, go_on(fit, found, atlas),
         laplace_table(fit, aligned, details), prior_table(fit, aligned, details),
-        predict(aligned, atlas, float(own["r_hat"].max())),
+        predict(aligned, atlas, float(mixed.r_hat.max())),
     )  # fmt: skip
     several = estimates(name, fit, others, table, details)
-    verdicts = in_order([*judge(evidence), *against_others(name, fit, others, several, atlas, details)])
+    verdicts = in_order([*judge(evidence), *against_others(name, fit, others, several, atlas, details, mixed.holds)])
     return Comparison(
         fit, aligned, table, verdicts, switching, _timing(fit, aligned, own), averaged, details, left_out,
-        found.best, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
+        found.best, mixed, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
         {name: fit, **further}, several,
     )  # fmt: skip
 

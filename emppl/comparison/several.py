@@ -14,6 +14,7 @@ from emppl.comparison.evidence import Verdict, listed
 from emppl.errors import InvalidArgumentError
 from emppl.kernels.assignment import assign, forbidden_pairs
 from emppl.labels.draws import Theta
+from emppl.limits import as_printed
 from emppl.structure.prior import whole_log_prior
 
 SAME_HEIGHT = 1e-3  # nats by which another fit's point may pass a fit on the fit's own objective
@@ -104,21 +105,35 @@ def estimates(
 
 def verdicts(
     name: str, first: Any, others: tuple[Other, ...], found: pd.DataFrame | None, atlas: Atlas | None,
-    details: pd.DataFrame,
+    details: pd.DataFrame, pooled: bool = True,
 ) -> tuple[Verdict, ...]:  # fmt: skip
-    """One verdict for each further fit: how far it is from the first, and why."""
+    """One verdict for each further fit: how far it is from the first, and why.
+
+    `pooled`: whether posterior sds are known. Where they are not, a fit is only judged that is not at its own maximum.
+    """
     if found is None:
         return ()
     here = Other(name, first, dict(first.point), *_heights(first.plan, first.point))
     free = found[~details["derived"].astype(bool) & (found["sd"] > 0)]
     modes = atlas.known[2:] if atlas is not None else ()
-    return tuple(
-        _against(here, other, free, atlas, modes[i] if i < len(modes) else None) for i, other in enumerate(others)
-    )
+    judged = []
+    for i, other in enumerate(others):
+        why = _why(here, other, atlas, modes[i] if i < len(modes) else None)
+        beaten = _beaten(here, other)
+        if pooled:
+            judged.append(_against(here, other, free, why, beaten))
+        elif beaten:
+            nats, text, advice = beaten
+            measure = f"nats by which one of {other.name} and {name} is beaten on its own objective"
+            judged.append(Verdict(other.name, nats, SAME_HEIGHT, False, f"{text}; {why}", measure, True, advice))
+    return tuple(judged)
 
 
-def _against(first: Other, other: Other, table: pd.DataFrame, atlas: Atlas | None, mode: int | None) -> Verdict:
+def _against(
+    first: Other, other: Other, table: pd.DataFrame, why: str, beaten: tuple[float, str, str] | None
+) -> Verdict:
     apart = ((table[other.name] - table[first.name]) / table["sd"]).abs()
+    apart = pd.Series(as_printed(apart, APART, 2), apart.index)
     worst, largest = (str(apart.idxmax()), float(apart.max())) if len(apart) else ("", 0.0)
     beyond = apart[apart > APART].sort_values(ascending=False)
     measure = f"largest difference between {other.name} and {first.name}, in posterior sds"
@@ -132,15 +147,14 @@ def _against(first: Other, other: Other, table: pd.DataFrame, atlas: Atlas | Non
         row, most = table.loc[worst], f", most {worst}" if len(beyond) > 1 else ""
         text = (
             f"{listed(beyond.index)} differ{'' if len(beyond) > 1 else 's'} between {other.name} and {first.name}"
-            f"{most}: {row[other.name]:.3g} against {row[first.name]:.3g} ({largest:.1f} posterior sds; "
+            f"{most}: {row[other.name]:.3g} against {row[first.name]:.3g} ({largest:.2f} posterior sds; "
             f"posterior mean {row['mean']:.3g})"
         )
-    text += f"; {_why(first, other, atlas, mode)}"
-    beaten = _beaten(first, other)
+    text += f"; {why}"
     if beaten:
-        return Verdict(f"{other.name}", largest, APART, False, f"{text}; {beaten[0]}", measure, True, beaten[1])
+        return Verdict(other.name, largest, APART, False, f"{text}; {beaten[1]}", measure, True, beaten[2])
     advice = "" if holds else f"say which of them is reported, and that {_maximises(other)}"
-    return Verdict(f"{other.name}", largest, APART, holds, text, measure, False, advice)
+    return Verdict(other.name, largest, APART, holds, text, measure, False, advice)
 
 
 def _why(first: Other, other: Other, atlas: Atlas | None, mode: int | None) -> str:
@@ -150,11 +164,11 @@ def _why(first: Other, other: Other, atlas: Atlas | None, mode: int | None) -> s
         if mode < 0:
             return f"from {other.name}'s point {first.name}'s ascent ends in no proper mode"
         if mode != atlas.known[0]:
-            heights = [atlas.modes[number].log_posterior for number in (mode, atlas.known[0])]
-            return (
-                f"{other.name} lies on the hill of another mode, {abs(heights[0] - heights[1]):.2g} nats "
-                f"{'above' if heights[0] > heights[1] else 'below'} {first.name}'s"
-            )
+            above = atlas.modes[mode].log_posterior - atlas.modes[atlas.known[0]].log_posterior
+            side = f"{abs(above):.2g} nats {'above' if above > 0 else 'below'}"
+            if abs(above) <= SAME_HEIGHT:
+                side = "as high as"
+            return f"{other.name} lies on the hill of another mode, {side} {first.name}'s"
         same = "both lie on the same hill; "
     if first.kind == other.kind:
         return f"{same}both maximise the same"
@@ -171,15 +185,22 @@ def _maximises(one: Other) -> str:
     }[one.kind]
 
 
-def _beaten(first: Other, other: Other) -> tuple[str, str] | None:
-    """Is one of two fits beaten on its own objective by the other's point? Then it stopped short of its maximum."""
+def _beaten(first: Other, other: Other) -> tuple[float, str, str] | None:
+    """Is one of two fits beaten on its own objective by the other's point? Then it stopped short of its maximum.
+
+    By how many nats, in words, and what to do.
+    """
     for loser, winner in ((first, other), (other, first)):
         if loser.kind not in ("ml", "map"):
             continue
         ml = loser.kind == "ml"
         lead = (winner.log_likelihood - loser.log_likelihood) if ml else (winner.log_posterior - loser.log_posterior)
-        if lead > SAME_HEIGHT:
+        if as_printed(lead, SAME_HEIGHT, 4) > SAME_HEIGHT:
             what = "log-likelihood" if ml else "log posterior"
             text = f"{loser.name} is to maximise the {what}, and {winner.name}'s point has {lead:.2g} nats more of it"
-            return text, f"{loser.name} stopped short: emppl.fit(model, start={winner.name}'s fit) with its own options"
+            return (
+                lead,
+                text,
+                f"{loser.name} stopped short: emppl.fit(model, start={winner.name}'s fit) with its own options",
+            )
     return None

@@ -11,6 +11,7 @@ from scipy.stats import skew
 from emppl.comparison.evidence import is_degenerate
 from emppl.labels.diagnose import element_names
 from emppl.labels.draws import convergence, is_constant, posterior_of
+from emppl.limits import as_printed
 
 COLUMNS = ["estimate", "standard_error", "mean", "sd", "hdi_low", "hdi_high", "r_hat", "ess_bulk", "difference", "flag"]
 HDI = 0.94
@@ -49,7 +50,7 @@ def tabulate(fit: Any, draws: xr.DataTree) -> tuple[pd.DataFrame, pd.DataFrame, 
         pieces.append(piece)
     full = pd.concat(pieces) if pieces else _summarise(np.empty(0), np.empty(0), np.empty((1, 1, 0)))
     bounded = not is_degenerate(fit)  # else nothing has a standard error
-    full["flag"] = [_flag(row, bounded) for _, row in full.iterrows()]
+    full["flag"] = flags(full, bounded)
     details = ["variable", "derived", "constant", "quantile", "skewness", "coverage", "mcse"]
     return full[COLUMNS], full.reindex(columns=details), tuple(left_out)
 
@@ -99,15 +100,25 @@ def _summarise(estimate: np.ndarray, error: np.ndarray, values: np.ndarray) -> p
     )
 
 
-def _flag(row: pd.Series, bounded: bool) -> str:
+def flags(rows: pd.DataFrame, bounded: bool, pooled: bool = True) -> list[str]:
+    """What a reader should look at in each row of both tables together.
+
+    `bounded`: whether a missing standard error is a border's. `pooled`: whether anything may rest on all draws
+    together, the place of the estimate among them and their skewness.
+    """
+    return [_flag(row, bounded, pooled) for _, row in rows.iterrows()]
+
+
+def _flag(row: pd.Series, bounded: bool, pooled: bool) -> str:
     """Short words for what a reader should look at in a row, none when all is well."""
     if row["constant"]:
-        return "" if row["difference"] == 0 else "far"
+        return "" if row["difference"] == 0 or not pooled else "far"
+    tail = min(row["quantile"], 1 - row["quantile"])
     words = {
-        "R-hat": row["r_hat"] > R_HAT_LIMIT,
-        "ESS": row["ess_bulk"] < ESS_LIMIT,
+        "R-hat": as_printed(row["r_hat"], R_HAT_LIMIT, 3) > R_HAT_LIMIT,
+        "ESS": as_printed(row["ess_bulk"], ESS_LIMIT, 0) < ESS_LIMIT,
         "boundary": bounded and bool(np.isnan(row["standard_error"])) and not row["derived"],
-        "far": min(row["quantile"], 1 - row["quantile"]) < TAIL_LIMIT,
-        "skewed": abs(row["skewness"]) > SKEW_LIMIT,
+        "far": pooled and as_printed(tail, TAIL_LIMIT, 3) < TAIL_LIMIT,
+        "skewed": pooled and as_printed(abs(row["skewness"]), SKEW_LIMIT, 2) > SKEW_LIMIT,
     }
     return ", ".join(word for word, holds in words.items() if holds)

@@ -1,7 +1,7 @@
 """What EM and NUTS agree on and what they do not: one function a verdict, each with the number that shows it."""
 
 import numpy as np
-import xarray as xr
+import pandas as pd
 
 from emppl.comparison.evidence import (
     AT_LEAST,
@@ -13,13 +13,16 @@ from emppl.comparison.evidence import (
     is_degenerate,
     judge,
     listed,
+    pooled,
     status_name,
+    unnameable,
     verdict,
 )
 from emppl.comparison.members import changes, member_names
 from emppl.comparison.table import ESS_LIMIT, R_HAT_LIMIT, SKEW_LIMIT, TAIL_LIMIT
 from emppl.labels.diagnose import AMBIGUOUS_SHARE, R_HAT_ALIGNED, LabelState, SwitchingReport
-from emppl.labels.draws import posterior_of, sampler_record
+from emppl.labels.draws import sampler_record
+from emppl.limits import as_printed
 
 __all__ = ["VERDICTS", "Evidence", "Heights", "Verdict", "headline", "judge", "status_name", "verdict"]
 
@@ -37,18 +40,21 @@ def labels(evidence: Evidence) -> Verdict:
         advice = "see the verdicts on convergence and modes: naming differs with the mode here" if count > 1 else ""
         return Verdict("labels", float(count), 1.0, count == 1, report.verdict, measure, False, advice)
     if report.state is LabelState.OVERLAPPING:
-        value, limit, measure = report.ambiguous, AMBIGUOUS_SHARE, "share of draws that could be labelled either way"
+        value, limit = as_printed(report.ambiguous, AMBIGUOUS_SHARE, 2), AMBIGUOUS_SHARE
+        measure = "share of draws that could be labelled either way"
     else:
-        value, limit, measure = report.r_hat_after, R_HAT_ALIGNED, "largest R-hat after alignment"
+        value, limit = as_printed(report.r_hat_after, R_HAT_ALIGNED, 3), R_HAT_ALIGNED
+        measure = "largest R-hat after alignment"
     advice = {
         LabelState.OVERLAPPING: "read results that do not depend on names (overall mean, density, who is with whom), "
         "or fit fewer components",
-        LabelState.DIFFERENT_MODES: "look at each chain by itself; sample longer, or start from fit.starts",
+        LabelState.DIFFERENT_MODES: "see the verdict on convergence",
     }.get(report.state, "")
     return Verdict("labels", value, limit, report.state.cured, report.verdict, measure, True, advice)
 
 
 @verdict
+@pooled
 def place(evidence: Evidence) -> Verdict | None:
     """Does EM's estimate lie where the posterior is?"""
     rows = free_rows(evidence)
@@ -57,6 +63,7 @@ def place(evidence: Evidence) -> Verdict | None:
     if rows.empty:
         return None
     tail = np.minimum(rows["quantile"], 1 - rows["quantile"])
+    tail = pd.Series(as_printed(tail, TAIL_LIMIT, 3), tail.index)
     name = tail.idxmin()
     far = tail[tail < TAIL_LIMIT].sort_values()
     position = f"{rows.loc[name, 'quantile']:.1%}"
@@ -73,6 +80,7 @@ def place(evidence: Evidence) -> Verdict | None:
 
 
 @verdict
+@pooled
 def shape(evidence: Evidence) -> Verdict | None:
     """Is the posterior near enough to normal for EM's standard errors to describe it?"""
     rows = free_rows(evidence)
@@ -84,9 +92,10 @@ def shape(evidence: Evidence) -> Verdict | None:
     least, skewed = np.nan, False
     if len(known):
         worst = known["coverage"].idxmin()
-        least, bend = known.loc[worst, "coverage"], known.loc[worst, "skewness"]
-        skewed = abs(bend) > SKEW_LIMIT
-        kind = f"{worst} is skewed ({bend:.1f}): " if skewed else f"furthest from normal is {worst}: "
+        least = as_printed(known.loc[worst, "coverage"], COVERAGE_LIMIT, 2)
+        bend = known.loc[worst, "skewness"]
+        skewed = as_printed(abs(bend), SKEW_LIMIT, 2) > SKEW_LIMIT
+        kind = f"{worst} is skewed ({bend:.2f}): " if skewed else f"furthest from normal is {worst}: "
         parts.append(f"{kind}its interval of ±1.96 se covers {least:.0%} of the posterior (95% if normal)")
     if len(border):
         parts.append(
@@ -98,14 +107,16 @@ def shape(evidence: Evidence) -> Verdict | None:
 
 
 @verdict
+@pooled
 def assignments(evidence: Evidence) -> Verdict | None:
     """Do members keep their most probable value when parameters are uncertain?"""
-    if not evidence.members:
-        return None
-    shares = {}
+    arbitrary, shares = unnameable(evidence.switching), {}
     for name, table in evidence.members.items():
-        before, after, _ = changes(table)
-        shares[name] = float((before != after).mean())
+        if name not in arbitrary:
+            before, after, _ = changes(table)
+            shares[name] = as_printed(float((before != after).mean()), CHANGED_LIMIT, 4)
+    if not shares:
+        return None
     name = max(shares, key=lambda latent: shares[latent])
     table = evidence.members[name]
     before, after, largest = changes(table)
@@ -126,59 +137,56 @@ def assignments(evidence: Evidence) -> Verdict | None:
 
 @verdict
 def convergence(evidence: Evidence) -> Verdict | None:
-    """Do the chains agree with each other, after alignment?"""
-    r_hat = evidence.table.loc[free_rows(evidence).index, "r_hat"].dropna()
-    if r_hat.empty:
-        return None
-    worst, high = r_hat.idxmax(), r_hat[r_hat > R_HAT_LIMIT].sort_values(ascending=False)
-    holds = high.empty
-    text = f"chains agree: R-hat at most {r_hat.max():.3f} ({worst})"
-    if not holds:
-        text = f"chains do not agree yet: R-hat of {listed(high.index)} up to {r_hat.max():.3f}, above {R_HAT_LIMIT}"
-        still = _standing(evidence.draws)
-        if still:
-            one = len(still) == 1
-            text += f"; chain{'' if one else 's'} {listed(still)} stand{'s' if one else ''} still"
-    advice = (
-        ""
-        if holds
-        else "sample longer (draws=, tune=); the verdicts on labels and modes say whether chains sit in different modes"
+    """Do the chains agree with each other, after alignment, so that their draws may be read as one sample?"""
+    found, chains = evidence.mixing, evidence.switching.chains
+    measure = "largest R-hat"
+    r_hat = found.r_hat.dropna()
+    largest = float(r_hat.max()) if len(r_hat) else np.nan
+    if found.holds:
+        if r_hat.empty:
+            return None
+        who = "chains agree" if chains > 1 else "the two halves of the one chain agree"
+        text = f"{who}: R-hat at most {largest:.3f} ({r_hat.idxmax()})"
+        return Verdict("convergence", largest, R_HAT_LIMIT, True, text, measure, True)
+    value, limit = largest, R_HAT_LIMIT
+    if not largest > R_HAT_LIMIT:
+        value, limit, measure = float(len(found.reasons)), 0.0, "signs that the draws have not converged"
+    text = (
+        f"the draws have not converged, so that they bear no comparison with EM: {'; '.join(found.reasons)}; nothing "
+        "is said that would rest on all draws together"
     )
-    return Verdict("convergence", float(r_hat.max()), R_HAT_LIMIT, holds, text, "largest R-hat", True, advice)
-
-
-def _standing(draws: xr.DataTree) -> list[int]:
-    """Chains in which no parameter moves, of several."""
-    posterior = posterior_of(draws)
-    moves = np.zeros(posterior.sizes["chain"], dtype=bool)
-    for name in posterior.data_vars:
-        values = posterior[name].transpose("chain", "draw", ...).values
-        moves |= (values != values[:, :1]).reshape(len(values), -1).any(axis=1)
-    return [int(chain) for chain in np.flatnonzero(~moves)] if len(moves) > 1 and moves.any() else []
+    if found.apart and chains > 1:
+        advice = (
+            "read each chain by itself, emppl.compare(fit, draws.isel(chain=[0])), or sample again with longer chains "
+            "(tune=, draws=)"
+        )
+    else:
+        advice = "sample longer (draws=, tune=); if R-hat stays, look at the model: a flat direction, scales far apart"
+    return Verdict("convergence", value, limit, False, text, measure, True, advice)
 
 
 @verdict
 def precision(evidence: Evidence) -> Verdict | None:
     """Are there enough effectively independent draws?"""
-    ess = evidence.table.loc[free_rows(evidence).index, "ess_bulk"].dropna()
+    ess = evidence.mixing.ess.dropna()
     if ess.empty:
         return None
-    holds = bool(ess.min() >= ESS_LIMIT)
-    known = f"means are known to {1 / np.sqrt(ess.min()):.2f} posterior sds or better"
-    text = f"at least {ess.min():.0f} effective draws ({ess.idxmin()}), so {known} (Monte Carlo error)"
-    if not holds:
+    least, name = float(ess.min()), ess.idxmin()
+    holds = least >= ESS_LIMIT
+    measure = "smallest effective sample size"
+    if holds:
         text = (
-            f"only {ess.min():.0f} effective draws of {ess.idxmin()}, where {ESS_LIMIT} are asked for: its mean is "
-            f"known to {1 / np.sqrt(max(ess.min(), 1)):.2f} posterior sds (Monte Carlo error)"
+            f"at least {least:.0f} effective draws ({name}), so means are known to {1 / np.sqrt(least):.2f} posterior "
+            "sds or better (Monte Carlo error)"
         )
-    mixed = evidence.table.loc[ess.index, "r_hat"].max() <= R_HAT_ALIGNED
-    advice = f"about {np.ceil(ESS_LIMIT / max(ess.min(), 1)):.0f} times as many draws would do"
-    if not mixed:
+        return Verdict("precision", least, ESS_LIMIT, True, text, measure, True, "", AT_LEAST)
+    text = f"only {least:.0f} effective draws of {name}, where {ESS_LIMIT} are asked for"
+    advice = f"about {np.ceil(ESS_LIMIT / max(least, 1)):.0f} times as many draws would do"
+    if evidence.mixing.holds:
+        text += f": its mean is known to {1 / np.sqrt(max(least, 1)):.2f} posterior sds (Monte Carlo error)"
+    elif evidence.mixing.r_hat.max() > R_HAT_ALIGNED:
         advice = "see convergence first: while chains sit apart, more draws alone do not help"
-    advice = "" if holds else advice
-    return Verdict(
-        "precision", float(ess.min()), ESS_LIMIT, holds, text, "smallest effective sample size", True, advice, AT_LEAST
-    )
+    return Verdict("precision", least, ESS_LIMIT, False, text, measure, True, advice, AT_LEAST)
 
 
 @verdict
@@ -237,7 +245,9 @@ def headline(verdicts: tuple[Verdict, ...], switching: SwitchingReport) -> str:
         start = "EM missed a better mode"
     elif failed & {"labels", "convergence", "precision"} == {"labels"} and switching.state is LabelState.OVERLAPPING:
         start = "The components overlap so far that only what does not depend on their names can be compared"
-    elif failed & {"labels", "convergence", "precision"}:
+    elif "convergence" in failed:
+        start = "The draws of NUTS cannot be relied on yet: they have not converged, so nothing is compared"
+    elif failed & {"labels", "precision"}:
         start = "The draws of NUTS cannot be relied on yet"
     elif "place" in failed:
         start = "EM and NUTS disagree: the mode lies outside the bulk of the posterior"

@@ -7,6 +7,7 @@ import pandas as pd
 
 from emppl.labels.align import TO_MEMBERS
 from emppl.labels.switching import AMBIGUOUS_SHARE, BLURRED, R_HAT_ALIGNED, AxisSwitching, LabelState, largest
+from emppl.limits import as_printed
 
 
 def state_of(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, invariants: pd.DataFrame) -> LabelState:
@@ -18,14 +19,12 @@ def state_of(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, invariants: p
     strong = [axis for axis in axes if not axis.weak]
     if not strong:
         return LabelState.NO_SYMMETRY
-    unmixed = largest(invariants["r_hat"]) > R_HAT_ALIGNED
+    unmixed = _is_high(largest(invariants["r_hat"]))
     if unmixed and invariants["apart"].any():
         return LabelState.DIFFERENT_MODES
-    if any(
-        axis.ambiguous.mean() > AMBIGUOUS_SHARE or not axis.distinct or axis.mean_distance < BLURRED for axis in strong
-    ):
+    if any(_is_often(axis.ambiguous.mean()) or not axis.distinct or axis.mean_distance < BLURRED for axis in strong):
         return LabelState.OVERLAPPING
-    if unmixed or largest(r_hat["r_hat_after"]) > R_HAT_ALIGNED:
+    if unmixed or _is_high(largest(r_hat["r_hat_after"])):
         return LabelState.DIFFERENT_MODES if unmixed or not len(invariants) else LabelState.OVERLAPPING
     if any(axis.clear_switches.any() for axis in strong):
         return LabelState.WITHIN_CHAINS
@@ -51,17 +50,17 @@ def sentence_of(
         return f"chains settled in different labellings ({_who_differs(strong, chains, named)}); {change}"
     if state is LabelState.WITHIN_CHAINS:
         counts = ", ".join(map(str, np.sum([axis.clear_switches for axis in strong], axis=0)))
-        if before <= R_HAT_ALIGNED:
+        if not _is_high(before):
             change += ", low before too since every chain visits the same namings: unaligned means would mix the names"
         return f"labels switch within chains ({counts} switches by chain); {change}"
     agree = _agreement(invariants)
-    slow = largest(invariants["r_hat"]) > R_HAT_ALIGNED
+    slow = _is_high(largest(invariants["r_hat"]))
     unmixed = f"; chains have not mixed either: {agree}, which no renaming changes" if slow else ""
     if state is LabelState.DIFFERENT_MODES:
         seen = f": {agree}, which no renaming changes;" if agree else ":"
         apart = bool(invariants["apart"].any())
         so = "so they sit in different modes" if apart else "so they move slowly between modes or have hardly moved"
-        also = f"; besides, {share:.0%} of the draws could be labelled either way" if share > AMBIGUOUS_SHARE else ""
+        also = f"; besides, {share:.0%} of the draws could be labelled either way" if _is_often(share) else ""
         return (
             f"chains differ in more than the names of the components{seen} R-hat is {_short(after)} even after "
             f"alignment ({_short(before)} before), {so}{also}"
@@ -75,7 +74,7 @@ def sentence_of(
             f"components {pair} of {whose} hold the same members (distance {axis.distance:.3f} on a scale of "
             f"0 to 1), so which of them is which cannot be told; {change}"
         )
-    if share > AMBIGUOUS_SHARE:
+    if _is_often(share):
         return f"components overlap: {share:.0%} of the draws could be labelled either way; {change}{unmixed}"
     axis = min(strong, key=lambda axis: axis.mean_distance if axis.mean_distance == axis.mean_distance else np.inf)
     if axis.mean_distance < BLURRED:
@@ -119,7 +118,15 @@ def _who_differs(axes: list[AxisSwitching], chains: int, named: str) -> str:
     return f"of {chains} chains"
 
 
+def _is_high(r_hat: float) -> bool:
+    return bool(as_printed(r_hat, R_HAT_ALIGNED, 3) > R_HAT_ALIGNED)
+
+
+def _is_often(share: float) -> bool:
+    return bool(as_printed(float(share), AMBIGUOUS_SHARE, 2) > AMBIGUOUS_SHARE)
+
+
 def _short(value: float) -> str:
     return (
-        "unknown" if np.isnan(value) else f"{value:.1f}" if value >= 1.1 else f"{value:.3f}".rstrip("0").ljust(4, "0")
+        "unknown" if np.isnan(value) else f"{value:.1f}" if value >= 1.2 else f"{value:.3f}".rstrip("0").ljust(4, "0")
     )

@@ -71,9 +71,12 @@ def modes(atlas: Any, reported: int = 0, limit: int = MODES_DRAWN) -> Figure:
             rows + 0.19, starts, 0.34, color=EM, alpha=0.55, hatch=HATCHES[1], edgecolor=INK, lw=0.5,
             label="random starts that end there",
         )  # fmt: skip
-    below = [best - mode.log_posterior for mode in shown]
-    names = [f"mode {i + 1}{' (EM)' if i == reported else ''}\n{nats:.2f} nats below" for i, nats in enumerate(below)]
-    ax.set_yticks(rows, [name.replace("0.00 nats below", "the highest") for name in names])
+    names = []
+    for i, mode in enumerate(shown):
+        nats = f"{best - mode.log_posterior:.2f}"
+        below = "the highest" if i == 0 else "as high" if nats == "0.00" else f"{nats} nats below"
+        names.append(f"mode {i + 1}{' (EM)' if i == reported else ''}: {mode.log_posterior:.2f}\n{below}")
+    ax.set_yticks(rows, names)
     ax.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 1.02), xlabel="share")
     if chains or atlas.n_starts:
         figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.1)

@@ -12,7 +12,7 @@ from matplotlib.patches import Ellipse
 
 from emppl.errors import EmpplError
 from emppl.plots.rows import parameter_draws
-from emppl.plots.style import COLOURS, DASHES, HATCHES, INK, MARKERS, NUTS, POINTS, Picture, styled
+from emppl.plots.style import COLOURS, DASHES, HATCHES, INK, MARKERS, NUTS, POINTS, Picture, marked, styled
 
 GRID = 160  # points of a curve
 SQUARE = 60  # points of a contour, each way
@@ -122,7 +122,7 @@ def data(comparison: Any) -> Figure | None:
         picture(ax)
     for ax in axes[len(pictures) :]:
         ax.remove()
-    return figure
+    return marked(figure, comparison)
 
 
 def _bars(ax: Axes, panel: ObservedPanel) -> None:

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emppl.plots.rows import shown_rows
-from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, PAPER, QUIET, Picture, on_axes, styled
+from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, PAPER, QUIET, Picture, marked, on_axes, styled
 
 FOREST_ROWS = 40
 REACH = 6.0  # posterior sds: what lies further out is drawn there, lest it squeeze the others
@@ -80,7 +80,7 @@ def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
             )  # fmt: skip
     ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="posterior sds from the posterior mean")
     figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.1)
-    return figure
+    return marked(figure, comparison)
 
 
 def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emppl.plots.rows import element_draws, shared_limits, shown_rows
-from emppl.plots.style import EM, NORMAL_95, NUTS, Picture, head, on_axes, styled
+from emppl.plots.style import EM, NORMAL_95, NUTS, Picture, head, marked, on_axes, styled
 
 PANELS = 24  # marginals drawn at once
 
@@ -58,7 +58,7 @@ def marginal(comparison: Any, name: str, limits: tuple[float, float]) -> Figure:
     ax = figure.subplots()
     draw_marginals(figure, [ax], comparison, [name])
     mark(ax, comparison.table.loc[name], name, limits)
-    return figure
+    return marked(figure, comparison)
 
 
 @styled
@@ -77,4 +77,4 @@ def marginals(comparison: Any, limit: int = PANELS) -> Figure:
     for ax in axes[len(names) :]:
         ax.remove()
     head(figure, "Aligned posterior (NUTS: mean, 94% HDI) and EM's estimate ± 1.96 se")
-    return figure
+    return marked(figure, comparison)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emppl.errors import InvalidArgumentError
-from emppl.plots.style import COLOURS, EM, INK, MARKERS, NUTS, POINTS, QUIET, Picture, head, styled
+from emppl.plots.style import COLOURS, EM, INK, MARKERS, NUTS, POINTS, QUIET, Picture, head, marked, styled
 
 MEMBERS_NAMED = 30  # up to here every member has its own line
 
@@ -19,7 +19,7 @@ def responsibilities(comparison: Any, latent: str | None = None) -> Figure:
     posterior = table["posterior"].values.reshape(em.shape)
     values = [str(value) for value in table[table["em"].dims[-1]].values]
     if len(em) <= MEMBERS_NAMED:
-        return _member_lines(table, em, posterior, values)
+        return marked(_member_lines(table, em, posterior, values), comparison)
     figure = Picture(figsize=(5.2, 4.2))
     ax = figure.subplots()
     changed = em.argmax(axis=1) != posterior.argmax(axis=1)
@@ -42,7 +42,7 @@ def responsibilities(comparison: Any, latent: str | None = None) -> Figure:
     head(figure, f"{which}; rings: the {int(changed.sum())} members that change" if changed.any() else which)
     if len(values) > 2:
         ax.legend(loc="upper left")
-    return figure
+    return marked(figure, comparison)
 
 
 def _latent_table(comparison: Any, latent: str | None) -> Any:

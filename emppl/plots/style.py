@@ -76,6 +76,13 @@ def head(figure: Figure, text: str) -> None:
     figure.suptitle(textwrap.fill(text, width), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
 
 
+def marked(figure: Figure, comparison: Any) -> Figure:
+    """The figure, with a line below that says so where it shows draws that have not converged."""
+    if not comparison.mixing.holds:
+        figure.supxlabel("the draws have not converged", fontsize=9, fontweight="bold", color=INK)
+    return figure
+
+
 def svg(figure: Figure) -> str:
     """A picture as SVG whose colours follow the reader's theme; the same picture gives the same text.
 
