@@ -300,16 +300,23 @@ def _show_verdicts(console: Console, verdicts: Iterable[Any], **more: str) -> No
 
 
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """Titles for people, and the two ends of the interval in one column."""
-    ends = [f"{low} … {high}" for low, high in zip(_column(table["hdi_low"]), _column(table["hdi_high"]))]
+    """Titles for people, and the two ends of an interval in one column."""
+    pairs = {low: high for low, high in (("low", "high"), ("hdi_low", "hdi_high")) if low in table}
+    ends = {
+        low: [f"{a} … {b}" if a != "–" else a for a, b in zip(_column(table[low]), _column(table[high]))]
+        for low, high in pairs.items()
+    }
     digits = {"r_hat": "{:.3f}", "ess_bulk": "{:,.0f}", "difference": "{:.2f}"}
     texts = {
         name: [form.format(value) if np.isfinite(value) else "–" for value in table[name]]
         for name, form in digits.items()
         if name in table
     }
-    titles = {"estimate": "EM", "standard_error": "se", "hdi_low": "94 % HDI", "ess_bulk": "ESS", "r_hat": "R-hat"}
-    return table.assign(hdi_low=ends, **texts).drop(columns="hdi_high").rename(columns=titles)
+    titles = {
+        "estimate": "EM", "standard_error": "se", "low": "95 % interval", "hdi_low": "95 % HDI", "ess_bulk": "ESS",
+        "r_hat": "R-hat",
+    }  # fmt: skip
+    return table.assign(**ends, **texts).drop(columns=list(pairs.values())).rename(columns=titles)
 
 
 def _show_numbers(console: Console, table: pd.DataFrame) -> None:

@@ -57,8 +57,7 @@ def test_marginal_draws_estimate_interval_and_mean(comparison):
     assert points["s"] == row["mean"]
     spans = [line.get_xdata() for line in lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
     assert any(np.allclose(span, [row["hdi_low"], row["hdi_high"]]) for span in spans)
-    arms = row["estimate"] + 1.96 * row["standard_error"] * np.array([-1, 1])
-    assert any(np.allclose(span, arms) for span in spans)
+    assert any(np.allclose(span, [row["low"], row["high"]]) for span in spans)
 
 
 def test_element_draws_are_the_aligned_draws(comparison):
@@ -166,8 +165,8 @@ def test_forest_is_in_posterior_sds(comparison):
     for i, (_, row) in enumerate(rows.iterrows()):
         assert circles[i + 0.24] == row["difference"]
         np.testing.assert_allclose(circles[i - 0.24], 0)
-        arm = 1.96 * row["standard_error"] / row["sd"]
-        np.testing.assert_allclose(spans[i + 0.24], [row["difference"] - arm, row["difference"] + arm])
+        ends = np.clip([(row[end] - row["mean"]) / row["sd"] for end in ("low", "high")], -6, 6)
+        np.testing.assert_allclose(spans[i + 0.24], ends)
         np.testing.assert_allclose(
             spans[i - 0.24], [(row[end] - row["mean"]) / row["sd"] for end in ("hdi_low", "hdi_high")]
         )
@@ -198,7 +197,9 @@ def test_modes_are_drawn_with_their_shares():
     mode = namedtuple("mode", "log_posterior starts draws share")
     found = [mode(-10.0, 0.7, np.array([1.0, 0.5]), 0.75), mode(-11.25, 0.3, np.array([0.0, 0.5]), 0.25)]
     figure = plots.modes(namedtuple("atlas", "modes n_starts")(found, 10), reported=1)
-    assert "mode 1" in texts(figure) and "mode 2 (EM)" in texts(figure)
+    assert "mode 1: -10.00\nthe highest" in texts(figure) and "mode 2 (EM): -11.25\n1.25 nats below" in texts(figure)
+    found += [mode(-20.0, 0.0, np.zeros(2), 0.0)]
+    assert "mode 3: -20.00\n10.00 nats below" in texts(plots.modes(namedtuple("atlas", "modes n_starts")(found, 10)))
     assert "the highest" in texts(figure) and "1.25 nats below" in texts(figure)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == [0.75, 0.25, 0.7, 0.3]

@@ -92,21 +92,30 @@ class Fit(Portable):
         """Standard errors from the observed information (delta method); nan on a border or where not identified."""
         return _dataset(self.plan.structure, self._errors)
 
-    def summary(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a number: parameter, index, estimate, standard_error, low, high.
+    def intervals(self, level: float = 0.95) -> xr.Dataset:
+        """Wald's intervals at `level`, on the scale on which NUTS sees each parameter: dims ("interval_end", *dims).
 
-        The interval is Wald's at `level`, on the log scale for positive parameters and the logit scale for
-        probabilities, so that it stays in the domain.
+        That is the log of a positive parameter and the logit of one between two bounds, a probability above all, so
+        that an interval stays in the domain. nan where there is no standard error. Those of `summary`, and of
+        `emppl.compare`.
         """
-        width, rows = float(ndtri(0.5 + level / 2)), []
+        half, found = float(ndtri(0.5 + level / 2)), {}
+        for name, values in self.theta.data_vars.items():
+            error = self._errors.get(str(name), np.full(values.shape, np.nan))
+            ends = _wald(np.asarray(values.values, float), half * error, *self._bounds(str(name)))
+            found[str(name)] = xr.DataArray(np.stack(ends), dims=("interval_end", *values.dims), coords=values.coords)
+        return xr.Dataset(found).assign_coords(interval_end=["low", "high"])
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a number: parameter, index, estimate, standard_error, low, high; the ends are `intervals(level)`."""
+        ends, rows = self.intervals(level), []
         for name, values in self.theta.data_vars.items():
             errors = self._errors.get(str(name), np.full(values.shape, np.nan))
+            low, high = ends[name].values
             for index in np.ndindex(*values.shape):
                 label = ", ".join(str(values.coords[d].values[i]) for d, i in zip(values.dims, index))
-                estimate, error = float(values.values[index]), float(errors[index])
-                rows.append(
-                    (str(name), label, estimate, error, *_interval(self._scale(str(name)), estimate, width * error))
-                )
+                numbers = (float(array[index]) for array in (values.values, errors, low, high))
+                rows.append((str(name), label, *numbers))
         return pd.DataFrame(rows, columns=["parameter", "index", "estimate", "standard_error", "low", "high"])
 
     def _scale(self, name: str) -> str | None:
@@ -114,6 +123,31 @@ class Fit(Portable):
         if isinstance(self.plan, SavedPlan):
             return self.plan.structure.scales.get(name)
         return getattr(self.plan.structure.node(name).transform, "name", None)
+
+    def _bounds(self, name: str) -> tuple[Any, Any]:
+        """Lower and upper bound of a parameter, infinite where there is none; of each element where they differ."""
+        scale = self._scale(name)
+        if scale == "interval":
+            low, high = self._limits.get(name, (-np.inf, np.inf))
+            return low, high
+        return {"log": (0.0, np.inf), "logodds": (0.0, 1.0), "simplex": (0.0, 1.0)}.get(str(scale), (-np.inf, np.inf))
+
+    @cached_property
+    def _limits(self) -> dict[str, Any]:
+        """Bounds [2, *shape] of the parameters that PyMC keeps between two numbers, or on one side of one."""
+        if isinstance(self.plan, SavedPlan):
+            return {str(n): v.values for n, v in self.plan.stored.get("bounds", xr.Dataset()).items()}
+        coordinates, found = self.plan.structure.coordinates, {}
+        for name in self.plan.structure.parameter_names:
+            if self._scale(name) == "interval":
+                ends = []
+                for far in (-800.0, 800.0):  # where a sigmoid and an exponential are 0, or 1 and infinite
+                    u = coordinates.off_the_border(coordinates.unconstrain(self.point), 36.0)
+                    u[coordinates.slices[name]] = far
+                    with np.errstate(over="ignore"):
+                        ends.append(coordinates.constrain(u)[name])
+                found[name] = np.stack(ends)
+        return found
 
     @cached_property
     def _responsibilities(self) -> xr.Dataset:
@@ -293,6 +327,7 @@ class Fit(Portable):
                 "responsibilities": xr.Dataset() if self._is_streamed else self.responsibilities().drop_attrs(),
                 "assignment": xr.Dataset() if self._is_streamed else self.assign().drop_attrs(),
                 "standard_errors": self.standard_errors().drop_attrs(),
+                "bounds": _dataset(structure, self._limits, ("end",)).drop_attrs(),
                 "laplace": self.to_datatree()["posterior"].to_dataset().drop_attrs(),
             }
         )
@@ -446,14 +481,23 @@ def make_fit(
     )  # fmt: skip
 
 
-def _interval(scale: str | None, estimate: float, half: float) -> tuple[float, float]:
-    """estimate ± half, bent to a positive number or a probability where the parameter is one."""
-    if scale == "log" and estimate > 0:
-        return estimate * np.exp(-half / estimate), estimate * np.exp(half / estimate)
-    if scale in ("logodds", "simplex") and 0 < estimate < 1:
-        logit, spread = np.log(estimate) - np.log1p(-estimate), half / (estimate * (1.0 - estimate))
-        return float(expit(logit - spread)), float(expit(logit + spread))
-    return estimate - half, estimate + half
+def _wald(estimate: np.ndarray, half: np.ndarray, lower: Any, upper: Any) -> tuple[np.ndarray, np.ndarray]:
+    """estimate ± half to first order, bent so that it stays between the bounds: on a logit or a log scale.
+
+    All arrays [*shape]; an infinite bound is none, and one that the estimate lies on bends nothing.
+    """
+    below, above = estimate - lower, upper - estimate
+    two = (below > 0) & (above > 0) & np.isfinite(below) & np.isfinite(above)
+    with np.errstate(all="ignore"):
+        logit, spread = np.log(below / above), half * (1 / below + 1 / above)
+        bent = [lower + (upper - lower) * expit(logit + sign * spread) for sign in (-1, 1)]
+        up = [lower + below * np.exp(sign * half / below) for sign in (-1, 1)]
+        down = [upper - above * np.exp(-sign * half / above) for sign in (-1, 1)]
+        plain = [estimate - half, estimate + half]
+    is_up, is_down = (below > 0) & np.isfinite(below) & ~two, (above > 0) & np.isfinite(above) & ~two
+    choices = zip(bent, up, down, plain, strict=True)
+    low, high = (np.select([two, is_up, is_down], [a, b, c], default=d) for a, b, c, d in choices)
+    return low, high
 
 
 def _dataset(structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, ...] = ()) -> xr.Dataset:

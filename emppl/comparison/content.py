@@ -10,7 +10,7 @@ import pandas as pd
 
 from emppl.comparison.evidence import status_name, unnameable
 from emppl.comparison.members import changes, member_names
-from emppl.comparison.table import HDI
+from emppl.comparison.table import INTERVAL
 
 MEMBERS_SHOWN = 20
 R_HAT_ROWS = 12
@@ -44,7 +44,7 @@ def gather(comparison: Any, title: str | None = None, command: str | None = None
         "model_line": model_line(plan),
         "estimate": plan.estimate,
         "objective": "log-likelihood" if plan.estimate == "ml" else "log posterior",
-        "hdi": HDI,
+        "hdi": INTERVAL,
         "reliable": comparison.reliable,
         "converged": converged,
         "headline": comparison.headline,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from emppl import plots
 from emppl.comparison.content import MEMBERS_SHOWN, MODES_SHOWN, R_HAT_ROWS, gather
 from emppl.comparison.numbers import figure, fixed, height, number, percent, short
-from emppl.comparison.table import HDI
+from emppl.comparison.table import INTERVAL
 from emppl.comparison.terms import TERMS
 from emppl.storage import write_text
 
@@ -142,11 +142,10 @@ def marginal_pictures(comparison: Any) -> list[tuple[Figure, str]]:
     found = []
     for name in names:
         row = comparison.table.loc[name]
-        error = row["standard_error"]
-        words = "no standard error" if error != error else f"standard error {error:.4g}"
+        words = "no interval" if row["low"] != row["low"] else f"interval {row['low']:.4g} to {row['high']:.4g}"
         alt = (
-            f"{name}: posterior mean {row['mean']:.4g}, {HDI:.0%} HDI {row['hdi_low']:.4g} to {row['hdi_high']:.4g}; "
-            f"EM estimate {row['estimate']:.4g}, {words}"
+            f"{name}: posterior mean {row['mean']:.4g}, {INTERVAL:.0%} HDI {row['hdi_low']:.4g} to "
+            f"{row['hdi_high']:.4g}; EM estimate {row['estimate']:.4g}, {words}"
         )
         found.append((plots.marginal(comparison, name, limits[name]), alt))
     return found
@@ -217,7 +216,7 @@ def data_picture(comparison: Any) -> tuple[Figure, str, str] | None:
     curves = {min(panel.values.shape[1], 3) for panel in panels if panel.densities is not None}
     if 1 in curves:
         words.append(
-            "Black, the density of the fit; broken, its components; shaded, where the densities of 94% of the draws of "
+            "Black, the density of the fit; broken, its components; shaded, where the densities of 95% of the draws of "
             "NUTS lie at each point: members expected in a bar."
         )
     if 2 in curves:

@@ -24,7 +24,7 @@ from emppl.comparison.predictive import Prediction, predict
 from emppl.comparison.renderings import write_json, write_markdown
 from emppl.comparison.several import estimates, first_and_others, renamed
 from emppl.comparison.several import verdicts as against_others
-from emppl.comparison.table import COLUMNS, HDI, flags, tabulate
+from emppl.comparison.table import COLUMNS, INTERVAL, flags, tabulate
 from emppl.comparison.verdicts import headline
 from emppl.errors import InvalidArgumentError
 from emppl.labels import SwitchingReport
@@ -129,13 +129,16 @@ class Comparison(Portable):
 
     def _text_table(self) -> str:
         shown = self.table.head(TEXT_ROWS)
-        titles = ["EM", "se", "|  mean", "sd", f"{HDI:.0%} HDI", "", "R-hat", "ESS", "|  difference", ""]
+        level = f"{INTERVAL:.0%}"
+        titles = ["EM", "se", f"{level} interval", "", "|  mean", "sd", f"{level} HDI", "", "R-hat", "ESS"]
+        titles += ["|  difference", ""]
         cells = [["parameter", *titles]]
         for name, row in shown.iterrows():
             numbers = [row[column] for column in COLUMNS[:-1]]
-            at_sd = (row["sd"], np.nan, row["sd"], np.nan, row["sd"], row["sd"])
-            texts = [_digits(number, spread) for number, spread in zip(numbers[:6], at_sd)]
-            texts += [f"{numbers[6]:.3f}", f"{numbers[7]:.0f}", f"{numbers[8]:.2f}", row["flag"]]
+            sd = row["sd"]
+            at_sd = (sd, np.nan, sd, sd, sd, np.nan, sd, sd)
+            texts = [_digits(number, spread) for number, spread in zip(numbers[:8], at_sd)]
+            texts += [f"{numbers[8]:.3f}", f"{numbers[9]:.0f}", f"{numbers[10]:.2f}", row["flag"]]
             cells.append([str(name), *("" if text == "nan" else text for text in texts)])
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
         lines = ["  " + _line(cell, widths) for cell in cells]
@@ -197,7 +200,7 @@ class Comparison(Portable):
         return tree
 
     def plot_marginals(self, limit: int = plots.PANELS) -> "Figure":
-        """Aligned posterior of each parameter with EM's estimate ± 1.96 standard errors on top."""
+        """Aligned posterior of each parameter with EM's estimate and its 95% interval on top."""
         return plots.marginals(self, limit)
 
     def plot_ascent(self) -> "Figure":

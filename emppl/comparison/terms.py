@@ -1,6 +1,6 @@
 """Terms that a reader of a report may not know: key -> (what a reader meets in the text, one line of explanation)."""
 
-from emppl.comparison.table import HDI
+from emppl.comparison.table import INTERVAL
 
 TERMS = {
     "em": ("EM", "expectation–maximisation: climbs to the parameters under which the data are most probable, "
@@ -11,7 +11,9 @@ TERMS = {
                       "parameters' own scale, no Jacobian added)"),
     "se": ("standard error", "how far the estimate would move with other data of the same kind, judged from how "
            "sharply the objective bends at its top; written se"),
-    "hdi": ("HDI", f"highest-density interval: the shortest interval that holds {HDI:.0%} of the posterior"),
+    "hdi": ("HDI", f"highest-density interval: the shortest interval that holds {INTERVAL:.0%} of the posterior"),
+    "interval": ("EM's interval", f"holds the parameter with {INTERVAL:.0%} confidence: the estimate and its standard "
+                 "error on the scale that NUTS works on, a log or logit where the parameter has bounds, carried back"),
     "sd": ("sd", "standard deviation: the usual distance from the mean"),
     "laplace": ("Laplace", "the normal distribution that touches the posterior at its top, on a scale without borders: "
                 "what the posterior would be if its shape near the top were its shape everywhere"),

@@ -26,7 +26,7 @@ from emppl.limits import as_printed
 
 __all__ = ["VERDICTS", "Evidence", "Heights", "Verdict", "headline", "judge", "status_name", "verdict"]
 
-COVERAGE_LIMIT = 0.85  # of the posterior inside estimate ± 1.96 standard errors; 0.95 if it were normal
+COVERAGE_LIMIT = 0.85  # of the posterior inside EM's 95 % interval
 CHANGED_LIMIT = 0.05  # of the members may change their most probable value
 
 
@@ -88,7 +88,7 @@ def shape(evidence: Evidence) -> Verdict | None:
         return None
     border = rows.index[evidence.table.loc[rows.index, "standard_error"].isna()]
     known = rows.drop(border)
-    parts, measure = [], "posterior share inside estimate ± 1.96 standard errors, least over parameters"
+    parts, measure = [], "posterior share inside EM's 95% interval, least over parameters"
     least, skewed = np.nan, False
     if len(known):
         worst = known["coverage"].idxmin()
@@ -96,7 +96,7 @@ def shape(evidence: Evidence) -> Verdict | None:
         bend = known.loc[worst, "skewness"]
         skewed = as_printed(abs(bend), SKEW_LIMIT, 2) > SKEW_LIMIT
         kind = f"{worst} is skewed ({bend:.2f}): " if skewed else f"furthest from normal is {worst}: "
-        parts.append(f"{kind}its interval of ±1.96 se covers {least:.0%} of the posterior (95% if normal)")
+        parts.append(f"{kind}EM's 95% interval covers {least:.0%} of its posterior")
     if len(border):
         parts.append(
             f"{listed(border)} {'is' if len(border) == 1 else 'are'} on a border, where no standard error exists"

@@ -17,7 +17,7 @@ from emppl.plots.style import COLOURS, DASHES, HATCHES, INK, MARKERS, NUTS, POIN
 GRID = 160  # points of a curve
 SQUARE = 60  # points of a contour, each way
 BAND_DRAWS = 100
-BAND = (0.03, 0.97)  # quantiles: as wide as the intervals of the table
+BAND = (0.025, 0.975)  # quantiles: as wide as the intervals of the table
 FAN_DRAWS = 12
 LEVELS = {2: "--", 1: "-"}  # sds of a normal at whose density a contour runs
 
@@ -155,7 +155,7 @@ def _curves(ax: Axes, panel: ObservedPanel, edges: np.ndarray, whole: bool) -> f
     em, draws = panel.densities(grid[:, None], BAND_DRAWS)
     scale = len(values) * (edges[1] - edges[0])
     low, high = scale * np.quantile(draws.sum(axis=-1), BAND, axis=0)
-    ax.fill_between(grid, low, high, color=NUTS, alpha=0.3, lw=0, label="NUTS, 94%", zorder=3)
+    ax.fill_between(grid, low, high, color=NUTS, alpha=0.3, lw=0, label="NUTS, 95%", zorder=3)
     for k in range(em.shape[1]):
         ax.plot(grid, scale * em[:, k], color=COLOURS[k], ls=DASHES[1 + k % 3], lw=1.4, zorder=4)
     ax.plot(grid, scale * em.sum(axis=1), color=INK, lw=1.8, label="EM", zorder=5, marker="." if whole else "")

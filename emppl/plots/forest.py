@@ -7,22 +7,23 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emppl.plots.rows import shown_rows
-from emppl.plots.style import EM, LAPLACE, NORMAL_95, NUTS, PAPER, QUIET, Picture, marked, on_axes, styled
+from emppl.plots.style import EM, LAPLACE, NUTS, PAPER, QUIET, Picture, marked, on_axes, styled
 
 FOREST_ROWS = 40
 REACH = 6.0  # posterior sds: what lies further out is drawn there, lest it squeeze the others
 LOOKS = {  # colour, dashes, marker, name in the legend
-    "NUTS": (NUTS, "-", "s", "NUTS: mean, 94% HDI"),
+    "NUTS": (NUTS, "-", "s", "NUTS: mean, 95% HDI"),
     "Laplace": (LAPLACE, ":", "^", "Laplace: mean, 95%"),
-    "EM": (EM, "--", "o", "EM ± 1.96 se"),
+    "EM": (EM, "--", "o", "EM: mode, 95%"),
 }
 
 
 @styled
 def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
-    """Every parameter in units of its posterior, in sds from the mean: NUTS, Laplace's approximation, EM ± 1.96 se.
+    """Every parameter in units of its posterior, in sds from the mean: NUTS, Laplace's approximation, EM.
 
-    Laplace's approximation is that of `comparison.laplace`: normal around the mode on the unconstrained scale.
+    EM's interval is that of the table, Laplace's approximation that of `comparison.laplace`: normal around the mode on
+    the unconstrained scale.
     """
     import arviz_plots as az
 
@@ -86,8 +87,8 @@ def forest(comparison: Any, limit: int = FOREST_ROWS) -> Figure:
 def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
     """`point` [element, model] and `ends` [element, model, ci_bound], in posterior sds from the posterior mean.
 
-    Models: NUTS, Laplace (left out where there is none) and EM; an arm is nan where there is no
-    standard error, and cut at REACH sds.
+    Models: NUTS, Laplace (left out where there is none) and EM; an end is nan where there is no
+    interval, and cut at REACH sds.
     """
     rows = comparison.table.loc[names]
     mean, sd = rows["mean"].to_numpy(), rows["sd"].to_numpy()
@@ -99,9 +100,8 @@ def forest_spans(comparison: Any, names: list[str]) -> xr.Dataset:
         points["Laplace"], lows["Laplace"], highs["Laplace"] = (
             np.clip((normal[key].to_numpy(float) - mean) / sd, -REACH, REACH) for key in ("mean", "low", "high")
         )
-    differences, arms = rows["difference"].to_numpy(), NORMAL_95 * rows["standard_error"].to_numpy() / sd
-    points["EM"] = np.clip(differences, -REACH, REACH)
-    lows["EM"], highs["EM"] = (np.clip(differences + sign * arms, -REACH, REACH) for sign in (-1, 1))
+    points["EM"] = np.clip(rows["difference"].to_numpy(), -REACH, REACH)
+    lows["EM"], highs["EM"] = (np.clip((rows[end].to_numpy() - mean) / sd, -REACH, REACH) for end in ("low", "high"))
     models = list(points)
     ends = np.stack([np.stack([lows[model], highs[model]], axis=-1) for model in models], axis=1)
     return xr.Dataset(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emppl.plots.rows import element_draws, shared_limits, shown_rows
-from emppl.plots.style import EM, NORMAL_95, NUTS, Picture, head, marked, on_axes, styled
+from emppl.plots.style import EM, NUTS, Picture, head, marked, on_axes, styled
 
 PANELS = 24  # marginals drawn at once
 
@@ -33,15 +33,13 @@ def draw_marginals(figure: Figure, axes: list[Axes], comparison: Any, names: lis
 
 
 def mark(ax: Axes, row: Any, name: str, limits: tuple[float, float]) -> None:
-    """Below a density: the posterior's mean and HDI, EM's estimate ± 1.96 standard errors; the mode through it."""
+    """Below a density: the posterior's mean and HDI, EM's estimate and interval; the mode through it."""
     top = max(float(np.max(np.asarray(line.get_ydata()))) for line in ax.lines)
     nuts, em = -0.14 * top, -0.32 * top
     ax.plot([row["hdi_low"], row["hdi_high"]], [nuts] * 2, color=NUTS, lw=2.2, solid_capstyle="butt")
     ax.plot(row["mean"], nuts, marker="s", color=NUTS, ms=5)
-    error = NORMAL_95 * row["standard_error"]
-    if not np.isnan(error):
-        span = [row["estimate"] - error, row["estimate"] + error]
-        ax.plot(span, [em] * 2, color=EM, lw=2.2, ls=(0, (3, 1)))
+    if not np.isnan(row["low"]):
+        ax.plot([row["low"], row["high"]], [em] * 2, color=EM, lw=2.2, ls=(0, (3, 1)))
     ax.plot(row["estimate"], em, marker="o", color=EM, ms=6)
     ax.plot([row["estimate"]] * 2, [em, top], color=EM, lw=1, ls=":")
     ax.set(ylim=(-0.45 * top, 1.08 * top), xlim=limits, title=name)
@@ -76,5 +74,5 @@ def marginals(comparison: Any, limit: int = PANELS) -> Figure:
         mark(ax, comparison.table.loc[name], name, limits[name])
     for ax in axes[len(names) :]:
         ax.remove()
-    head(figure, "Aligned posterior (NUTS: mean, 94% HDI) and EM's estimate ± 1.96 se")
+    head(figure, "Aligned posterior (NUTS: mean, 95% HDI) and EM's estimate (95% interval)")
     return marked(figure, comparison)

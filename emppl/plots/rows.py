@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from emppl.plots.style import NORMAL_95
-
 
 def shown_rows(comparison: Any, limit: int) -> list[str]:
     """Up to `limit` parameters that move, those with a flag first, then in the order of the table."""
@@ -65,9 +63,10 @@ def shared_limits(comparison: Any, names: list[str]) -> dict[str, tuple[float, f
     for name in names:
         row, values = comparison.table.loc[name], element_draws(comparison, name)
         low, high = np.quantile(values, [0.004, 0.996])
-        error = 0.0 if np.isnan(row["standard_error"]) else NORMAL_95 * row["standard_error"]
-        error = min(error, 3 * (high - low))  # a huge standard error must not squeeze the posterior to a line
-        own[name] = (min(low, row["estimate"] - error), max(high, row["estimate"] + error))
+        ends = np.array([row["low"], row["estimate"], row["high"]])
+        reach = 3 * (high - low)  # a huge interval must not squeeze the posterior to a line
+        ends = np.clip(ends[np.isfinite(ends)], row["estimate"] - reach, row["estimate"] + reach)
+        own[name] = (min(low, ends.min()), max(high, ends.max()))
     for name in names:
         alike = [own[other] for other in names if _variable(comparison, other) == _variable(comparison, name)]
         both = min(low for low, _ in alike), max(high for _, high in alike)

@@ -26,7 +26,6 @@ DARK = {
     COLOURS[4]: "#F2B53A", COLOURS[5]: "#9CD8FA", COLOURS[6]: "#B4B4B4", COLOURS[7]: "#C7A52E",
 }  # fmt: skip
 
-NORMAL_95 = 1.96
 POINTS = 2000  # of a scatter plot
 
 STYLE = {

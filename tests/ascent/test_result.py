@@ -68,6 +68,25 @@ def test_intervals_stay_in_the_domain(fit):
     assert (table["low"] >= 0).all() and (table["high"] <= 1).all()
 
 
+def test_intervals_of_bounded_parameters(tmp_path):
+    """Between two bounds on the logit of the way between them, above one on the log of what is above it."""
+    y = np.random.default_rng(0).normal(0.9, 0.3, 8)
+    with pm.Model() as model:
+        level = pm.Uniform("level", -1.0, 1.0)
+        spread = pm.TruncatedNormal("spread", 0.5, 1.0, lower=0.2)
+        pm.Normal("y", level, spread, observed=y)
+    fit = emppl.fit(model, starts=2, seed=0)
+    table = fit.summary().set_index("parameter")
+    u, sd = fit.information.u, np.sqrt(np.diag(fit.information.covariance))
+    ends = [fit.plan.structure.coordinates.constrain(u + sign * 1.959964 * sd) for sign in (-1, 1)]
+    for name in ("level", "spread"):
+        np.testing.assert_allclose(table.loc[name, ["low", "high"]].astype(float), [e[name] for e in ends], rtol=1e-4)
+    plain = table["estimate"] + 1.959964 * table["standard_error"]
+    assert plain["level"] > 1.0 > table.loc["level", "high"]
+    fit.save(tmp_path / "fit.nc")
+    pd.testing.assert_frame_equal(emppl.load(tmp_path / "fit.nc").summary(), fit.summary())
+
+
 def test_it_prints(fit):
     assert "log posterior" in repr(fit) and "CONVERGED" in repr(fit)
     text = str(fit)

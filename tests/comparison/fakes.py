@@ -13,7 +13,8 @@ import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.special import gammaln, logsumexp
+from scipy.special import expit, gammaln, logit, logsumexp
+from scipy.stats import norm
 
 A, B = 2.0, 1.0
 
@@ -193,6 +194,19 @@ class MixtureFit:
     def standard_errors(self):
         errors = self._errors if self.errors is None else self.errors
         return xr.Dataset({name: (("component",) if np.ndim(v) else (), v) for name, v in errors.items()})
+
+    def intervals(self, level=0.95):
+        """Wald's, on the log scale of sigma and the logit scale of weights."""
+        half, found = norm.ppf(0.5 + level / 2) * self.standard_errors(), {}
+        scales = {"weights": (logit, expit), "sigma": (np.log, np.exp)}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for name, arm in half.items():
+                there, back = scales.get(name, (lambda v: v, lambda v: v))
+                value = np.asarray(self.theta[name].values)
+                slope = {"weights": value * (1 - value), "sigma": value}.get(name, 1.0)
+                ends = np.stack([back(there(value) + sign * arm.values / slope) for sign in (-1, 1)])
+                found[name] = (("interval_end", *arm.dims), ends)
+        return xr.Dataset(found)
 
     @cached_property
     def _errors(self):

@@ -156,7 +156,7 @@ def test_file_appears_whole_or_not_at_all(comparison, tmp_path, monkeypatch, unp
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     before = path.read_bytes()
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         comparison.to_html(path)
     assert path.read_bytes() == before

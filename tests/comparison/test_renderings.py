@@ -83,11 +83,12 @@ def test_json_holds_the_numbers_that_the_tables_round(document, text):
         return [form(np.nan if record[key] is None else record[key]) for record in records]
 
     rows = document["table"]
-    for i, key in enumerate(("estimate", "standard_error", "mean", "sd", "hdi_low", "hdi_high", "r_hat"), start=1):
+    keys = ("estimate", "standard_error", "low", "high", "mean", "sd", "hdi_low", "hdi_high", "r_hat")
+    for i, key in enumerate(keys, start=1):
         assert column(numbers, i) == written(rows, key, number)
-    assert column(numbers, 8) == written(rows, "ess_bulk", lambda value: number(value, 0))
-    assert column(numbers, 9) == written(rows, "difference", fixed)
-    assert column(numbers, 10) == [row["flag"] for row in rows]
+    assert column(numbers, 10) == written(rows, "ess_bulk", lambda value: number(value, 0))
+    assert column(numbers, 11) == written(rows, "difference", fixed)
+    assert column(numbers, 12) == [row["flag"] for row in rows]
     assert column(details, 1) == written(rows, "quantile", number)
     assert column(details, 3) == written(rows, "coverage", percent)
     assert column(r_hat, 1) == written(document["labels"]["r_hat"], "r_hat_before", number)

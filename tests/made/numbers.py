@@ -59,7 +59,8 @@ def judged_by_quadrature(one: OneNumber, fit: Any, rng: np.random.Generator, cou
     if np.isfinite(error):
         below = float(mass[grid < estimate].sum())
         expect("place", min(below, 1 - below), 0.01, 0.02, least=True)
-        inside = float(mass[np.abs(grid - estimate) <= 1.959964 * error].sum())
+        arm = 1.959964 * error / np.exp(one.log_jacobian(np.array(estimate)))
+        inside = float(mass[np.abs(one.to_real(grid) - one.to_real(estimate)) <= arm].sum())
         expect("shape", inside, 0.85, 0.03, least=True)
         u, log_u = one.to_real(grid), one.log_density + one.log_jacobian(grid)
         top = int(log_u.argmax())
