@@ -54,7 +54,7 @@ def tabulate(fit: Any, draws: xr.DataTree) -> tuple[pd.DataFrame, pd.DataFrame, 
         piece.insert(0, "variable", str(name))
         piece.insert(1, "derived", name in derived)
         pieces.append(piece)
-    full = pd.concat(pieces) if pieces else _summarise(*np.empty((2, 0)), np.empty((2, 0)), np.empty((1, 1, 0)))
+    full = pd.concat(pieces) if pieces else _summarise(np.empty(0), np.empty(0), np.empty((2, 0)), np.empty((1, 1, 0)))
     bounded = not is_degenerate(fit)  # else nothing has a standard error
     full["flag"] = flags(full, bounded)
     details = ["variable", "derived", "constant", "quantile", "skewness", "coverage", "mcse"]
