@@ -43,9 +43,19 @@ _LATER = {  # what draws, compares and relabels is imported when it is first ask
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        from importlib import import_module
+_PACKAGES = ("comparison", "labels", "plots", "streaming")  # imported when first named, too
 
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"emppl.{name}")
     raise AttributeError(f"module 'emppl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, before it is imported too: for completion."""
+    return sorted({*__all__, *_PACKAGES, "errors", *(name for name in globals() if name.startswith("__"))})
