@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from emppl.mstep.closed_form import ClosedForm, closed_form
 from emppl.mstep.glm import glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
+from emppl.mstep.scales import Scales
 from emppl.mstep.update import Refusal, Update
 from emppl.portable import Portable
 from emppl.rules.bends import bend
@@ -282,6 +284,8 @@ def plan(
             model_or_structure = model_or_structure.structure
         if isinstance(model_or_structure, Structure) and not freeze:
             structure = model_or_structure
+            if structure.coordinates is not structure.coordinates.unscaled:  # those of an earlier plan
+                structure = replace(structure, coordinates=structure.coordinates.unscaled)
         else:
             given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
             if isinstance(model_or_structure, Structure):
@@ -300,12 +304,21 @@ def plan(
         factor_plans, engine, expected = _assemble(
             structure, factor_plans, priors, estimate, method, obs_weights, labels, compile
         )
+        scaled = _scaled(structure, engine)
+        expected = replace(expected, coordinates=scaled.coordinates)
         blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
     return Plan(
-        structure, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
+        scaled, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
         {"estep": estep, "compile": compile, "support": support, "freeze": freeze, "labels": labels,
          "obs_weights": obs_weights},
     )  # fmt: skip
+
+
+def _scaled(structure: Structure, engine: IndependentEngine) -> Structure:
+    """The structure with coordinates counted in the widths that this engine's terms give them."""
+    scaled = copy.copy(structure)
+    object.__setattr__(scaled, "coordinates", structure.coordinates.scaled(Scales(scaled, engine)))
+    return scaled
 
 
 def _plan_factors(structure: Structure, estep: str) -> list[FactorPlan]:

@@ -310,7 +310,7 @@ def _by_nutpie(
     model_order = [rv.name for rv in marginal.free_RVs]
     if model_order != order:
         raise UnsupportedModelError("the sampler orders the parameters otherwise", f"{model_order} against {order}")
-    compiled = replace(compiled, initial_point_func=lambda seed: starts(seed))
+    compiled = replace(compiled, initial_point_func=lambda seed: plan.structure.coordinates.raw(starts(seed)))
     compiling = time.perf_counter() - began
     with quiet():
         tree = nutpie.sample(

@@ -280,7 +280,8 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = F
         gradient = compile_graph([coordinates.vector], slope, optimise=rewritten)
         for point in _check_points(plan, coordinates, u)[: None if rewritten else 1]:
             with np.errstate(all="ignore"):
-                by_graph, by_fisher = np.asarray(gradient(point + nudge)), _fisher_gradient(plan, point + nudge, chosen)
+                by_graph = np.asarray(gradient(coordinates.raw(point + nudge))) * coordinates.width
+                by_fisher = _fisher_gradient(plan, point + nudge, chosen)
             if np.isfinite(by_graph).all():
                 break
         worst = float(np.abs(by_graph - by_fisher).max()) / max(1.0, float(np.abs(by_graph).max()))
@@ -372,7 +373,7 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     border = border_names(plan, information)
     where = f"; on the border: {', '.join(border)}" if border else ""
     if not information.is_maximum:
-        direction = direction_in_words(plan, _whole(information, information.spectrum[1][:, 0]))
+        direction = direction_in_words(plan, information.direction(0))
         return Point(
             "maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts"
         )
@@ -395,16 +396,11 @@ def border_names(plan: Plan, information: Information) -> list[str]:
     return [n.name for n in coordinates.parameters if not information.interior[coordinates.slices[n.name]].all()]
 
 
-def _whole(information: Information, part: np.ndarray) -> np.ndarray:
-    """A direction over the interior coordinates as one over all [P]."""
-    direction = np.zeros(len(information.u))
-    direction[information.interior] = part
-    return direction
-
-
 def moves(plan: Plan, u: np.ndarray, direction: np.ndarray) -> bool:
     """Whether theta changes along a direction [P]; close to a border the log of a small weight moves nothing else."""
     coordinates = plan.structure.coordinates
+    if np.abs(direction[~coordinates.transformed]).max(initial=0.0) > STILL:
+        return True
     point, h = coordinates.inside(u, 2 * BORDER), 1e-3
     up, down = (coordinates.constrain(point + s * h * direction) for s in (1.0, -1.0))
     for node in coordinates.parameters:

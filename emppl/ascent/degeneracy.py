@@ -20,7 +20,8 @@ VANISHING = 1e-5
 NARROW = 1e-3
 EMPTY = 1e-8  # expected members
 FEW = 12  # configurations; of the values of a count many stay empty, and nothing follows from it
-REMOTE = 1e3  # what has no domain and lies beyond is tried at twice its value
+REMOTE = 1e3  # widths: what has no domain and lies beyond is tried at twice its value
+FAR_OUT = 4.0  # widths from zero, from which on a coefficient is asked whether the data are separated along it
 ROUNDING = 1e-9
 STILL_RISING = 0.01  # nats for each unit of a log or logit, or for a doubling of what has neither
 
@@ -207,18 +208,19 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
     if not np.isfinite(u).all():
         return None
     directions = [] if information is None else list(information.flat_directions)
+    from_zero = coordinates.raw(u) / coordinates.width
     for node in coordinates.parameters:
         part = np.zeros(len(u))
-        part[coordinates.slices[node.name]] = u[coordinates.slices[node.name]]
-        if node.transform is None and np.abs(part).max(initial=0.0) > BORDER / 2:
-            directions += [part, *(np.where(np.arange(len(u)) == i, u, 0.0) for i in np.flatnonzero(part))]
+        part[coordinates.slices[node.name]] = from_zero[coordinates.slices[node.name]]
+        if node.transform is None and np.abs(part).max(initial=0.0) > FAR_OUT:
+            directions += [part, *(np.where(np.arange(len(u)) == i, part, 0.0) for i in np.flatnonzero(part))]
     here = None
     for direction in directions:
         direction = np.where(coordinates.transformed, 0.0, direction)
         length = float(np.linalg.norm(direction))
         if length < 0.1:  # it moves logs and logits alone
             continue
-        way = direction / length * float(direction @ u) / length  # as far as u itself goes this way
+        way = direction / length * float(direction @ from_zero) / length  # as far as u itself goes this way
         here = plan.gradient(u)[0] if here is None else here
         slack = ROUNDING * max(1.0, abs(here))
         if plan.gradient(u + way)[0] < here - slack:

@@ -260,19 +260,16 @@ def up_the_flat(plan: Any, u: np.ndarray, information: Information, watch: _Watc
 
     The Newton decrement does not see them: beside the curvature of the others, theirs is rounding. And E-steps spent.
     """
-    slope = np.zeros(len(u))
-    slope[information.interior] = information.gradient
-    flat = information.flat_directions
-    way = flat.T @ (flat @ slope)
-    size, far, found, spent = float(np.linalg.norm(way)), 1.0, None, 0
+    way, size = information.way_up_the_flat()
+    far, found, spent = 1.0, None, 0
     while size > STILL_RISING and far < 4 * BORDER:
-        trial = plan.structure.coordinates.constrain(u + far / size * way)
+        trial = plan.structure.coordinates.constrain(u + far * way)
         value = plan.e_step(trial).objective
         spent += 1
         if not value > watch.objective + STILL_RISING:
             break
         watch.see(trial, value)
-        found, far = u + far / size * way, 2.0 * far
+        found, far = u + far * way, 2.0 * far
     return found, spent
 
 

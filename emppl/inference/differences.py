@@ -21,20 +21,25 @@ AGREES = 1e-4  # relative difference of a product with a random direction, which
 PAYS = 40  # coordinates from which on it is worth finding out who moves what
 
 
-def jacobian(slopes: Slopes, point: np.ndarray, inside: np.ndarray, owner: np.ndarray | None = None) -> np.ndarray:
+def jacobian(
+    slopes: Slopes, point: np.ndarray, inside: np.ndarray, owner: np.ndarray | None = None,
+    grain: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """d slopes / d coordinate, a row for each coordinate in `inside`: [n, S] at point [P].
 
     slopes(v) → [S], whose first P are a gradient. owner [S]: the component that each slope belongs to, -1 for those
-    that belong to none or several; None where that is not known. Coordinates of no component have an evaluation of
+    that belong to none or several; None where that is not known. grain [P]: what the rounding of each coordinate is
+    relative to, its own size unless given. Coordinates of no component have an evaluation of
     their own, and stand in the rows of the others by symmetry.
     """
+    grain = np.abs(point) if grain is None else grain
     if owner is not None:
         groups = _groups(owner[inside])
         if len(groups) < len(inside):
-            found = _in_groups(slopes, point, inside, groups, owner)
+            found = _in_groups(slopes, point, inside, groups, owner, grain)
             if found is not None:
                 return found
-    return np.array([_rows(slopes, point, np.array([i]), inside)[0] for i in inside])
+    return np.array([_rows(slopes, point, np.array([i]), inside, grain)[0] for i in inside])
 
 
 def _groups(owners: np.ndarray) -> list[np.ndarray]:
@@ -45,11 +50,12 @@ def _groups(owners: np.ndarray) -> list[np.ndarray]:
 
 
 def _in_groups(
-    slopes: Slopes, point: np.ndarray, inside: np.ndarray, groups: list[np.ndarray], owner: np.ndarray
-) -> np.ndarray | None:
+    slopes: Slopes, point: np.ndarray, inside: np.ndarray, groups: list[np.ndarray], owner: np.ndarray,
+    grain: np.ndarray,
+) -> np.ndarray | None:  # fmt: skip
     answer, is_shared = np.zeros((len(inside), len(owner))), owner[inside] < 0
     for group in groups:
-        answer[group] = _rows(slopes, point, inside[group], inside, None if is_shared[group[0]] else owner)
+        answer[group] = _rows(slopes, point, inside[group], inside, grain, None if is_shared[group[0]] else owner)
     answer[np.ix_(~is_shared, inside[is_shared])] = answer[np.ix_(is_shared, inside[~is_shared])].T
     direction = np.random.default_rng(0).normal(size=len(inside))
     widths = np.sqrt(np.maximum(np.abs(answer[np.arange(len(inside)), inside]), 1e-300))
@@ -67,13 +73,16 @@ def _in_groups(
 
 
 def _rows(
-    slopes: Slopes, point: np.ndarray, group: np.ndarray, inside: np.ndarray, owner: np.ndarray | None = None
-) -> np.ndarray:
+    slopes: Slopes, point: np.ndarray, group: np.ndarray, inside: np.ndarray, grain: np.ndarray,
+    owner: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Differences along each coordinate of a group that moves at once, each with a step that suits it: [group, S].
 
-    Small beside the width of the objective, that is: a mean of 1e8 may have a width of 1. owner: as in `jacobian`.
+    Small beside the width of the objective, that is: a mean of 1e8 may have a width of 1. owner, grain: as in
+    `jacobian`.
     """
-    h = 1e-5 * np.maximum(1.0, np.abs(point[group]))
+    finest = 4e-12 * np.maximum(grain, np.abs(point))[group]
+    h = np.maximum(1e-5, finest)
     for _ in range(ROUNDS):
         up, down = point.copy(), point.copy()
         up[group] += h
@@ -86,7 +95,7 @@ def _rows(
         bend = np.abs(rows[np.arange(len(group)), group])
         with np.errstate(divide="ignore"):
             wanted = np.where(np.isfinite(bend) & (bend > 0), 1e-4 / np.sqrt(bend), 1e-3 * h)
-        wanted = np.maximum(np.maximum(wanted, 4e-12 * np.abs(point[group])), 1e-12)
+        wanted = np.maximum(np.maximum(wanted, finest), 1e-12)
         if np.isfinite(rows[:, inside]).all() and (h <= 30 * wanted).all():
             break
         h = np.where(h <= 30 * wanted, h, wanted) if len(group) > 1 else wanted

@@ -11,15 +11,17 @@ import numpy as np
 from emppl.estep.missing import by_score, is_worthwhile, score_covariance
 from emppl.inference.differences import jacobian, owners
 
-FLAT_CURVATURE = 1e-7  # relative to the largest: below it a direction counts as not identified
-BORDER = 18.0  # a logit or log beyond this is on the border for all that doubles can tell
+FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
+BORDER = 18.0  # a logit, or a log counted from where the model puts it, is on the border beyond this
+LEAST_BEND = 1.0  # nats within the width of a coordinate: what bends less is not scaled up to one that bends
 
 
 @dataclass(frozen=True, eq=False)
 class Information:
     """Curvature of the objective at unconstrained coordinates u [P].
 
-    `interior` [P]: coordinates that are not on the border; gradient and information are over these alone.
+    `interior` [P]: coordinates that are not on the border; gradient and information are over these alone. What is said
+    of its eigenvalues is said of the information scaled to unit diagonal, which no unit of a parameter changes.
     """
 
     u: np.ndarray = field(repr=False)
@@ -29,11 +31,16 @@ class Information:
     carried: bool = False  # whether it is that of a point near by
 
     @cached_property
+    def widths(self) -> np.ndarray:
+        """Of the objective along each interior coordinate, at most one."""
+        return np.asarray(1.0 / np.sqrt(np.maximum(np.abs(np.diag(self.information)), LEAST_BEND)))
+
+    @cached_property
     def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (ascending) and vectors of the information."""
+        """Eigenvalues (ascending) and vectors of the information scaled to unit diagonal."""
         if not len(self.information):
             return np.zeros(0), np.zeros((0, 0))
-        values, vectors = np.linalg.eigh(self.information)
+        values, vectors = np.linalg.eigh(self.widths[:, None] * self.information * self.widths)
         return values, vectors
 
     @property
@@ -47,13 +54,38 @@ class Information:
         return self.smallest_curvature > -FLAT_CURVATURE
 
     @property
+    def _is_flat(self) -> np.ndarray:
+        values, _ = self.spectrum
+        return np.abs(values) <= FLAT_CURVATURE * np.abs(values).max(initial=0.0)
+
+    def direction(self, n: int) -> np.ndarray:
+        """The n-th eigenvector as a direction over all coordinates [P], of length one."""
+        full = np.zeros(len(self.u))
+        full[self.interior] = self.widths * self.spectrum[1][:, n]
+        return full / max(float(np.linalg.norm(full)), 1e-300)
+
+    @property
     def flat_directions(self) -> np.ndarray:
         """Unit vectors [n, P] along which the objective does not bend."""
-        values, vectors = self.spectrum
-        flat = np.abs(values) <= FLAT_CURVATURE * (np.abs(values).max() if len(values) else 1.0)
-        full = np.zeros((int(flat.sum()), len(self.u)))
-        full[:, self.interior] = vectors[:, flat].T
-        return full
+        flat = np.flatnonzero(self._is_flat)
+        return np.array([self.direction(n) for n in flat]).reshape(len(flat), len(self.u))
+
+    @property
+    def slopes(self) -> np.ndarray:
+        """Gradient along the eigenvectors."""
+        return np.asarray(self.spectrum[1].T @ (self.widths * self.gradient))
+
+    @property
+    def log_determinant(self) -> float:
+        """Of the information over the interior coordinates; nan where it is not positive definite."""
+        values, _ = self.spectrum
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(np.log(values).sum() - 2.0 * np.log(self.widths).sum())
+
+    @property
+    def is_definite(self) -> bool:
+        """Whether the objective bends downwards in every interior direction."""
+        return self.smallest_curvature > FLAT_CURVATURE
 
     def step(self) -> np.ndarray:
         """The Newton step [P], with curvature of the wrong sign turned round, so that it always points uphill."""
@@ -61,18 +93,25 @@ class Information:
         full = np.zeros(len(self.u))
         if len(values):
             floor = 1e-9 * np.abs(values).max() + 1e-300
-            full[self.interior] = vectors @ ((vectors.T @ self.gradient) / np.maximum(np.abs(values), floor))
+            full[self.interior] = self.widths * (vectors @ (self.slopes / np.maximum(np.abs(values), floor)))
         return full
+
+    def way_up_the_flat(self) -> tuple[np.ndarray, float]:
+        """(direction [P], the slope along it) in which the objective rises most, among those that do not bend."""
+        flat, full = self._is_flat, np.zeros(len(self.u))
+        slopes = self.slopes[flat]
+        size = float(np.linalg.norm(slopes))
+        full[self.interior] = self.widths * (self.spectrum[1][:, flat] @ slopes)
+        return full / max(size, 1e-300), size
 
     @property
     def decrement(self) -> float:
         """Half the Newton decrement squared: the gain, in nats, that a quadratic model says is left."""
-        values, vectors = self.spectrum
+        values, _ = self.spectrum
         if not len(values):
             return 0.0
-        bent = np.abs(values) > FLAT_CURVATURE * np.abs(values).max()
-        slope = vectors.T @ self.gradient
-        return float(0.5 * np.sum(slope[bent] ** 2 / np.abs(values[bent])))
+        bent = ~self._is_flat
+        return float(0.5 * np.sum(self.slopes[bent] ** 2 / np.abs(values[bent])))
 
     @cached_property
     def covariance(self) -> np.ndarray:
@@ -84,6 +123,7 @@ class Information:
             return full
         good = values > FLAT_CURVATURE * np.abs(values).max()
         inverse = (vectors[:, good] / values[good]) @ vectors[:, good].T
+        inverse = self.widths[:, None] * inverse * self.widths
         touched = np.any(np.abs(vectors[:, ~good]) > 1e-6, axis=1)
         inverse[touched] = np.nan
         inverse[:, touched] = np.nan
@@ -98,9 +138,10 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     complete minus missing information, which takes one pass and differences of the expected log joint, free of N.
     further(u) → gradient [P] of what the objective has beside the plan's own (the Laplace approximation: the Jacobian).
     """
-    interior = plan.structure.coordinates.interior(u, BORDER)
+    coordinates = plan.structure.coordinates
+    point = coordinates.off_the_border(u, 2 * BORDER)
+    interior = coordinates.interior(u, BORDER)
     inside = np.flatnonzero(interior)
-    point = plan.structure.coordinates.off_the_border(u, 2 * BORDER)
     _, centre, posterior = plan.gradient(point)
     scores = _scores(plan, point) if len(inside) and is_worthwhile(plan) else None
 
@@ -111,9 +152,10 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
             parts[0] = parts[0] + further(v)
         return np.concatenate(parts)
 
+    finest = coordinates.grain(point)
     width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
     owner = owners(plan, point) if scores is not None else None
-    rows = jacobian(slopes, point, inside, owner).reshape(len(inside), width)
+    rows = jacobian(slopes, point, inside, owner, finest).reshape(len(inside), width)
     hessian = rows[:, inside]
     if scores is not None:
         hessian = hessian + _missing(plan, point, rows[:, len(point) :])

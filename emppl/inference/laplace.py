@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.inference.information import FLAT_CURVATURE, Information, observed_information
+from emppl.inference.information import BORDER, Information, observed_information
 
 Theta = dict[str, np.ndarray]
 
@@ -23,11 +23,12 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
     unknown = bad.copy()
     for part, _ in coordinates.simplexes:  # weights of zero stay there: the others vary among themselves
         unknown[part] &= information.interior[part]
-    point = coordinates.off_the_border(u, 36.0)
+    point = coordinates.off_the_border(u, 2 * BORDER)
+    grain = coordinates.grain(point)
     jacobians: dict[str, list[np.ndarray]] = {node.name: [] for node in everything}
     for i in range(coordinates.size):
-        width = np.sqrt(covariance[i, i]) if covariance[i, i] > 0 else max(1.0, abs(point[i]))
-        h = max(1e-4 * min(width, 1.0 if coordinates.transformed[i] else np.inf), 4e-12 * abs(point[i]))
+        width = np.sqrt(covariance[i, i]) if covariance[i, i] > 0 else 1.0
+        h = max(1e-4 * min(width, 1.0 if coordinates.transformed[i] else np.inf), 4e-12 * grain[i])
         ends = []
         for sign in (1.0, -1.0):
             moved = point.copy()
@@ -63,7 +64,7 @@ def laplace_centre(plan: Any, theta: Theta, information: Information | None) -> 
     if plan.estimate == "map" and plan.method == "em":
         return unconstrained_mode(plan, theta)[:2]
     coordinates = plan.structure.coordinates
-    return coordinates.off_the_border(coordinates.unconstrain(theta), 36.0), information
+    return coordinates.off_the_border(coordinates.unconstrain(theta), 2 * BORDER), information
 
 
 def normal_draws(plan: Any, u: np.ndarray, information: Information | None, draws: int, seed: int) -> Theta:
@@ -91,7 +92,7 @@ def unconstrained_mode(plan: Any, theta: Theta) -> tuple[np.ndarray, Information
     than the one of the log posterior itself.
     """
     coordinates = plan.structure.coordinates
-    u = coordinates.off_the_border(coordinates.unconstrain(theta), 36.0)
+    u = coordinates.off_the_border(coordinates.unconstrain(theta), 2 * BORDER)
 
     def jacobian(v: np.ndarray) -> np.ndarray:
         return np.asarray(coordinates.log_jacobian(v)[1])
@@ -129,10 +130,10 @@ def log_evidence(plan: Any, theta: Theta) -> float:
         return float(plan.log_posterior(theta))
     coordinates = plan.structure.coordinates
     u, information, value = unconstrained_mode(plan, theta)
-    curvatures, _ = information.spectrum
-    if not information.interior.all() or not curvatures[0] > FLAT_CURVATURE * curvatures[-1]:
+    if not information.interior.all() or not information.is_definite:
         return float("nan")
     here = plan.log_posterior(theta)
     if information.decrement > 1e-4 or plan.log_posterior(coordinates.constrain(u)) > here + 1e-6 * max(1.0, abs(here)):
         return float("nan")  # it left the mode's hill for a higher one
-    return float(value + 0.5 * len(curvatures) * np.log(2 * np.pi) - 0.5 * np.log(curvatures).sum())
+    widths = float(np.log(coordinates.width).sum())  # the density is by PyMC's own coordinates, the curvature by u
+    return float(value + widths + 0.5 * len(u) * np.log(2 * np.pi) - 0.5 * information.log_determinant)

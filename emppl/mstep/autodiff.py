@@ -70,23 +70,22 @@ class ExpectedLogJoint:
             if table is not None:
                 arguments.append(r if w is None else r * w[:, None])
         with np.errstate(all="ignore"):
-            value, gradient = self._function(np.asarray(u, float), *arguments)
-            gradient = np.asarray(gradient, float)
+            value, gradient = self._function(self.coordinates.raw(u), *arguments)
+            gradient = np.asarray(gradient, float) * self.coordinates.width
             if np.isfinite(value) and not np.isfinite(gradient).all():
                 gradient = self._by_differences(np.asarray(u, float), gradient, arguments)
         return float(value), gradient
 
     def _by_differences(self, u: np.ndarray, gradient: np.ndarray, arguments: list[Any]) -> np.ndarray:
         """Where the derivative of an impossible entry is not a number, though its weight is zero."""
-        answer = gradient.copy()
+        answer, grain = gradient.copy(), self.coordinates.grain(u)
         for i in np.flatnonzero(~np.isfinite(gradient)):
-            h = 1e-5 * max(1.0, abs(u[i]))
+            h = 1e-5 * max(1.0, abs(u[i]), 1e-3 * grain[i])
             up, down = u.copy(), u.copy()
             up[i] += h
             down[i] -= h
-            answer[i] = (float(self._function(up, *arguments)[0]) - float(self._function(down, *arguments)[0])) / (
-                2 * h
-            )
+            above, below = (float(self._function(self.coordinates.raw(v), *arguments)[0]) for v in (up, down))
+            answer[i] = (above - below) / (2 * h)
         return answer
 
 

@@ -1,8 +1,14 @@
-"""The parameters as one flat vector of unconstrained numbers, by the transforms that PyMC gave them."""
+"""The parameters as one flat vector of unconstrained numbers, by the transforms that PyMC gave them.
+
+Once a plan has found where each of PyMC's coordinates lies and how wide it is, `u` counts from there in widths: a mean
+in nanometres and a slope per million inhabitants are numbers about one alike, so that steps, borders and curvatures
+can be judged by the same limits whatever the units of the data are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,13 +23,19 @@ from emppl.structure.types import Node
 from emppl.structure.variables import freeze_data
 
 Point = dict[str, np.ndarray]
+FAR = 40.0  # of a coordinate, where what has no bound is past all numbers that a bound could be
+BOUNDED = 1e10  # times its value in the middle: what is no larger at FAR has bounds
 
 
 class Coordinates:
     """theta (constrained, by name) ↔ u (unconstrained, [P]).
 
-    `graphs` holds each parameter as a graph in `vector`, so that any density of theta can be differentiated by u.
+    u counts from `shift` in units of `width`: PyMC's own coordinates are shift + width · u, which is what `raw` gives.
+    `graphs` holds each parameter as a graph in `vector`, PyMC's own coordinates, so that any density of theta can be
+    differentiated by them.
     """
+
+    _scales: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
 
     def __init__(self, parameters: Sequence[Node]) -> None:
         self.parameters = tuple(parameters)
@@ -74,15 +86,56 @@ class Coordinates:
             if node.transform is not None
         ]  # fmt: skip
 
+    def scaled(self, scales: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Coordinates:
+        """The same with u counted from a shift [P] in widths [P], which `scales` is asked for when first needed."""
+        other = copy.copy(self.unscaled)
+        other.__dict__.pop("_shift_and_width", None)
+        other._scales, other._unscaled = scales, self.unscaled
+        return other
+
+    @property
+    def unscaled(self) -> Coordinates:
+        """The same with PyMC's own coordinates for u."""
+        return self.__dict__.get("_unscaled", self)
+
+    @cached_property
+    def _shift_and_width(self) -> tuple[np.ndarray, np.ndarray]:
+        return (np.zeros(self.size), np.ones(self.size)) if self._scales is None else self._scales()
+
+    @property
+    def shift(self) -> np.ndarray:
+        """PyMC's own coordinates [P] where u is zero."""
+        return self._shift_and_width[0]
+
+    @property
+    def width(self) -> np.ndarray:
+        """How much PyMC's own coordinates [P] move with one of u."""
+        return self._shift_and_width[1]
+
+    def raw(self, u: np.ndarray) -> np.ndarray:
+        """PyMC's own coordinates [P] of u [P]."""
+        return np.asarray(u, float) if self._scales is None else self.shift + self.width * np.asarray(u, float)
+
+    def grain(self, u: np.ndarray) -> np.ndarray:
+        """Sizes [P] that rounding of u is relative to: those of PyMC's own coordinates, in widths."""
+        return np.abs(self.raw(u)) / self.width
+
     @cached_property
     @building()
-    def log_jacobian(self) -> Any:
-        """u → (log |d theta / d u|, its gradient [P]): what a density gains on the unconstrained scale."""
-        if not self._log_jacobian:
-            return lambda u: (0.0, np.zeros(self.size))
+    def _jacobian_of_raw(self) -> Any:
         (total,) = freeze_data([pt.stack(self._log_jacobian).sum()], numbers=True)
         gradient = pytensor.grad(total, self.vector, disconnected_inputs="ignore")
         return compile_graph([self.vector], [total, gradient])
+
+    def log_jacobian(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+        """(log |d theta / d PyMC's own coordinates|, its gradient [P] by u).
+
+        What a density gains on the unconstrained scale.
+        """
+        if not self._log_jacobian:
+            return 0.0, np.zeros(self.size)
+        value, gradient = self._jacobian_of_raw(self.raw(u))
+        return float(value), np.asarray(gradient) * self.width
 
     def _inputs(self, node: Node, rvs_to_values: Mapping[Any, Any]) -> list[Any]:
         inputs = list(node.rv.owner.inputs)
@@ -102,7 +155,7 @@ class Coordinates:
     def constrain(self, u: np.ndarray) -> Point:
         if self._backward is None:
             return {}
-        return {node.name: np.asarray(v) for node, v in zip(self.parameters, self._backward(np.asarray(u, float)))}
+        return {node.name: np.asarray(v) for node, v in zip(self.parameters, self._backward(self.raw(u)))}
 
     @cached_property
     def bound(self) -> set[str]:
@@ -113,11 +166,39 @@ class Coordinates:
     def transformed(self) -> np.ndarray:
         """Which coordinates [P] are logs, logits and the like.
 
-        There a large number is a border, elsewhere just a number.
+        There a large number is a border, elsewhere just a number: of an ordered vector the first coordinate is a number
+        as it stands, of a Cholesky factor those below the diagonal are.
         """
         mask = np.zeros(self.size, dtype=bool)
         for node in self.parameters:
-            mask[self.slices[node.name]] = node.transform is not None
+            if node.transform is not None:
+                part = self.slices[node.name]
+                mask[part] = True if _is_bent_everywhere(node) else self._is_bent(node.name)
+        return mask
+
+    def _is_bent(self, name: str) -> np.ndarray:
+        """Whether a parameter is another function of its coordinates than a straight one, coordinate by coordinate."""
+        part, plain = self.slices[name], self.unscaled
+        u = 0.3 * np.random.default_rng(11).normal(size=self.size)
+        answer = []
+        for i in np.arange(self.size)[part]:
+            low, middle, high = (plain.constrain(u + t * (np.arange(self.size) == i))[name] for t in (-1.0, 0.0, 1.0))
+            answer.append(not np.allclose(low + high, 2 * middle, rtol=0, atol=1e-9 * np.abs([low, high]).max()))
+        return np.array(answer, dtype=bool)
+
+    @cached_property
+    def logarithmic(self) -> np.ndarray:
+        """Which coordinates [P] are logs of what has no upper bound: they are moved by a change of its unit."""
+        mask, plain = self.transformed.copy(), self.unscaled
+        with np.errstate(all="ignore"):
+            middle, far = plain.constrain(np.zeros(self.size)), plain.constrain(np.full(self.size, FAR))
+            near = plain.constrain(np.full(self.size, -FAR))
+        for node in self.parameters:
+            largest = max(np.abs(t[node.name]).max(initial=0.0) for t in (far, near))
+            if largest <= BOUNDED * np.abs(middle[node.name]).max(initial=0.0):
+                mask[self.slices[node.name]] = False
+        for part, _ in self.simplexes:
+            mask[part] = False
         return mask
 
     def interior(self, u: np.ndarray, border: float) -> np.ndarray:
@@ -175,7 +256,8 @@ class Coordinates:
         return np.where(self.transformed, bounded, np.nan_to_num(u, nan=0.0, posinf=0.0, neginf=0.0))
 
     def split(self, u: np.ndarray) -> dict[str, np.ndarray]:
-        """u cut into each parameter's own unconstrained array, as PyMC's value variables hold it."""
+        """PyMC's own coordinates of u, cut into each parameter's array, as PyMC's value variables hold it."""
+        u = self.raw(u)
         return {n.name: u[self.slices[n.name]].reshape(s) for n, s in zip(self.parameters, self._shapes)}
 
     def unconstrain(self, theta: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -190,7 +272,8 @@ class Coordinates:
             if any(not np.isfinite(part).all() for part in parts):
                 inside = {n.name: _off_the_zeros(n, np.asarray(theta[n.name], float)) for n in self.parameters}
                 parts = [np.ravel(v) for v in self._forward(*self.arguments(inside))]
-            return np.concatenate(parts)
+            u = np.concatenate(parts)
+            return u if self._scales is None else (u - self.shift) / self.width
 
     def jacobian(self, u: np.ndarray) -> dict[str, np.ndarray]:
         """d theta / d u for each parameter, [*shape, P], by central differences of the smooth map."""
@@ -208,6 +291,11 @@ def _off_the_zeros(node: Node, value: np.ndarray) -> np.ndarray:
     """Weights with zeros a hair inside their simplex; all else as it is."""
     on_simplex = _is_simplex(node) and (value >= 0).all()
     return np.maximum(value, 1e-300) if on_simplex and np.allclose(value.sum(axis=-1), 1.0) else value
+
+
+def _is_bent_everywhere(node: Node) -> bool:
+    """Whether all coordinates are known to be logs or logits, which most are."""
+    return getattr(node.transform, "name", None) in ("log", "logodds", "interval", "simplex", "log_exp_m1")
 
 
 def _is_simplex(node: Node) -> bool:

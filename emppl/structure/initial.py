@@ -25,14 +25,10 @@ def initial_point(structure: Structure, *, draw: bool = False, seed: int = 0) ->
     coordinates = structure.coordinates
     if not structure.parameters:
         return {}
-    function = structure.__dict__.get(f"_initial_{draw}")
-    if function is None:
-        function = _compile(structure, "prior" if draw else "support_point")
-        structure.__dict__[f"_initial_{draw}"] = function
     rng = np.random.default_rng(seed)
     try:
         with np.errstate(all="ignore"):
-            values = function(rng) if draw else function(None)
+            values = _values(structure, draw, rng)
     except (NotImplementedError, ArithmeticError, ValueError):
         # a flat prior cannot be drawn from, and a draw from a very wide one may leave the floating-point numbers: a
         # point around where the prior begins stands in
@@ -40,6 +36,22 @@ def initial_point(structure: Structure, *, draw: bool = False, seed: int = 0) ->
         return coordinates.constrain(u + rng.normal(size=len(u)))
     u = coordinates.unconstrain(dict(zip(structure.parameter_names, values)))
     return coordinates.constrain(coordinates.inside(u, 20.0) if draw else np.where(np.isfinite(u), u, 0.0))
+
+
+def support_point(structure: Structure) -> Theta:
+    """Where the prior would begin, be it on the border of its domain."""
+    if not structure.parameters:
+        return {}
+    with np.errstate(all="ignore"):
+        return dict(zip(structure.parameter_names, _values(structure, False, np.random.default_rng(0))))
+
+
+def _values(structure: Structure, draw: bool, rng: np.random.Generator) -> list[np.ndarray]:
+    function = structure.__dict__.get(f"_initial_{draw}")
+    if function is None:
+        function = _compile(structure, "prior" if draw else "support_point")
+        structure.__dict__[f"_initial_{draw}"] = function
+    return list(function(rng if draw else None))
 
 
 def _compile(structure: Structure, strategy: str) -> Any:

@@ -1,0 +1,171 @@
+"""Where each unconstrained coordinate lies and how wide it is, read off the expected log joint of equal shares.
+
+What judges a step, a border, a curvature or a collapse needs a unit for each coordinate: a mean in nanometres and a
+slope per million inhabitants differ by orders of magnitude. Here every member is shared alike by all configurations,
+so that the objective has one hill, and the shift and the width of that hill in each coordinate are found by values
+alone. No number in the search has a unit: it begins where the prior does and goes by factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from emppl.structure.coordinates import Coordinates
+from emppl.structure.initial import support_point
+from emppl.structure.types import Structure
+
+EVALUATIONS = 2e8  # densities that the search may cost
+EACH = 40  # values that one coordinate may cost, as a rule
+FEWEST, MOST = 8, 250  # coordinates looked at; others take the width of their nearest neighbour in the same parameter
+TIMES = 4.0  # a width is looked for by factors of this
+NEAR = 1.05  # widths that agree to this factor are the same
+STRIDES = (8.0, 4.0, 2.0, 1.0)  # along a log
+LONGEST_WAY = 100.0  # along a log: e^100 is more than any two units differ by
+WORTH = 1e-3  # nats a member that a stride must gain
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """The search, to be called when it is first needed: () → (shift [P], width [P]) of PyMC's own coordinates."""
+
+    structure: Structure = field(repr=False)
+    engine: Any = field(repr=False)
+
+    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
+        coordinates = self.structure.coordinates.unscaled
+        shift, width = np.zeros(coordinates.size), np.ones(coordinates.size)
+        if not coordinates.size:
+            return shift, width
+        with np.errstate(all="ignore"):
+            u = coordinates.unconstrain(support_point(self.structure))
+            u = np.where(np.isfinite(u), u, 0.0)
+            objective = _Objective(coordinates, self.engine, u)
+            chosen, nearest = _representatives(coordinates, objective.cost)
+            unit = _data_unit(self.structure)
+            linear, logs = ~coordinates.transformed, coordinates.logarithmic
+            for i in chosen[linear[chosen]]:
+                u = _to_the_top(objective, u, i, unit)
+            for i in chosen[logs[chosen]]:
+                u = _along_a_log(objective, u, i)
+            for i in chosen[linear[chosen]]:
+                width[i] = _width(objective, u, i, unit)[0]
+        width = np.where(linear, width[nearest], 1.0)
+        return np.where(linear | logs, u, 0.0), width
+
+
+class _Objective:
+    """The expected log joint of equal shares, by values, at PyMC's own coordinates u [P]."""
+
+    def __init__(self, coordinates: Coordinates, engine: Any, u: np.ndarray) -> None:
+        self.coordinates, self.engine = coordinates, engine
+        self.shares = []
+        terms = self._terms(u)
+        for plate in engine.plates:
+            eta, table = terms.pop(0), terms.pop(0) if plate.has_table else None
+            shares = np.full((plate.size, len(eta)), 1.0) if plate.mask is None else np.array(plate.mask, float)
+            if table is not None:  # what is impossible at the prior's own point is left out, there and elsewhere
+                shares = shares * np.isfinite(table.T)
+            shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
+            self.shares.append(shares if plate.weights is None else shares * plate.weights[:, None])
+        self.statistics = [p.features.weighted(shares) for p, shares in zip(engine.plates, self.shares)]
+        self.cost = float(sum(np.size(term) for term in self._terms(u)))
+        self.members = max(1.0, float(sum(shares.sum() for shares in self.shares)))
+
+    def _terms(self, u: np.ndarray) -> list[np.ndarray]:
+        values = self.engine.terms(*self.coordinates.arguments(self.coordinates.constrain(u)))
+        return [np.asarray(value) for value in values]
+
+    def __call__(self, u: np.ndarray) -> float:
+        terms = self._terms(u)
+        total = 0.0
+        for plate, shares, expected in zip(self.engine.plates, self.shares, self.statistics):
+            eta = terms.pop(0)
+            total += float(np.where(expected == 0, 0.0, eta * expected).sum())
+            if plate.has_table:
+                table = terms.pop(0).T
+                total += float(np.where(shares == 0, 0.0, table * shares).sum())
+        value = total + float(sum(term.sum() for term in terms))
+        return value if np.isfinite(value) else -np.inf
+
+
+def _representatives(coordinates: Coordinates, cost: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates that are looked at, spread evenly over each parameter, and the nearest of these to each [P]."""
+    room = int(np.clip(EVALUATIONS / (EACH * cost), FEWEST, MOST))
+    chosen, nearest = [], np.arange(coordinates.size)
+    for part in coordinates.slices.values():
+        places = np.arange(coordinates.size)[part]
+        if len(places) > room:
+            taken = places[np.linspace(0, len(places) - 1, room).astype(int)]
+            nearest[part] = taken[np.abs(places[:, None] - taken).argmin(axis=1)]
+            places = taken
+        chosen.append(places)
+    return np.concatenate(chosen), nearest
+
+
+def _data_unit(structure: Structure) -> float:
+    """Spread of the data, from which a search that has nothing else to go by begins."""
+    spreads = []
+    for node in structure.observed:
+        y = np.asarray(node.value.data, dtype=float)
+        spreads.append(float(np.ptp(y[np.isfinite(y)])) if np.isfinite(y).any() else 0.0)
+    return max(spreads, default=0.0) or 1.0
+
+
+def _moved(u: np.ndarray, i: int, step: float) -> np.ndarray:
+    v = u.copy()
+    v[i] += step
+    return v
+
+
+def _width(objective: _Objective, u: np.ndarray, i: int, first: float) -> tuple[float, float]:
+    """Step of one coordinate after which the objective bends by one nat a member, and the slope over it.
+
+    `first` where it does not bend at all.
+    """
+    here, step, slope = objective(u), max(first, abs(u[i])), 0.0
+    for _ in range(EACH):
+        up, down = objective(_moved(u, i, step)), objective(_moved(u, i, -step))
+        bend = 2.0 * here - up - down
+        if not np.isfinite(bend):
+            step /= TIMES**5 if up == down else TIMES
+            continue
+        slope = (up - down) / (2.0 * step)
+        if not bend > 1e-13 * max(abs(up), abs(down), abs(here)):  # it is lost in rounding, or bends upwards
+            step *= TIMES**3
+            continue
+        wanted = step * np.sqrt(objective.members / bend)
+        if 1 / NEAR < wanted / step < NEAR:
+            return wanted, slope
+        step = float(np.clip(wanted, step / TIMES**8, step * TIMES**8))
+        if not 0 < step < np.inf:
+            break
+    return (step, slope) if 0 < step < np.inf else (first, 0.0)
+
+
+def _to_the_top(objective: _Objective, u: np.ndarray, i: int, unit: float) -> np.ndarray:
+    """u with one coordinate of no bounds where the objective is highest, by Newton's steps that never lose."""
+    for _ in range(3):
+        width, slope = _width(objective, u, i, unit)
+        step = slope * width**2 / objective.members
+        if not np.isfinite(step) or not objective(_moved(u, i, step)) > objective(u):
+            break
+        u = _moved(u, i, step)
+        if abs(step) < width:
+            break
+    return u
+
+
+def _along_a_log(objective: _Objective, u: np.ndarray, i: int) -> np.ndarray:
+    """u with the log of a positive number near the top, by ever shorter strides."""
+    here, origin = objective(u), u[i]
+    for stride in STRIDES:
+        for sign in (1.0, -1.0):
+            while abs(u[i] - origin) < LONGEST_WAY:
+                there = objective(_moved(u, i, sign * stride))
+                if not there > here + WORTH * objective.members:
+                    break
+                u, here = _moved(u, i, sign * stride), there
+    return u
