@@ -18,6 +18,7 @@ from emppl.errors import InvalidArgumentError
 from emppl.estep.independent import IndependentEngine, PlateData
 from emppl.estep.known import label_masks, member_weights
 from emppl.estep.posterior import Posterior
+from emppl.estep.scales import Scales
 from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.kernels.features import Features
 from emppl.kernels.mixture import pays
@@ -28,7 +29,6 @@ from emppl.mstep.closed_form import ClosedForm, closed_form
 from emppl.mstep.glm import glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
-from emppl.mstep.scales import Scales
 from emppl.mstep.update import Refusal, Update
 from emppl.portable import Portable
 from emppl.rules.bends import bend
@@ -284,8 +284,6 @@ def plan(
             model_or_structure = model_or_structure.structure
         if isinstance(model_or_structure, Structure) and not freeze:
             structure = model_or_structure
-            if structure.coordinates is not structure.coordinates.unscaled:  # those of an earlier plan
-                structure = replace(structure, coordinates=structure.coordinates.unscaled)
         else:
             given = model_or_structure.model if isinstance(model_or_structure, Structure) else model_or_structure
             if isinstance(model_or_structure, Structure):
@@ -293,6 +291,7 @@ def plan(
                 support, name = said | dict(support or {}), name or model_or_structure.name
                 freeze = model_or_structure.frozen | dict(freeze or {})
             structure = analyse(given, latents=latents, support=support, freeze=freeze, name=name)
+        structure = _scaled(structure)
         factor_plans = _plan_factors(structure, estep)
         if estep == "auto" and any(e.form is None for e in factor_plans) and is_decomposable(structure):
             # groups of tied latents that are enumerated whole hide natural forms which each scope on its own has
@@ -304,20 +303,20 @@ def plan(
         factor_plans, engine, expected = _assemble(
             structure, factor_plans, priors, estimate, method, obs_weights, labels, compile
         )
-        scaled = _scaled(structure, engine)
-        expected = replace(expected, coordinates=scaled.coordinates)
         blocks = _blocks(structure, factor_plans, priors, estimate, engine, expected)
     return Plan(
-        scaled, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
+        structure, estimate, method, blocks, tuple(factor_plans), engine, expected, dict(structure.frozen),
         {"estep": estep, "compile": compile, "support": support, "freeze": freeze, "labels": labels,
          "obs_weights": obs_weights},
     )  # fmt: skip
 
 
-def _scaled(structure: Structure, engine: IndependentEngine) -> Structure:
-    """The structure with coordinates counted in the widths that this engine's terms give them."""
+def _scaled(structure: Structure) -> Structure:
+    """The structure with coordinates counted in widths of the model and its data."""
+    if structure.coordinates is not structure.coordinates.unscaled:  # an earlier plan's
+        return structure
     scaled = copy.copy(structure)
-    object.__setattr__(scaled, "coordinates", structure.coordinates.scaled(Scales(scaled, engine)))
+    object.__setattr__(scaled, "coordinates", structure.coordinates.scaled(Scales(structure)))
     return scaled
 
 

@@ -18,8 +18,15 @@ import numpy as np
 import pymc as pm
 
 import emppl
-from emppl.models import gaussian_mixture, mixture_regression, naive_bayes, occupancy, poisson_mixture
-from emppl.models import robust_regression, zero_inflated
+from emppl.models import (
+    gaussian_mixture,
+    mixture_regression,
+    naive_bayes,
+    occupancy,
+    poisson_mixture,
+    robust_regression,
+    zero_inflated,
+)
 
 UNITS = (1e-9, 1e-6, 1e-3, 1e3, 1e6, 1e9)
 MODE = 1e-4  # posterior sds
@@ -210,10 +217,10 @@ def _none_of(y: float, x: float) -> float:
     return 0.0
 
 
-
 def shipped() -> Iterator[Case]:
     """The shipped models that measure something, on small data of this module."""
     for kind in ("full", "diagonal", "spherical", "tied", "tied_spherical"):
+
         def pairs(y: float, x: float, kind: str = kind) -> pm.Model:
             return gaussian_mixture.build({"y": PAIR * np.array([y, x])}, k=2, covariance=kind)
 
@@ -232,6 +239,7 @@ def shipped() -> Iterator[Case]:
         if apart:
             yield Case(f"gaussian_mixture, {kind}", pairs, factors, both, (*DATA_UNITS, (1e-9, 1e9), (1e6, 1e-3)))
         else:
+
             def alike(y: float, x: float, pairs: Any = pairs) -> pm.Model:
                 return pairs(y, y)
 
@@ -250,7 +258,8 @@ def shipped() -> Iterator[Case]:
         lambda y, x: {"coefficients": np.array([1.0, 1.0 / x])}, _none_of, COVARIATE_UNITS,
     )  # fmt: skip
     yield Case(
-        "robust_regression", lambda y, x: robust_regression.build({"y": (1.0 + 2.0 * X + 0.3 * TAILED) * y, "x": X * x}),
+        "robust_regression",
+        lambda y, x: robust_regression.build({"y": (1.0 + 2.0 * X + 0.3 * TAILED) * y, "x": X * x}),
         _measured({"intercept": (1, 0), "slope": (1, -1), "outlier_mean": (1, 0), "outlier_sd": (1, 0),
                    "sigma": (1, 0)}),
         _all_of, BOTH_UNITS,

@@ -244,9 +244,10 @@ def ascent_step(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
     try:
         np.linalg.cholesky(hessian)
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(hessian)
+        size = np.sqrt(np.maximum(np.abs(np.diagonal(hessian)), 1e-300))  # coefficients have units of their own
+        values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
         floor = 1e-10 * max(float(np.abs(values).max(initial=0.0)), 1e-300)
-        hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
+        hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T * np.outer(size, size)
     return solved(hessian, slope)
 
 

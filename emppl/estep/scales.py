@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytensor.tensor as pt
 
+from emppl.compiling import compile_graph
+from emppl.estep.tables import elements_of, sampled_table
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import support_point
 from emppl.structure.types import Structure
 
-EVALUATIONS = 2e8  # densities that the search may cost
+SUBSAMPLE = 400  # densities of latents' configurations that one value goes through
+EVALUATIONS = 2e7  # densities that the whole search may cost
 EACH = 40  # values that one coordinate may cost, as a rule
 FEWEST, MOST = 8, 250  # coordinates looked at; others take the width of their nearest neighbour in the same parameter
 TIMES = 4.0  # a width is looked for by factors of this
@@ -32,7 +36,6 @@ class Scales:
     """The search, to be called when it is first needed: () → (shift [P], width [P]) of PyMC's own coordinates."""
 
     structure: Structure = field(repr=False)
-    engine: Any = field(repr=False)
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray]:
         coordinates = self.structure.coordinates.unscaled
@@ -42,7 +45,7 @@ class Scales:
         with np.errstate(all="ignore"):
             u = coordinates.unconstrain(support_point(self.structure))
             u = np.where(np.isfinite(u), u, 0.0)
-            objective = _Objective(coordinates, self.engine, u)
+            objective = _Objective(self.structure, coordinates, u)
             chosen, nearest = _representatives(coordinates, objective.cost)
             unit = _data_unit(self.structure)
             linear, logs = ~coordinates.transformed, coordinates.logarithmic
@@ -57,38 +60,42 @@ class Scales:
 
 
 class _Objective:
-    """The expected log joint of equal shares, by values, at PyMC's own coordinates u [P]."""
+    """The expected log joint of equal shares, by values, at PyMC's own coordinates u [P].
 
-    def __init__(self, coordinates: Coordinates, engine: Any, u: np.ndarray) -> None:
-        self.coordinates, self.engine = coordinates, engine
-        self.shares = []
-        terms = self._terms(u)
-        for plate in engine.plates:
-            eta, table = terms.pop(0), terms.pop(0) if plate.has_table else None
-            shares = np.full((plate.size, len(eta)), 1.0) if plate.mask is None else np.array(plate.mask, float)
-            if table is not None:  # what is impossible at the prior's own point is left out, there and elsewhere
-                shares = shares * np.isfinite(table.T)
-            shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
-            self.shares.append(shares if plate.weights is None else shares * plate.weights[:, None])
-        self.statistics = [p.features.weighted(shares) for p, shares in zip(engine.plates, self.shares)]
-        self.cost = float(sum(np.size(term) for term in self._terms(u)))
-        self.members = max(1.0, float(sum(shares.sum() for shares in self.shares)))
+    Of some members of each plate, and of all that depends on no latent.
+    """
 
-    def _terms(self, u: np.ndarray) -> list[np.ndarray]:
-        values = self.engine.terms(*self.coordinates.arguments(self.coordinates.constrain(u)))
+    def __init__(self, structure: Structure, coordinates: Coordinates, u: np.ndarray) -> None:
+        rng, self.coordinates = np.random.default_rng(31), coordinates
+        tables: list[Any] = []
+        for plate in structure.plates:
+            size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
+            rows = np.sort(rng.choice(plate.size, size=size, replace=False))
+            entering = [f for f in structure.factors if f.latents and len(elements_of(f, plate)[0])]
+            tables += [sampled_table(structure, f, plate, rows, possible=False) for f in entering]
+        alone = [f.log_density.sum() for f in structure.factors if not f.latents]
+        graphs = [graph.astype("float64") for graph in (*tables, *alone)]
+        self.function = compile_graph(coordinates.values, graphs or [pt.constant(0.0)], optimise=False)
+        self.shares: list[Any] = [1.0] * max(1, len(graphs))
+        for i, table in enumerate(self._values(u)[: len(tables)]):
+            possible = np.isfinite(table)  # what is impossible where the prior begins is left out, there and elsewhere
+            self.shares[i] = possible / np.maximum(possible.sum(axis=0), 1)
+        direct = [f for f in structure.factors if not f.latents and f.kind != "prior"]
+        self.members = max(1.0, float(sum(table.shape[1] for table in self._values(u)[: len(tables)])))
+        self.members = max(self.members, float(sum(f.size for f in direct)))
+        self.cost = float(sum(f.size for f in direct)) + sum(np.size(share) for share in self.shares)
+
+    def _values(self, u: np.ndarray) -> list[np.ndarray]:
+        values = self.function(*self.coordinates.arguments(self.coordinates.constrain(u)))
         return [np.asarray(value) for value in values]
 
     def __call__(self, u: np.ndarray) -> float:
-        terms = self._terms(u)
-        total = 0.0
-        for plate, shares, expected in zip(self.engine.plates, self.shares, self.statistics):
-            eta = terms.pop(0)
-            total += float(np.where(expected == 0, 0.0, eta * expected).sum())
-            if plate.has_table:
-                table = terms.pop(0).T
-                total += float(np.where(shares == 0, 0.0, table * shares).sum())
-        value = total + float(sum(term.sum() for term in terms))
-        return value if np.isfinite(value) else -np.inf
+        try:
+            values = self._values(u)
+        except Exception:  # impossible parameters raise what the distribution likes to
+            return -np.inf
+        total = sum(float(np.where(s == 0, 0.0, v * s).sum()) for v, s in zip(values, self.shares))
+        return total if np.isfinite(total) else -np.inf
 
 
 def _representatives(coordinates: Coordinates, cost: float) -> tuple[np.ndarray, np.ndarray]:
