@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from emppl.compiling import compile_graph
+from emppl.compiling import building, compile_graph
 from emppl.estep.tables import elements_of, sampled_table
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import support_point
@@ -66,16 +66,11 @@ class _Objective:
     """
 
     def __init__(self, structure: Structure, coordinates: Coordinates, u: np.ndarray) -> None:
-        rng, self.coordinates = np.random.default_rng(31), coordinates
-        tables: list[Any] = []
-        for plate in structure.plates:
-            size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
-            rows = np.sort(rng.choice(plate.size, size=size, replace=False))
-            entering = [f for f in structure.factors if f.latents and len(elements_of(f, plate)[0])]
-            tables += [sampled_table(structure, f, plate, rows, possible=False) for f in entering]
-        alone = [f.log_density.sum() for f in structure.factors if not f.latents]
-        graphs = [graph.astype("float64") for graph in (*tables, *alone)]
-        self.function = compile_graph(coordinates.values, graphs or [pt.constant(0.0)], optimise=False)
+        self.coordinates = coordinates
+        with building():
+            tables, alone = self._graphs(structure)
+            graphs = [graph.astype("float64") for graph in (*tables, *alone)]
+            self.function = compile_graph(coordinates.values, graphs or [pt.constant(0.0)], optimise=False)
         self.shares: list[Any] = [1.0] * max(1, len(graphs))
         for i, table in enumerate(self._values(u)[: len(tables)]):
             possible = np.isfinite(table)  # what is impossible where the prior begins is left out, there and elsewhere
@@ -84,6 +79,17 @@ class _Objective:
         self.members = max(1.0, float(sum(table.shape[1] for table in self._values(u)[: len(tables)])))
         self.members = max(self.members, float(sum(f.size for f in direct)))
         self.cost = float(sum(f.size for f in direct)) + sum(np.size(share) for share in self.shares)
+
+    @staticmethod
+    def _graphs(structure: Structure) -> tuple[list[Any], list[Any]]:
+        """Tables [J, M] of some members of each plate, and what depends on no latent."""
+        rng, tables = np.random.default_rng(31), []
+        for plate in structure.plates:
+            size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
+            rows = np.sort(rng.choice(plate.size, size=size, replace=False))
+            entering = [f for f in structure.factors if f.latents and len(elements_of(f, plate)[0])]
+            tables += [sampled_table(structure, f, plate, rows, possible=False) for f in entering]
+        return tables, [f.log_density.sum() for f in structure.factors if not f.latents]
 
     def _values(self, u: np.ndarray) -> list[np.ndarray]:
         values = self.function(*self.coordinates.arguments(self.coordinates.constrain(u)))
