@@ -46,7 +46,7 @@ def test_nuts_sees_the_log_posterior_and_its_fisher_gradient(name):
         objective, gradient, _ = plan.gradient(u)
         jacobian, bend = coordinates.log_jacobian(u)
         assert float(value) == pytest.approx(objective + float(jacobian), rel=1e-9)
-        np.testing.assert_allclose(slope, gradient + bend, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(slope * coordinates.width, gradient + bend, rtol=1e-8, atol=1e-8)
 
 
 def test_known_labels_weights_and_frozen_parameters_enter_the_density():

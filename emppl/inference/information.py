@@ -68,7 +68,7 @@ class Information:
     def flat_directions(self) -> np.ndarray:
         """Unit vectors [n, P] along which the objective does not bend."""
         flat = np.flatnonzero(self._is_flat)
-        return np.array([self.direction(n) for n in flat]).reshape(len(flat), len(self.u))
+        return np.array([self.direction(int(n)) for n in flat]).reshape(len(flat), len(self.u))
 
     @property
     def slopes(self) -> np.ndarray:

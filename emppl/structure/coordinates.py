@@ -36,6 +36,7 @@ class Coordinates:
     """
 
     _scales: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
+    _unscaled: Coordinates | None = None
 
     def __init__(self, parameters: Sequence[Node]) -> None:
         self.parameters = tuple(parameters)
@@ -96,7 +97,7 @@ class Coordinates:
     @property
     def unscaled(self) -> Coordinates:
         """The same with PyMC's own coordinates for u."""
-        return self.__dict__.get("_unscaled", self)
+        return self if self._unscaled is None else self._unscaled
 
     @cached_property
     def _shift_and_width(self) -> tuple[np.ndarray, np.ndarray]:
