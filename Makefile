@@ -36,8 +36,11 @@ main: $(INSTALLED)
 
 install: $(INSTALLED)
 
+# Compiled code goes to one new folder a run, which the workers share: what passes here passes where nothing has run.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@caches=$$(mktemp -d) && trap 'rm -rf "$$caches"' EXIT && trap 'exit 130' INT TERM && \
+	PYTENSOR_FLAGS="$${PYTENSOR_FLAGS:+$$PYTENSOR_FLAGS,}base_compiledir=\"$$caches/pytensor\"" \
+	NUMBA_CACHE_DIR="$$caches/numba" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

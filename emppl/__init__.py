@@ -8,6 +8,10 @@ gc.disable()  # what imports make stays: looking for garbage among it takes a fi
 
 from typing import TYPE_CHECKING, Any
 
+from emppl import compiledir
+
+compiledir.provide()
+
 from emppl.ascent.loop import Status
 from emppl.ascent.result import Fit, load
 from emppl.ascent.search import fit

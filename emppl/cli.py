@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -217,8 +218,7 @@ def sample(
         found = _fit(session, plan, starts, seed, max_iter)
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
-        tree = _sample(session, found, draws, tune, chains, seed)
-        write_result(session, "draws", folder / "draws.nc", lambda path: storage.write_tree(path, tree))
+        tree = _sample(session, found, draws, tune, chains, seed, folder)
         table, verdicts = _judged(found, tree)
         reliable = all(verdict.holds for verdict in verdicts)
 
@@ -278,7 +278,7 @@ def compare(
         write_result(session, "fit", folder / "fit.nc", found.save)
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
-        tree = _sample(session, found, draws, tune, chains, seed)
+        tree = _sample(session, found, draws, tune, chains, seed, folder)
         fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
         with session.progress("comparing"):
             comparison = emppl.compare(fits, tree)
@@ -371,7 +371,7 @@ def labels(
             found = _fit(session, plan, starts, seed, 2000)
             if found.status is emppl.Status.INTERRUPTED:
                 _end_with_fit(session, found)
-            tree = _sample(session, found, draws, tune, chains, seed)
+            tree = _sample(session, found, draws, tune, chains, seed, folder)
             subject = {"to": found}
         with session.progress("relabelling"):
             _end_with_labels(session, tree, subject, how, folder)
@@ -483,13 +483,24 @@ def _end_with_fit(session: Session, found: emppl.Fit) -> None:
     session.end(reliable, lambda: fit_document(found), lambda: view.show_fit(session.out, found, session.line))
 
 
-def _sample(session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int) -> Any:
-    with session.progress(f"NUTS: {chains} chains × {tune + draws:,} draws, after compiling"):
-        tree = emppl.sample(found, draws=draws, tune=tune, chains=chains, seed=seed)
-    posterior = tree["posterior"].to_dataset()
-    short = posterior.sizes["draw"] < draws or any(bool(posterior[name].isnull().any()) for name in posterior)
-    if short:  # the sampler turns Ctrl-C into chains that end in nothing
-        raise KeyboardInterrupt
+def _sample(
+    session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int, folder: Path | None
+) -> Any:
+    """Draws, and written into the folder; after Ctrl-C those that there are, and the fit, before the command ends."""
+    tree = None
+    try:
+        with session.progress(f"NUTS: {chains} chains × {tune + draws:,} draws, after compiling"):
+            tree = emppl.sample(found, draws=draws, tune=tune, chains=chains, seed=seed)
+        if tree.attrs.get("interrupted") == "True":
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        if folder is not None:
+            write_result(session, "fit", folder / "fit.nc", found.save)
+            if tree is not None and tree["posterior"].sizes["draw"]:
+                write_result(session, "draws", folder / "draws.nc", partial(storage.write_tree, tree=tree))
+        raise
+    if folder is not None:
+        write_result(session, "draws", folder / "draws.nc", partial(storage.write_tree, tree=tree))
     return tree
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pymc as pm
@@ -26,6 +27,8 @@ from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, members, register
 from emppl.estep.tables import free_elements
 from emppl.inference.information import observed_information
+from emppl.interrupts import noticed
+from emppl.kernels.caching import checked_caches
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
@@ -33,11 +36,13 @@ from emppl.structure.constants import in_double
 from emppl.structure.types import Structure
 from emppl.structure.variables import freeze_data
 
+log = logging.getLogger("emppl")
 Theta = dict[str, np.ndarray]
 POTENTIAL = "marginal_log_likelihood"
 LARGEST_GROUP = (
     3e7  # numbers in a group of draws; a larger `latent` group is left out and recomputed where it is needed
 )
+LONGEST_REASON = 160  # characters of an error in a warning
 START_SPREAD = 0.5  # standard deviation, unconstrained, of the noise on each chain's start
 
 
@@ -59,11 +64,15 @@ def sample(
     model: a pm.Model, a Plan or a Fit (priors are always kept: draws from a likelihood alone need not exist).
     fit: takes over its plan's options (freeze, labels, support); chains still start at their own random points, so
     labels are whatever they become.
-    sampler: "nutpie", "pymc", or "auto": nutpie, and pm.sample where that fails to compile.
+    sampler: "nutpie", "pymc", or "auto": nutpie, and pm.sample, which is slower, where nutpie fails; a RuntimeWarning
+    says so in a line, the logger "emppl" has the details at level DEBUG.
+
+    Ctrl-C gives back what there is at any moment: the draws that every chain has finished, none of them while the
+    sampler is compiled or tuned; where it comes while log-likelihoods are computed, the draws without those.
 
     Groups of the result: posterior (parameters and deterministics), log_likelihood (per observation), latent
     (posterior probability of each latent value given that draw's parameters), sample_stats, observed_data. Attributes:
-    sampling_seconds, compile_seconds, sampler, interrupted ("True" after Ctrl-C: the draws that every chain finished).
+    sampling_seconds, compile_seconds, sampler, interrupted ("True" after Ctrl-C).
     Raises UnsupportedModelError where there is nothing to draw.
     """
     if min(draws, chains) < 1 or tune < 0:
@@ -91,31 +100,59 @@ def _sample(
     nuts_options: dict[str, Any],
 ) -> xr.DataTree:
     began = time.perf_counter()
-    with building():
-        marginal = marginal_model(plan)
     seeds = np.random.SeedSequence(seed)
     starts = _chain_starts(plan, seeds.spawn(1)[0])
     number = int(seeds.generate_state(1)[0] % (2**31))
     run = {"draws": draws, "tune": tune, "chains": chains, "seed": number, "cores": cores, "progress": progress}
-    tree: xr.DataTree | None = None
-    compiling = 0.0
-    if sampler in ("auto", "nutpie"):
-        try:
-            tree, compiling = _by_nutpie(plan, marginal, starts, run, nuts_options)
-        except Exception as problem:
-            if sampler == "nutpie":
-                raise
-            warnings.warn(
-                f"nutpie could not sample this model ({problem}); pm.sample takes over", RuntimeWarning, stacklevel=2
-            )
-    used = "nutpie"
-    if tree is None:
-        tree, compiling, used = *_by_pymc(plan, marginal, starts, run, nuts_options), "pymc"
-    seconds = time.perf_counter() - began - compiling
+    drawn = None
+    try:
+        with noticed(), building():
+            marginal = marginal_model(plan)
+        if sampler in ("auto", "nutpie"):
+            try:
+                drawn = _by_nutpie(plan, marginal, starts, run, nuts_options)
+            except Exception as problem:
+                if sampler == "nutpie":
+                    raise
+                log.debug("nutpie could not sample this model", exc_info=True)
+                warnings.warn(
+                    f"slower: pm.sample, since nutpie could not sample this model ({_in_a_line(problem)})",
+                    RuntimeWarning, stacklevel=3,
+                )  # fmt: skip
+        if drawn is None:
+            drawn = _by_pymc(plan, marginal, starts, run, nuts_options)
+    except KeyboardInterrupt:
+        drawn = _Drawn("pymc" if sampler == "pymc" else "nutpie", stopped=True)
+    seconds = time.perf_counter() - began - drawn.compiling
     return _dressed(
-        plan, tree,
-        {"sampling_seconds": seconds, "compile_seconds": compiling, "sampler": used, "seed": str(seed), "tune": tune},
+        plan, drawn,
+        {"sampling_seconds": seconds, "compile_seconds": drawn.compiling, "sampler": drawn.sampler, "seed": str(seed),
+         "tune": tune},
     )  # fmt: skip
+
+
+class _Drawn(NamedTuple):
+    """What a sampler gave back, or would have: tree is None where it was stopped before it had anything."""
+
+    sampler: str
+    tree: xr.DataTree | None = None
+    compiling: float = 0.0  # seconds
+    stopped: bool = False
+
+
+def _until_stopped(draw: Callable[..., xr.DataTree], *arguments: Any, **options: Any) -> tuple[xr.DataTree, bool]:
+    """What a sampler gives back, and whether it was stopped: samplers make fewer draws of Ctrl-C and say nothing."""
+    with noticed() as interrupt:
+        tree = draw(*arguments, **options)
+        stopped, interrupt.raised = interrupt.raised is not None, None
+    return tree, stopped
+
+
+def _in_a_line(problem: Exception) -> str:
+    """An error's name and the beginning of its first line."""
+    first = next((line.strip() for line in str(problem).splitlines() if line.strip()), "")
+    text = f"{type(problem).__name__}: {first}" if first else type(problem).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
 def _plan_with_priors(model: Any, fit: Fit | None) -> Plan:
@@ -298,13 +335,13 @@ def _widths(plan: Plan, u: np.ndarray) -> np.ndarray:
 
 def _by_nutpie(
     plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]
-) -> tuple[xr.DataTree, float]:
+) -> _Drawn:
     import nutpie
 
     register()
     elimination.register()
     began = time.perf_counter()
-    with building(), quiet():
+    with noticed(), building(), quiet(), checked_caches():
         compiled = nutpie.compile_pymc_model(marginal, freeze_model=False)
     order = [str(name) for name in plan.structure.parameter_names]
     model_order = [rv.name for rv in marginal.free_RVs]
@@ -313,39 +350,36 @@ def _by_nutpie(
     compiled = replace(compiled, initial_point_func=lambda seed: plan.structure.coordinates.raw(starts(seed)))
     compiling = time.perf_counter() - began
     with quiet():
-        tree = nutpie.sample(
-            compiled, draws=run["draws"], tune=run["tune"], chains=run["chains"], seed=run["seed"],
+        tree, stopped = _until_stopped(
+            nutpie.sample, compiled, draws=run["draws"], tune=run["tune"], chains=run["chains"], seed=run["seed"],
             cores=run["cores"], progress_bar=bool(run["progress"]), save_warmup=False, **options,
         )  # fmt: skip
-    return tree, compiling
+    return _Drawn("nutpie", tree, compiling, stopped)
 
 
-def _by_pymc(
-    plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]
-) -> tuple[xr.DataTree, float]:
+def _by_pymc(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> _Drawn:
     register()
     elimination.register()
     coordinates = plan.structure.coordinates
-    initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
-    with marginal, quiet():
-        tree = pm.sample(
-            run["draws"], tune=run["tune"], chains=run["chains"], random_seed=run["seed"], cores=run["cores"] or 1,
-            initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc", compute_convergence_checks=False,
-            **options,
+    with noticed():
+        initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
+    with marginal, quiet(), checked_caches():
+        tree, stopped = _until_stopped(
+            pm.sample, run["draws"], tune=run["tune"], chains=run["chains"], random_seed=run["seed"],
+            cores=run["cores"] or 1, initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc",
+            compute_convergence_checks=False, **options,
         )  # fmt: skip
-    return tree, 0.0
+    return _Drawn("pymc", tree, stopped=stopped)
 
 
-def _dressed(plan: Plan, raw: xr.DataTree, attributes: dict[str, Any]) -> xr.DataTree:
+def _dressed(plan: Plan, drawn: _Drawn, attributes: dict[str, Any]) -> xr.DataTree:
     """The sampler's tree with the model's names, and the groups that need the E-step's engine."""
     structure = plan.structure
-    source, stopped = _finished_draws(raw["posterior"].to_dataset())
-    arrays, n_chain, n_draw = {}, source.sizes["chain"], source.sizes["draw"]
-    for node in [*structure.parameters, *structure.deterministics]:
-        if node.name in source:
-            arrays[node.name] = np.asarray(source[node.name].values, dtype=float).reshape(n_chain, n_draw, *node.shape)
+    arrays, stats, stopped = _finished_draws(plan, drawn.tree)
+    n_chain, n_draw = next(iter(arrays.values())).shape[:2]
     flat = {name: values.reshape(n_chain * n_draw, *values.shape[2:]) for name, values in arrays.items()}
-    by_member, latents, log_posterior = _along_draws(plan, flat, n_chain * n_draw)
+    by_member, latents, log_posterior, given_up = _along_draws(plan, flat, n_chain * n_draw)
+    stopped = stopped or drawn.stopped or given_up
     lead = {"chain": np.arange(n_chain), "draw": np.arange(n_draw)}
 
     def dressed(
@@ -377,11 +411,7 @@ def _dressed(plan: Plan, raw: xr.DataTree, attributes: dict[str, Any]) -> xr.Dat
                 for name, values in latents.items()
             }
         )
-    if "sample_stats" in raw.children:
-        kept = raw["sample_stats"].to_dataset().isel(draw=slice(0, n_draw))
-        stats = kept[[n for n in kept.data_vars if kept[n].dims == ("chain", "draw")]].assign_coords(lead)
-    else:
-        stats = xr.Dataset(coords=lead)
+    stats = stats.assign_coords(lead)
     groups["sample_stats"] = stats.assign(log_posterior=(("chain", "draw"), log_posterior.reshape(n_chain, n_draw)))
     groups["observed_data"] = xr.Dataset(
         {
@@ -398,28 +428,47 @@ def _dressed(plan: Plan, raw: xr.DataTree, attributes: dict[str, Any]) -> xr.Dat
     return tree
 
 
-def _finished_draws(source: xr.Dataset) -> tuple[xr.Dataset, bool]:
-    """The draws that every chain finished: an interrupted sampler leaves the rest as nan."""
-    unfinished = np.zeros(source.sizes["draw"], dtype=bool)
-    for values in source.data_vars.values():
-        if values.dtype.kind == "f" and {"chain", "draw"} <= set(values.dims):
-            unfinished |= np.isnan(values.transpose("draw", ...).values.reshape(source.sizes["draw"], -1)).all(
-                axis=1
-            ) | np.isnan(
-                values.transpose("draw", "chain", ...).values.reshape(source.sizes["draw"], source.sizes["chain"], -1)
-            ).all(axis=2).any(axis=1)
-    if not unfinished.any():
-        return source, False
-    kept = int(np.argmax(unfinished))
-    if kept == 0:
-        raise KeyboardInterrupt("stopped before every chain had a draw")
-    return source.isel(draw=slice(0, kept)), True
+def _finished_draws(plan: Plan, tree: xr.DataTree | None) -> tuple[Theta, xr.Dataset, bool]:
+    """({name: [chain, draw, *shape]}, statistics by chain and draw, whether chains were cut short).
+
+    An interrupted sampler leaves the draws that a chain did not make as nan. Chains have one length here: of all
+    lengths the one that keeps most draws.
+    """
+    structure = plan.structure
+    nodes = [*structure.parameters, *structure.deterministics]
+    if tree is None or not min(tree["posterior"].sizes.get(dim, 0) for dim in ("chain", "draw")):
+        return {node.name: np.empty((0, 0, *node.shape)) for node in nodes}, xr.Dataset(), True
+    source = tree["posterior"].to_dataset()
+    shape = source.sizes["chain"], source.sizes["draw"]
+    arrays = {
+        node.name: np.asarray(source[node.name].values, dtype=float).reshape(*shape, *node.shape)
+        for node in nodes
+        if node.name in source
+    }
+    made = np.ones(shape, dtype=bool)
+    for name in structure.parameter_names:
+        made &= ~np.isnan(arrays[name].reshape(*shape, -1)).any(axis=2)
+    lengths = np.where(made.all(axis=1), shape[1], made.argmin(axis=1))
+    chains, n_draw = np.arange(shape[0]), shape[1]
+    if not made.all():
+        order = np.argsort(-lengths, kind="stable")
+        kept = int(np.argmax(lengths[order] * (1 + chains)))
+        chains, n_draw = np.sort(order[: kept + 1]), int(lengths[order[kept]])
+    arrays = {name: values[chains, :n_draw] for name, values in arrays.items()}
+    stats = xr.Dataset()
+    if "sample_stats" in tree.children:
+        every = tree["sample_stats"].to_dataset().isel(chain=chains, draw=slice(0, n_draw))
+        stats = every[[name for name in every.data_vars if every[name].dims == ("chain", "draw")]]
+    return arrays, stats, not made.all()
 
 
 def _along_draws(
     plan: Plan, flat: Theta, n: int
-) -> tuple[dict[str, tuple[np.ndarray, tuple[str, ...]]], Theta, np.ndarray]:
-    """Log-likelihood by observation, latent probabilities and log posterior of every draw."""
+) -> tuple[dict[str, tuple[np.ndarray, tuple[str, ...]]], Theta, np.ndarray, bool]:
+    """Log-likelihood by observation, latent probabilities and log posterior of every draw; whether that was stopped.
+
+    Where it was, only the log posterior of the first draws is there.
+    """
     structure = plan.structure
     homes = {p: _member_dims(plan, p) for p, plate in enumerate(structure.plates) if not plate.tied}
     groups = [f"group_{i}" if i else "group" for i in range(len(structure.eliminations))]
@@ -436,11 +485,11 @@ def _along_draws(
         if n * size <= LARGEST_GROUP
         else {}
     )
-    log_posterior = np.empty(n)
-    for t in range(n):
+    log_posterior = np.full(n, np.nan)
+
+    def look_at(t: int) -> None:
         theta = {name: flat[name][t] for name in structure.parameter_names}
         posterior = plan.e_step(theta, keep=True)
-        log_posterior[t] = posterior.objective
         for p, (name, _) in homes.items():
             by_member[name][0][t] = posterior.by_member[p]
         for name, values in zip(groups, posterior.by_component):
@@ -450,7 +499,15 @@ def _along_draws(
         if latents:
             for name, values in plan.marginals(posterior).items():
                 latents[name][t] = values
-    return by_member, latents, log_posterior
+        log_posterior[t] = posterior.objective
+
+    try:
+        with noticed():
+            for t in range(n):
+                look_at(t)
+    except KeyboardInterrupt:
+        return {}, {}, log_posterior, True
+    return by_member, latents, log_posterior, False
 
 
 def _member_dims(plan: Plan, p: int) -> tuple[str, tuple[str, ...]]:

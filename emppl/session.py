@@ -111,7 +111,7 @@ def running(ctx: typer.Context, as_json: bool = False, quiet: bool = False) -> I
             view.show_error(session.err, error)
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            kept = f"written before: {', '.join(session.files.values())}" if session.files else "nothing was written"
+            kept = f"written: {', '.join(session.files.values())}" if session.files else "nothing was written"
             session.err.print(f"interrupted before there was a result; {kept}", soft_wrap=True)
             raise typer.Exit(STOPPED) from None
         except MemoryError:

@@ -344,11 +344,19 @@ def test_interrupted_before_a_result_is_130(run, monkeypatch, coin_fit, coin_dra
         raise KeyboardInterrupt
 
     monkeypatch.setattr(emppl, "fit", lambda *_, **__: coin_fit)
-    short = xr.DataTree.from_dict({"posterior": coin_draws["posterior"].to_dataset().isel(draw=slice(20))})
-    for sample in (interrupted, lambda *_, **__: short):
-        monkeypatch.setattr(emppl, "sample", sample, raising=False)
-        result = run("compare", "coins")
-        assert result.exit_code == 130 and result.stdout == "" and "emppl-coins/fit.nc" in result.stderr
+    made = {n: coin_draws["posterior"].to_dataset().isel(draw=slice(n)) for n in (20, 0)}
+    short, empty = (xr.DataTree.from_dict({"posterior": made[n]}) for n in made)
+    for tree in (short, empty):
+        tree.attrs["interrupted"] = "True"
+    for command in ("sample", "compare"):
+        for sample, kept in ((interrupted, 0), (lambda *_, **__: empty, 0), (lambda *_, **__: short, 20)):
+            monkeypatch.setattr(emppl, "sample", sample, raising=False)
+            result = run(command, "coins", "--out", f"{command}-{kept}")
+            assert result.exit_code == 130 and result.stdout == "" and f"{command}-{kept}/fit.nc" in result.stderr
+            assert emppl.load(f"{command}-{kept}/fit.nc").log_posterior == coin_fit.log_posterior
+            assert ("draws.nc" in result.stderr) == bool(kept)
+        with xr.open_datatree(f"{command}-20/draws.nc", engine="h5netcdf") as tree:
+            assert tree["posterior"].sizes["draw"] == 20
     monkeypatch.setattr(emppl, "fit", interrupted)
     result = run("fit", "coins")
     assert result.exit_code == 130 and result.stdout == "" and "nothing was written" in result.stderr

@@ -146,11 +146,11 @@ def make(tmp_path):
     """make(*arguments): GNU make on the project; its environment and all the programs it finds are in tmp_path."""
     program = shutil.which("make")
     assert program, "the project is built with GNU make"
-    for tool in ("sh", "mkdir", "cp", "touch", "basename"):
+    for tool in ("sh", "mkdir", "cp", "touch", "basename", "mktemp", "rm"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess:
+        environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)} | settings
         command = [program, "-C", str(ROOT), f"VENV={tmp_path / 'venv'}", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -179,3 +179,32 @@ def test_make_says_what_to_do_without_an_interpreter(make, tmp_path):
     assert done.returncode != 0 and not (tmp_path / "venv").exists()
     for words in ("No Python 3.12 or newer was found", "python3.13 python3.12", "make PYTHON=/path/to/python3.13"):
         assert words in done.stderr
+
+
+TESTING = """#!/bin/sh
+{{ echo "$PYTENSOR_FLAGS"; echo "$NUMBA_CACHE_DIR"; echo "$*"; }} >> {log}
+mkdir -p "$NUMBA_CACHE_DIR" && touch "$NUMBA_CACHE_DIR/entry"
+exit {status}
+"""
+
+
+@pytest.mark.parametrize("flags", ["", "floatX=float64,base_compiledir=elsewhere"])
+@pytest.mark.parametrize("status", [0, 1])
+def test_make_test_compiles_into_a_folder_of_its_own(make, tmp_path, flags, status):
+    """New for every run, whatever else the user has set, in a path with spaces, and gone afterwards."""
+    log, room, program = tmp_path / "log", tmp_path / "room for files", tmp_path / "venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    room.mkdir()
+    (program.parents[1] / ".installed").write_text("")
+    script(program, TESTING.format(log=log, status=status))
+    settings = {"TMPDIR": str(room), "NUMBA_CACHE_DIR": "of the user"} | ({"PYTENSOR_FLAGS": flags} if flags else {})
+    for _ in range(2):
+        assert (make("test", **settings).returncode == 0) == (status == 0)
+        assert list(room.iterdir()) == []
+    lines = log.read_text().splitlines()
+    assert "-m pytest -n 2" in lines[2]
+    for k in (0, 3):
+        folder = Path(lines[k + 1]).parent
+        assert folder.parent == room
+        assert lines[k] == f'{flags}{"," if flags else ""}base_compiledir="{folder}/pytensor"'
+    assert lines[1] != lines[4]

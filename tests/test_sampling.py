@@ -1,6 +1,12 @@
 """Draws from the same model with its latents summed out: what NUTS sees, and what comes back."""
 
+import contextlib
+import os
+import signal
+import threading
+
 import numpy as np
+import nutpie
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
@@ -76,7 +82,17 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def draws(model):
+def compilations():
+    """What nutpie has compiled, in order."""
+    made = []
+    compile_model = nutpie.compile_pymc_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nutpie, "compile_pymc_model", lambda *a, **k: made.append(compile_model(*a, **k)) or made[-1])
+        yield made
+
+
+@pytest.fixture(scope="module")
+def draws(model, compilations):
     return emppl.sample(model, draws=400, tune=300, chains=2, seed=1, sampler="nutpie")
 
 
@@ -141,11 +157,17 @@ def fallback(mixture_plan):
     with pytest.MonkeyPatch.context() as patch:
 
         def fails(*args):
-            raise RuntimeError("no compiler today")
+            raise RuntimeError("no compiler today\n" + "in many words " * 200)
 
         patch.setattr(sampling, "_by_nutpie", fails)
-        with pytest.warns(RuntimeWarning, match=r"no compiler today.*pm\.sample takes over"):
-            return emppl.sample(mixture_plan, draws=40, tune=60, chains=2, seed=3)
+        with pytest.warns(RuntimeWarning) as told:
+            tree = emppl.sample(mixture_plan, draws=40, tune=60, chains=2, seed=3)
+        (message,) = [str(one.message) for one in told]
+        assert message == (
+            "slower: pm.sample, since nutpie could not sample this model (RuntimeError: no compiler today)"
+        )
+        assert told[0].filename == __file__
+        return tree
 
 
 def test_pm_sample_takes_over(fallback):
@@ -164,7 +186,7 @@ def test_priors_are_kept_where_the_fit_dropped_them(fallback, mixture_plan):
     mu = fallback["posterior"]["mu"].values[0, 7]
     with_prior = float(fallback["sample_stats"]["log_posterior"][0, 7])
     likelihood = mixture_plan.log_likelihood({"mu": mu})
-    assert with_prior == pytest.approx(likelihood + stats.stats.norm.logpdf(mu, 0, 3).sum(), rel=1e-10)
+    assert with_prior == pytest.approx(likelihood + stats.norm.logpdf(mu, 0, 3).sum(), rel=1e-10)
 
 
 def test_the_component_of_a_mixture_is_in_the_latent_group(fallback):
@@ -178,6 +200,104 @@ def test_the_result_is_written_as_netcdf(fallback, tmp_path):
     back = xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf")
     np.testing.assert_array_equal(back["posterior"]["mu"], fallback["posterior"]["mu"])
     back.close()
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def swallowed() -> None:
+    with contextlib.suppress(BaseException):
+        press()
+
+
+def made_another() -> None:
+    try:
+        press()
+    except BaseException as problem:
+        raise RuntimeError("the compiler failed") from problem
+
+
+@pytest.mark.parametrize("meet", [press, swallowed, made_another], ids=lambda f: f.__name__)
+def test_stopped_while_compiling_there_are_no_draws(model, draws, compilations, monkeypatch, meet):
+    def compile_model(*_, **__):
+        meet()
+        return compilations[0]
+
+    monkeypatch.setattr(nutpie, "compile_pymc_model", compile_model)
+    monkeypatch.setattr(nutpie, "sample", lambda *_, **__: pytest.fail("sampled all the same"))
+    monkeypatch.setattr(pm, "sample", lambda *_, **__: pytest.fail("sampled all the same"))
+    tree = emppl.sample(model, draws=40, tune=30, chains=2, seed=1)
+    assert tree.attrs["interrupted"] == "True" and tree["posterior"].sizes["draw"] == 0
+    assert set(tree.children) == set(draws.children)
+
+
+@pytest.mark.parametrize(("n_draws", "tune"), [(2_000_000, 10), (10, 2_000_000)], ids=["drawing", "tuning"])
+def test_stopped_while_sampling_the_draws_so_far_come_back(model, draws, compilations, monkeypatch, n_draws, tune):
+    sample = nutpie.sample
+
+    def stopped(*arguments, **options):
+        thread = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+        thread.start()
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda *_, **__: compilations[0])
+    monkeypatch.setattr(nutpie, "sample", stopped)
+    monkeypatch.setattr(sampling, "_along_draws", lambda plan, flat, n: ({}, {}, np.zeros(n), False))
+    tree = emppl.sample(model, draws=n_draws, tune=tune, chains=2, cores=2, seed=1)
+    assert tree.attrs["interrupted"] == "True" and tree.attrs["sampler"] == "nutpie"
+    n = tree["posterior"].sizes["draw"]
+    assert (0 < n < n_draws) if n_draws > tune else n == 0
+    assert np.isfinite(tree["posterior"]["bias"]).all()
+
+
+def test_stopped_while_log_likelihoods_are_computed_the_draws_stay(model, draws, compilations, monkeypatch):
+    e_step, calls = emppl.Plan.e_step, []
+
+    def stopping(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 30:
+            swallowed()
+        return e_step(self, *arguments, **options)
+
+    def dressed(plan, drawn, attributes):
+        monkeypatch.setattr(emppl.Plan, "e_step", stopping)
+        return dress(plan, drawn, attributes)
+
+    dress = sampling._dressed
+    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda *_, **__: compilations[0])
+    monkeypatch.setattr(sampling, "_dressed", dressed)
+    tree = emppl.sample(model, draws=400, tune=300, chains=2, seed=1)
+    assert tree.attrs["interrupted"] == "True"
+    np.testing.assert_array_equal(tree["posterior"]["bias"], draws["posterior"]["bias"])
+    assert not tree["log_likelihood"].data_vars and "latent" not in tree.children
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"), [((9, 9, 9), (3, 9)), ((9, 7, 0), (2, 7)), ((2, 9, 1), (1, 9)), ((0, 0, 0), (1, 0))]
+)
+def test_chains_cut_short_keep_most_draws(lengths, expected):
+    """Chains × draws, from chains of these lengths."""
+    plan = small_models.plan("coins")
+    structure = plan.structure
+    full = {
+        node.name: np.arange(27.0 * node.size).reshape(3, 9, *node.shape)
+        for node in (*structure.parameters, *structure.deterministics)
+    }
+    for values in full.values():
+        for chain, length in enumerate(lengths):
+            values[chain, length:] = np.nan
+    groups = {name: (("chain", "draw", *(f"{name}_{i}" for i in range(v.ndim - 2))), v) for name, v in full.items()}
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(groups)})
+    arrays, _, short = sampling._finished_draws(plan, tree)
+    assert short == (min(lengths) < 9)
+    for name, values in arrays.items():
+        assert values.shape[:2] == expected and np.isfinite(values).all()
+        kept = sorted(np.argsort(-np.array(lengths), kind="stable")[: expected[0]])
+        np.testing.assert_array_equal(values, full[name][kept, : expected[1]])
 
 
 # -- starts and refusals -----------------------------------------------------------------------------------------------

@@ -10,14 +10,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--seed", "1", "--draws", "100", "--tune", "100", "--chains", "2")  # enough to run through, not to rely on
 
 
-def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess:
+def call(*command: str | Path, cwd: Path, **settings: str) -> subprocess.CompletedProcess:
     """The command with its output kept, outside the source tree and without what points to it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | settings
     return subprocess.run([str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -83,12 +84,19 @@ def test_the_environment_holds_the_wheel_and_not_the_sources(scripts, tmp_path):
     assert done.returncode != 0 and "No module named 'models'" in done.stderr
 
 
-def test_the_main_job_runs_elsewhere(scripts, tmp_path):
-    done = call(scripts / "emppl", "compare", "coins", *SMALL, cwd=tmp_path)
+def test_the_main_job_runs_on_a_machine_where_nothing_has_run(scripts, tmp_path, tmp_path_factory):
+    """With empty caches, and a home in which nothing is: nutpie samples, and nobody is warned of anything."""
+    home = tmp_path_factory.mktemp("a home")
+    empty = {"HOME": str(home), "PYTENSOR_FLAGS": "", "NUMBA_CACHE_DIR": str(home / "numba"), "MPLCONFIGDIR": ""}
+    done = call(scripts / "emppl", "compare", "coins", *SMALL, cwd=tmp_path, **empty)
     assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: so few draws may fail a verdict
+    assert done.stderr == ""
     report = tmp_path / "emppl-coins" / "report.html"
     assert report.exists() and "coin_of_set" in report.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["emppl-coins"]
+    with xr.open_datatree(tmp_path / "emppl-coins" / "draws.nc", engine="h5netcdf") as draws:
+        assert draws.attrs["sampler"] == "nutpie"
+    assert any((home / ".pytensor" / "numba").glob("*.nbc")) and any((home / "numba").rglob("*.nbc"))
 
 
 def test_a_model_of_the_user_runs_elsewhere(scripts, tmp_path):

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -21,6 +22,8 @@ from numba import njit, types
 from numba.core import dispatcher
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.sigutils import normalize_signature
+
+from emppl.concurrency import Held
 
 log = logging.getLogger("emppl")
 COMPILERS = ("numba", "llvmlite", "pytensor")
@@ -135,8 +138,7 @@ class _SealedFiles(IndexDataCacheFile):
 
 
 @contextlib.contextmanager
-def checked_caches() -> Iterator[None]:
-    """A context in which whatever numba compiles and keeps, of other libraries too, is kept in a `CheckedCache`."""
+def _exchanged() -> Iterator[None]:
     numba_own: Any = dispatcher
     before = numba_own.FunctionCache
     numba_own.FunctionCache = CheckedCache
@@ -144,6 +146,14 @@ def checked_caches() -> Iterator[None]:
         yield
     finally:
         numba_own.FunctionCache = before
+
+
+_EXCHANGED = Held(_exchanged)
+
+
+def checked_caches() -> AbstractContextManager[Any]:
+    """A context in which whatever numba compiles and keeps, of other libraries too, is kept in a `CheckedCache`."""
+    return _EXCHANGED
 
 
 def jit(signature: Any = None, **options: Any) -> Callable:
