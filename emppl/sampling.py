@@ -513,12 +513,12 @@ def _along_draws(
 def _member_dims(plan: Plan, p: int) -> tuple[str, tuple[str, ...]]:
     """Name and dims of a plate's log-likelihood: the observed variable's own where each row is one member."""
     entries = [e for e in plan.factors if e.factor.kind == "observed" and p in e.plates]
-    name = "_and_".join(e.factor.name for e in entries) or f"members_{p}"
+    name = "_and_".join(dict.fromkeys(e.factor.variable for e in entries)) or f"members_{p}"
     plate = plan.structure.plates[p]
     if any(len(e.plates) > 1 for e in entries):  # each of its plates has the members of other rows
         name += f"_of_{'_'.join(dict.fromkeys(plate.latents))}"
     for entry in entries:
-        node = plan.structure.node(entry.factor.name)
+        node = plan.structure.node(entry.factor.variable)
         axis = entry.form.axis if entry.form is not None else 0
         shape, members = entry.factor.shape, plate.members_of(entry.factor)
         if len(shape) > axis and shape[axis] == plate.size:
@@ -534,7 +534,9 @@ def _direct_terms(plan: Plan) -> tuple[Any, dict[str, tuple[tuple[int, ...], tup
     for factor in (e.factor for e in plan.factors if e.factor.kind == "observed"):
         if not factor.latents:
             graphs.append(factor.log_density)
-            shapes[factor.name] = factor.shape, plan.structure.node(factor.name).dims[: len(factor.shape)]
+            node, n_dims = plan.structure.node(factor.variable), len(factor.shape)
+            own = tuple(f"{factor.name}_dim_{axis}" for axis in range(n_dims))
+            shapes[factor.name] = factor.shape, node.dims[:n_dims] if node.shape[:n_dims] == factor.shape else own
         elif (free := free_elements(plan.structure, factor)) is not None:
             name, graph, count = f"{factor.name}_without_latent", *free
             graphs.append(graph)

@@ -40,7 +40,7 @@ def check_data(plan: Any) -> None:
         if rule is None or rule.narrowness is None or not _spread_is_free(plan, factor, rule):
             continue
         axis = form.axis if form is not None else 0
-        node = plan.structure.node(entry.factor.name)
+        node = plan.structure.node(entry.factor.variable)
         y = np.moveaxis(np.atleast_1d(np.asarray(factor.value.data, dtype=float)), axis, 0)
         flat = y.reshape(len(y), -1)
         framed_by = plan.structure.frames.get(node.name, y)  # where y is a sample: rows that vary where all rows do

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytensor.tensor as pt
 
 from emppl.compiling import building, compile_graph
 from emppl.errors import InvalidArgumentError
@@ -56,6 +58,7 @@ def _analysed(
     point = dict(zip(coordinates.values, coordinates.arguments(theta)))
     factors, offsets, scopes = list(reading.factors), {}, None
     if reading.latents:
+        factors = _added_up(factors, reading.latents, point)
         touched = [f for f in factors if f.latents]
         graphs = [g for f in touched for g in (f.log_density, *f.params)]
         scopes = Scopes(graphs, reading.latents, point)
@@ -82,6 +85,36 @@ def _analysed(
         support_given={node.name: node.support for node in reading.latents if node.name in (support or {})},
         dropped=reading.dropped,
     )
+
+
+def _added_up(factors: list[Factor], latents: Sequence[Node], point: dict[Any, np.ndarray]) -> list[Factor]:
+    """Terms of one sum whose elements hang on the same latents one by one are added up again: one factor, not many."""
+    parts = Counter(f.variable for f in factors)
+    apart = [f for f in factors if parts[f.variable] > 1]
+    if not apart:
+        return factors
+    scopes = Scopes([f.log_density for f in apart if f.latents], latents, point)
+    groups: dict[tuple[Any, ...], list[Factor]] = {}
+    for factor in apart:
+        scope = scopes.matrix(factor.log_density).tocsr() if factor.latents else None
+        if scope is not None:
+            scope.sort_indices()
+        key = () if scope is None else (scope.indices.tobytes(), scope.indptr.tobytes())
+        groups.setdefault((factor.variable, factor.shape, key), []).append(factor)
+    joined: dict[str, Factor] = {}
+    count: Counter[str] = Counter()
+    for (variable, *_), terms in groups.items():
+        count[variable] += 1
+        names = {name for term in terms for name in term.parameters}
+        joined[terms[0].name] = replace(
+            terms[0],
+            name=f"{variable} ({count[variable]})" if count[variable] > 1 else variable,
+            log_density=pt.add(*[t.log_density for t in terms]) if len(terms) > 1 else terms[0].log_density,
+            parameters=tuple(n for n in dict.fromkeys(p for f in factors for p in f.parameters) if n in names),
+            latents=tuple(n.name for n in latents if any(n.name in t.latents for t in terms)),
+        )
+    kept = (joined.get(f.name) if parts[f.variable] > 1 else f for f in factors)
+    return [f for f in kept if f is not None]
 
 
 def _check_frozen_values(reading: Reading) -> None:

@@ -6,12 +6,14 @@ Jacobians and start values (`initval=`) play no part.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.distributions.custom import CustomDistRV, CustomSymbolicDistRV
 from pymc.distributions.distribution import PartialObservedRV, SymbolicRandomVariable
 from pymc.distributions.mixture import _BaseMixtureRV
 from pymc.logprob.abstract import _logprob
@@ -21,19 +23,21 @@ from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
-from pytensor.tensor.math import Sum
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
 
 from emppl.compiling import compile_graph
 from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, InvalidDataError, UnsupportedModelError, as_numbers
+from emppl.structure.addends import addends
 from emppl.structure.constants import model_in_double
 from emppl.structure.domain import default_transform
 from emppl.structure.indices import slices_apart
 from emppl.structure.support import Supports, is_discrete
 from emppl.structure.types import Factor, Node
 from emppl.structure.variables import constant_data, distribution_text, freeze_data
+
+Entry = tuple[str, Any, Any, tuple[Any, ...], Any]  # name, log density, distribution, its parameters, value
 
 
 class Reading:
@@ -280,7 +284,7 @@ class Reading:
         plain = [rv for rv in self._rvs_to_values if rv not in mixtures]
         with quiet():  # PyMC warns of random variables without values: dropped leaves
             terms = conditional_logp({rv: self._rvs_to_values[rv] for rv in plain}, warn_rvs=False)
-        raw: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = []
+        raw: list[Entry] = []
         for rv in plain:
             value = self._rvs_to_values[rv]
             op, params = _distribution_of(rv)
@@ -292,7 +296,7 @@ class Reading:
             raw.extend(self._explicit_mixture(rv, self._rvs_to_values[rv]))
         for potential in self.model.potentials:
             (graph,) = self._by_values([doubles[potential]])
-            raw.append((potential.name, _before_final_sum(graph), None, (), None))
+            raw.append((potential.name, graph, None, (), None))
         written = [g for _, g, _, ps, _ in raw for g in (g, *ps)]
         flat = slices_apart(freeze_data(written, numbers=True, keep=observed_values.values()))
         position = iter(flat)
@@ -300,8 +304,10 @@ class Reading:
         parameter_values = {node.value: node.name for node in self.parameters}
         observed_names = {node.name for node in self.observed}
         names = {node.name for node in self.latents}
-        entries = [(n, next(position), op, tuple(next(position) for _ in ps), v) for n, _, op, ps, v in raw]
+        whole = [(n, next(position), op, tuple(next(position) for _ in ps), v) for n, _, op, ps, v in raw]
+        entries = [term for entry in whole for term in _terms(entry, set(latent_values))]
         shapes = self._graph_shapes([graph for _, graph, *_ in entries])
+        count: Counter[str] = Counter()
         for (name, graph, op, params, value), shape in zip(entries, shapes):
             inputs = set(explicit_graph_inputs([graph]))
             latents = tuple(latent_values[v] for v in latent_values if v in inputs)
@@ -310,11 +316,13 @@ class Reading:
                 kind = "observed"
             elif name in names:
                 kind = "latent"
-            elif latents:
+            elif latents or sum(n == name for n, *_ in entries) > 1:  # a part of a potential that has latents
                 kind = "potential"
             else:
                 kind = "prior"
-            self.factors.append(Factor(name, kind, graph, shape, parameters, latents, None, op, params, value, name))
+            count[name] += 1
+            own = f"{name} ({count[name]})" if count[name] > 1 else name
+            self.factors.append(Factor(own, kind, graph, shape, parameters, latents, None, op, params, value, name))
 
     def _graph_shapes(self, graphs: list[Any]) -> list[tuple[int, ...]]:
         if all(None not in g.type.shape for g in graphs):
@@ -329,7 +337,7 @@ class Reading:
             return []
         return replace_rvs_by_values(graphs, rvs_to_values=self._rvs_to_values, rvs_to_transforms={})
 
-    def _explicit_mixture(self, rv: Any, value: Any) -> list[tuple[str, Any, Any, tuple[Any, ...], Any]]:
+    def _explicit_mixture(self, rv: Any, value: Any) -> list[Entry]:
         """pm.Mixture and its kin, spelled out: a component drawn for each element, then the element given it."""
         inputs = [p for p in rv.owner.inputs if not isinstance(p.type, RandomType)]
         weights, components = inputs[0], inputs[1:]
@@ -445,11 +453,16 @@ def _is_random(param: Any) -> bool:
     return is_variable and param.name is None
 
 
-def _before_final_sum(graph: Any) -> Any:
-    """A potential that was summed already is looked through, so that its elements can be told apart."""
-    while graph.owner and isinstance(graph.owner.op, Sum) and graph.ndim == 0:
-        graph = graph.owner.inputs[0]
-    return graph
+def _terms(entry: Entry, latents: set[Any]) -> list[Entry]:
+    """A density with the sums in it taken apart, where the user wrote it: each number hangs on fewer latents then."""
+    name, graph, op, _, value = entry
+    if op is not None and not isinstance(op, CustomDistRV | CustomSymbolicDistRV):
+        return [entry]
+    terms = addends(graph, latents)
+    if terms == [graph]:
+        return [entry]
+    same = [value is not None and term.type.shape == value.type.shape for term in terms]
+    return [(name, term, None, (), value if fits else None) for term, fits in zip(terms, same)]
 
 
 def _component_label(component: Any) -> str:
