@@ -143,6 +143,8 @@ class _Doubles:
             return [self.number(v) if n else self.kept(v) for v, n in zip(given, of_numbers)]
         count = next((rule(len(given)) for kind, rule in NUMBERS.items() if isinstance(op, kind)), 0)
         values = [self.number(v) if numbers else self.kept(v) for v in given[:count]]
+        if isinstance(op, IncSubtensor | AdvancedIncSubtensor) and _kind(values[1]) == "f" != _kind(values[0]):
+            values[0] = values[0].astype("float64")  # it takes the type of what is put into
         # what says where stays as it was written, down to its constants
         return values + [v if isinstance(v, Constant) and _is_whole(v) else self.kept(v) for v in given[count:]]
 

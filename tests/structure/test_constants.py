@@ -38,6 +38,7 @@ GRAPHS = {
     "concatenated": lambda x: pt.concatenate([x * x, pt.as_tensor(np.int8([5]))])[:3] * a,
     "set": lambda x: pt.set_subtensor(pt.zeros(3)[1:], pt.log(x[1:])),
     "set in it": lambda x: pt.set_subtensor((x * x)[0], x[1]) * a,
+    "added to a whole array": lambda x: pt.inc_subtensor((z * 0)[1:], x[1:] * x[1:]) * a,
     "matrix product": lambda x: pt.outer(x, x) @ a,
     "matrix product of constants": lambda x: pt.dot(x, x) * a,
     "softmax": lambda x: pt.special.softmax(pt.log(x)),
