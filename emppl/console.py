@@ -224,7 +224,7 @@ def advice(fit: Any) -> list[str]:
     }
     ways = [by_status[fit.status.name]] if fit.status.name in by_status else []
     for point in fit.certificate.points:
-        if point.holds or (point.name == "maximum" and fit.status.name == "DEGENERATE"):
+        if point.holds or (point.name == "maximum" and fit.status.name in ("DEGENERATE", "INTERRUPTED")):
             continue
         if point.name == "starts":
             ways.append(f"{again}: a mode found once may not be the best")

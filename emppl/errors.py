@@ -36,6 +36,10 @@ class SourceError(EmpplError, RuntimeError):
     """A source of blocks does not give in a later pass what it gave in the first."""
 
 
+class WorkersLostError(EmpplError, RuntimeError):
+    """The workers that a fit was given have died, and none is left to go on with."""
+
+
 class InvalidArgumentError(EmpplError, ValueError):
     """An argument names something that the model does not have, or gives it a value it cannot take."""
 

@@ -150,7 +150,7 @@ def atlas(
             rng = np.random.default_rng(child)
             kind = KINDS[i % len(KINDS)] if plan.structure.plates else "prior"
             try:
-                start = best_of_short_runs(plan, kind, rng, LONGEST)  # as a fit makes its starts
+                start, _ = best_of_short_runs(plan, kind, rng, LONGEST)  # as a fit makes its starts
             except Stopped:
                 raise KeyboardInterrupt from None
             ends.append(climber.climb(start)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,25 +14,50 @@ from emppl.ascent import certificate as evidence
 from emppl.ascent.agreement import Agreement, agreement, modes_of
 from emppl.ascent.degeneracy import check_possible, collapsed_on_ties, empty, narrow, runs_off, spurious
 from emppl.ascent.loop import USABLE, Ascent, Status, polish
-from emppl.ascent.pool import Job
+from emppl.ascent.pool import Job, Reached
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import TIES_MATTER, heaviest_tie
 from emppl.errors import NoStartError
 from emppl.inference.information import observed_information
+from emppl.interrupts import noticed
 from emppl.planner import Plan
 
 
-def conclude(
-    plan: Plan, jobs: list[Job], results: list[Ascent], options: dict[str, Any], seed: int | None, began: float
-) -> Fit:
-    """The Fit of what the starts reached, as `judged` left it; jobs after the last result were not run.
+class _Attempts:
+    """What a fit can do without, step by step: from Ctrl-C on, nothing more of it. A second one is not caught."""
 
-    Raises NoStartError where no start has a finite objective.
+    def __init__(self, stopped: bool) -> None:
+        self.stopped = stopped
+
+    def __call__(self, otherwise: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function gives; `otherwise` where Ctrl-C came before its end."""
+        if self.stopped:
+            return otherwise
+        try:
+            with noticed():
+                return function(*arguments)
+        except KeyboardInterrupt:
+            self.stopped = True
+            return otherwise
+
+
+def conclude(
+    plan: Plan, jobs: list[Job], reached: Reached, options: dict[str, Any], seed: Any, began: float
+) -> Fit:  # fmt: skip
+    """The Fit of what the starts reached. Ctrl-C, there or here, leaves out what is still to be looked at.
+
+    Raises NoStartError where no start has a finite objective, KeyboardInterrupt where none has one yet.
     """
-    jobs = jobs[: len(results)]
+    attempt = _Attempts(reached.interrupted)
+    pairs = [(job, ascent) for job, ascent in zip(jobs, reached.ascents) if ascent is not None]
+    if reached.interrupted:  # what it came upon before a first value has reached nothing
+        pairs = [(job, a) for job, a in pairs if np.isfinite(a.objective) or a.status is not Status.INTERRUPTED]
+    jobs, results = [job for job, _ in pairs], [ascent for _, ascent in pairs]
     finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
-    if not plan.structure.parameters:
+    if not plan.structure.parameters and results:
         finite = [0]
+    if not finite and attempt.stopped:
+        raise KeyboardInterrupt("stopped before any start had a finite objective")
     if not finite:
         check_possible(plan)
         reasons = {r.reason for r in results}
@@ -44,21 +70,20 @@ def conclude(
     winner = results[best]
     modes = modes_of(results, finite)
     agreed = agreement(results, [job.kind != "given" for job in jobs], best)
-    ties = max((_ties_under(plan, job, r) for job, r in zip(jobs, results)), default=0)
+    ties = max((attempt(0, _ties_under, plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
-    winner = _finished(plan, winner, options)
+    winner = attempt(winner, _finished, plan, winner, options)
     results[best], information = winner, winner.information
+    notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner))
+    written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)
+    notes = (*notes, *([written] if written else []))
+    points = _points(attempt, plan, winner, agreed, options["tol"])
     status = winner.status
-    if status in USABLE and any(r.status is Status.INTERRUPTED for r in results):
-        status = Status.INTERRUPTED
-    notes = _notes(plan, jobs, results, winner)
-    certificate = _certificate(plan, winner, information, agreed, options["tol"], notes)
-    if status in (Status.CONVERGED, Status.MAX_ITER) and not all(p.holds for p in certificate.points[:1]):
+    if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
         status = Status.DISAGREES
     if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
         status = Status.DEGENERATE
-        unbounded = evidence.Point("bounded", False, float(ties), 0.0, _unbounded_on_ties(ties))
-        certificate = replace(certificate, points=(*certificate.points, unbounded))
+        points.append(evidence.Point("bounded", False, float(ties), 0.0, _unbounded_on_ties(ties)))
     table = pd.DataFrame(
         {
             "start": [j.number for j in jobs],
@@ -71,17 +96,29 @@ def conclude(
             "mode": [modes.get(i, -1) for i in range(len(results))],
         }
     )
-    return make_fit(
-        plan,
-        winner,
-        status,
-        information,
-        certificate,
-        table,
-        [r.path for r in results],
-        seed,
-        time.perf_counter() - began,
-    )
+
+    def dressed() -> Fit:
+        ended, said = status, notes
+        if attempt.stopped:
+            said = (*notes, f"stopped by Ctrl-C: {_left_out(points)}")
+            ended = status if status in (Status.DEGENERATE, Status.DISAGREES) else Status.INTERRUPTED
+        return make_fit(
+            plan, winner, ended, information, evidence.Certificate(tuple(points), said), table,
+            [r.path for r in results], seed, time.perf_counter() - began,
+        )  # fmt: skip
+
+    return attempt(None, dressed) or dressed()
+
+
+def judge(plan: Plan, reached: Reached) -> None:
+    """Each ascent looked at once more (`judged`); not all rows of a source again after Ctrl-C."""
+    attempt = _Attempts(reached.interrupted)
+    for i, ascent in enumerate(reached.ascents):
+        if ascent is not None and not reached.interrupted:
+            reached.ascents[i] = attempt(ascent, judged, plan, ascent)
+        elif ascent is not None and plan.sample is None:
+            reached.ascents[i] = judged(plan, ascent)
+    reached.interrupted = attempt.stopped
 
 
 def winning(results: list[Ascent], finite: list[int]) -> int:
@@ -163,25 +200,30 @@ def _notes(plan: Plan, jobs: list[Job], results: list[Ascent], winner: Ascent) -
     return tuple(notes)
 
 
-def _certificate(
+def _points(
+    attempt: _Attempts,
     plan: Plan,
     winner: Ascent,
-    information: Any,
     agreed: Agreement,
     tol: float,
-    notes: tuple[str, ...],
-) -> evidence.Certificate:
+) -> list[evidence.Point]:
     in_memory = plan.sample or plan  # what is checked row by row is where rows are streamed checked on some
-    points = [evidence.log_joint_agrees(in_memory, winner.theta)]
-    written = evidence.as_it_stands(in_memory, winner.theta)
-    notes = (*notes, *([written] if written else []))
+    points = [attempt(None, evidence.log_joint_agrees, in_memory, winner.theta)]
     if plan.structure.parameters:
         u = plan.structure.coordinates.unconstrain(winner.theta)
-        points.append(evidence.gradient_agrees(in_memory, u))
+        points.append(attempt(None, evidence.gradient_agrees, in_memory, u))
     points.append(evidence.monotone(winner.largest_fall, winner.n_iter, winner.status is Status.DEGENERATE))
     if winner.status is Status.DEGENERATE:
         points.append(evidence.Point("maximum", False, winner.objective, 0.0, winner.reason))
-    elif information is not None:
-        points.append(evidence.is_maximum(plan, information, tol))
+    elif attempt.stopped and winner.information is None:
+        points.append(evidence.Point("maximum", False, np.inf, tol, "not looked at: the fit was stopped"))
+    elif winner.information is not None:
+        points.append(attempt(None, evidence.is_maximum, plan, winner.information, tol))
     points.append(evidence.starts_agree(agreed))
-    return evidence.Certificate(tuple(points), notes)
+    return [point for point in points if point is not None]
+
+
+def _left_out(points: list[evidence.Point]) -> str:
+    """The checks that were not made, by name."""
+    missing = [name for name in ("log joint", "gradient", "maximum") if name not in {point.name for point in points}]
+    return f"not checked: {', '.join(missing)}" if missing else "all checks were made before"

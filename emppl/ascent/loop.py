@@ -12,6 +12,7 @@ from emppl.ascent.accelerate import GENERATORS
 from emppl.ascent.border import NEAR_ENOUGH, put_on_border
 from emppl.ascent.degeneracy import STILL_RISING, collapse, is_vanishing, narrowest
 from emppl.inference.information import BORDER, Information, observed_information
+from emppl.interrupts import noticed
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.glm import RULE as GLM
 from emppl.mstep.regression import RULE as LEAST_SQUARES
@@ -69,16 +70,29 @@ class _Watch:
         self.path: list[float] = []
         self.trace: list[Theta] = []
         self.record, self.passes, self.fall = record, 0, 0.0
-        self.best: Theta = {}
-        self.objective = -np.inf
+        self.top: tuple[Theta, float] = ({}, -np.inf)  # in one piece, whenever Ctrl-C comes
+
+    @property
+    def best(self) -> Theta:
+        return self.top[0]
+
+    @property
+    def objective(self) -> float:
+        return self.top[1]
 
     def see(self, theta: Theta, value: float) -> None:
         if self.path and value < self.path[-1]:
             self.fall = max(self.fall, (self.path[-1] - value) / max(1.0, abs(self.path[-1])))
-        self.path.append(value)
-        self.best, self.objective = theta, value
         if self.record:
             self.trace.append(theta)
+        self.path.append(value)
+        self.top = theta, value
+
+    def settle(self) -> None:
+        """After Ctrl-C, which may have come in the midst of `see`: no value without its point."""
+        if self.path and self.path[-1] != self.objective:
+            self.path.pop()
+        del self.trace[len(self.path) :]
 
     @property
     def gain_left(self) -> float:
@@ -118,58 +132,63 @@ def ascend(
     information: Information | None = None
     generator = GENERATORS[accelerate](plan, theta)
     try:
-        while watch.passes <= max_iter:
-            here, posterior = next(generator)
-            k, value = watch.passes, posterior.objective
-            watch.passes += 1
-            if not np.isfinite(value):
-                if not watch.path:
-                    status, reason = Status.FAILED, "the objective is not finite at the start"
-                else:
-                    status, reason = Status.DEGENERATE, f"{narrowest(plan, watch.best)} at iteration {k}"
-                break
-            watch.see(here, value)
-            if watch.fall > ROUNDING:
-                status, reason = Status.DECREASED, f"fell by {watch.fall:.2g} relative at iteration {k}"
-                # near a spread of zero, rounding is all that is left of the objective
-                if is_vanishing(plan, here) or collapse(plan, here, None):
-                    status, reason = Status.DEGENERATE, f"{narrowest(plan, here)} at iteration {k}"
-                break
-            found = collapse(plan, here, posterior) if k % 4 == 3 else None
-            if found:
-                status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
-                break
-            left = watch.gain_left
-            if left < tol and not smooth:
-                status = Status.CONVERGED
-                break
-            if smooth and (k >= next_try or left < tol):
-                # after a leap Aitken's rule sees the fast directions alone: only the Newton decrement ends an ascent
-                if numeric:
-                    watch.passes += climb_marginal(plan, watch) + 1
-                    found = collapse(plan, watch.best, plan.e_step(watch.best))
-                    if found:  # it may have leapt there, where Newton finds no curvature
-                        status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
+        with noticed() as interrupt:
+            while watch.passes <= max_iter:
+                interrupt.check()
+                here, posterior = next(generator)
+                k, value = watch.passes, posterior.objective
+                watch.passes += 1
+                if not np.isfinite(value):
+                    if not watch.path:
+                        status, reason = Status.FAILED, "the objective is not finite at the start"
+                    else:
+                        status, reason = Status.DEGENERATE, f"{narrowest(plan, watch.best)} at iteration {k}"
+                    break
+                watch.see(here, value)
+                if watch.fall > ROUNDING:
+                    status, reason = Status.DECREASED, f"fell by {watch.fall:.2g} relative at iteration {k}"
+                    # near a spread of zero, rounding is all that is left of the objective
+                    if is_vanishing(plan, here) or collapse(plan, here, None):
+                        status, reason = Status.DEGENERATE, f"{narrowest(plan, here)} at iteration {k}"
+                    break
+                found = collapse(plan, here, posterior) if k % 4 == 3 else None
+                if found:
+                    status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
+                    break
+                left = watch.gain_left
+                if left < tol and not smooth:
+                    status = Status.CONVERGED
+                    break
+                if smooth and (k >= next_try or left < tol):
+                    # after a leap Aitken's rule sees the fast directions alone: the Newton decrement ends an ascent
+                    if numeric:
+                        watch.passes += climb_marginal(plan, watch) + 1
+                        found = collapse(plan, watch.best, plan.e_step(watch.best))
+                        if found:  # it may have leapt there, where Newton finds no curvature
+                            status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
+                            break
+                    information, spent = newton(plan, tol, watch)
+                    watch.passes += spent
+                    left = information.decrement
+                    if left < tol and information.is_maximum:
+                        status = Status.CONVERGED
                         break
-                information, spent = newton(plan, tol, watch)
-                watch.passes += spent
-                left = information.decrement
-                if left < tol and information.is_maximum:
-                    status = Status.CONVERGED
-                    break
-                still = watch.path[-1] <= value  # neither EM nor Newton moves: a border, a flat direction or a saddle
-                if still and watch.gain_left < 1e-3 * tol:
-                    status = Status.CONVERGED
-                    break
-                information = None
-                next_try = watch.passes + max(20, k)
-                generator = GENERATORS[accelerate](plan, watch.best)
+                    still = (
+                        watch.path[-1] <= value
+                    )  # neither EM nor Newton moves: a border, a flat direction or a saddle
+                    if still and watch.gain_left < 1e-3 * tol:
+                        status = Status.CONVERGED
+                        break
+                    information = None
+                    next_try = watch.passes + max(20, k)
+                    generator = GENERATORS[accelerate](plan, watch.best)
+            if status in (Status.CONVERGED, Status.MAX_ITER) and watch.best:  # a leap at the end may have led there
+                found = collapse(plan, watch.best, plan.e_step(watch.best))
+                if found:
+                    status, reason = Status.DEGENERATE, found
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    if status in (Status.CONVERGED, Status.MAX_ITER) and watch.best:  # a leap at the end may have led there
-        found = collapse(plan, watch.best, plan.e_step(watch.best))
-        if found:
-            status, reason = Status.DEGENERATE, found
+        watch.settle()
     if not np.isfinite(left) and len(watch.path) >= 2:
         left = abs(watch.path[-1] - watch.path[-2])
     return Ascent(
@@ -288,7 +307,7 @@ def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
     """The winner carried by Newton to where rounding ends, with the information there; unchanged if nothing gained."""
     watch = _Watch(bool(ascent.trace))
     watch.path, watch.trace = list(ascent.path), list(ascent.trace)
-    watch.best, watch.objective, watch.fall = ascent.theta, ascent.objective, ascent.largest_fall
+    watch.top, watch.fall = (ascent.theta, ascent.objective), ascent.largest_fall
     information, spent = newton(plan, tol, watch, fresh=True)
     return Ascent(
         watch.best, watch.objective, ascent.status, ascent.reason, max(len(watch.path) - 1, 0), ascent.n_passes + spent,

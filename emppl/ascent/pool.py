@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from concurrent.futures import ProcessPoolExecutor
+import pickle
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
@@ -13,7 +20,9 @@ import numpy as np
 from emppl.ascent.degeneracy import spurious
 from emppl.ascent.loop import USABLE, Ascent, Status, ascend
 from emppl.ascent.starts import start_point
+from emppl.compiling import building
 from emppl.concurrency import quiet
+from emppl.interrupts import noticed
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.planner import Plan
 
@@ -22,6 +31,9 @@ CANDIDATES = 5  # first guesses for each start, of which the best goes on; one f
 MOST_CANDIDATES = 20
 CANDIDATE_RUN = 12  # E-steps that each of them gets
 CHEAP_PASS = 3e6  # numbers in the products of one pass up to which several guesses are worth trying
+TRIES = 2  # worker processes that a start may cost before it counts as failed
+GRACE_SECONDS = 3.0  # that workers have after Ctrl-C to hand over what they reached
+PARENT_CHECKED_SECONDS = 1.0  # how often a worker looks whether its parent is still there
 
 
 @dataclass(frozen=True)
@@ -34,42 +46,81 @@ class Job:
     seed: np.random.SeedSequence | None = field(repr=False)
 
 
+@dataclass
+class Reached:
+    """What the starts of a search reached, in their order: None for those that Ctrl-C came before."""
+
+    ascents: list[Ascent | None]
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> list[Ascent]:
+        """The ascents of the starts that were made."""
+        return [ascent for ascent in self.ascents if ascent is not None]
+
+    def followed_by(self, other: Reached) -> Reached:
+        """This and what further starts reached."""
+        return Reached(
+            [*self.ascents, *other.ascents], self.interrupted or other.interrupted, [*self.notes, *other.notes]
+        )
+
+    @property
+    def best(self) -> float:
+        """The highest usable objective so far."""
+        found = [ascent.objective for ascent in self.whole if ascent.status in USABLE]
+        return max(found, default=-np.inf)
+
+
 def _one(plan: Plan, job: Job, theta: Theta | None, options: dict[str, Any], record: bool) -> Ascent:
+    before: Ascent | None = None
     if theta is None:
         rng = np.random.default_rng(job.seed)
         try:
-            theta = best_of_short_runs(plan, job.kind, rng, options["max_iter"])
+            theta, before = best_of_short_runs(plan, job.kind, rng, options["max_iter"])
         except Stopped as stopped:
             return stopped.run
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
-            return Ascent(
-                {}, -np.inf, Status.FAILED, f"no start could be made: {problem}", 0, 0, np.inf, 0.0, np.zeros(0), []
-            )
-    return ascend(plan, theta, record=record, **options)
+            return failed(f"no start could be made: {problem}")
+    found = ascend(plan, theta, record=record, **options)
+    if found.status is Status.INTERRUPTED and before is not None and not np.isfinite(found.objective):
+        return replace(before, status=Status.INTERRUPTED)
+    return found
 
 
-def best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_iter: int) -> Theta:
-    """The candidate that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003).
+def failed(reason: str) -> Ascent:
+    """A start that reached nothing."""
+    return Ascent({}, -np.inf, Status.FAILED, reason, 0, 0, np.inf, 0.0, np.zeros(0), [])
 
-    One where passes are dear.
+
+def best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_iter: int) -> tuple[Theta, Ascent | None]:
+    """The candidate that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003), and its short run.
+
+    One candidate, and no run, where passes are dear.
     """
     pairs = zip(plan.structure.plates, plan.engine.plates)
     work = sum(data.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
     dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
     if dear or kind in ("prior", "ties") or max_iter < CANDIDATE_RUN or not plan.structure.plates:
-        return start_point(plan, kind, rng)
+        return start_point(plan, kind, rng), None
     several = min(max(CANDIDATES, plan.structure.coordinates.size // 3), MOST_CANDIDATES)  # the more, the more modes
     candidates = [start_point(plan, kind, rng) for _ in range(several)]
-    best: tuple[tuple[bool, float], Theta] | None = None
-    for candidate in candidates:
-        run = ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False)
-        if run.status is Status.INTERRUPTED:
-            raise Stopped(run)
-        promise = _promise(plan, run)
-        if best is None or promise > best[0]:
-            best = promise, candidate
+    best: tuple[tuple[bool, float], Theta, Ascent] | None = None
+    runs: list[Ascent] = []
+    try:
+        for candidate in candidates:
+            runs.append(ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False))
+            if runs[-1].status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            promise = _promise(plan, runs[-1])
+            if best is None or promise > best[0]:
+                best = promise, candidate, runs[-1]
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        raise Stopped(replace(max(runs, key=lambda run: run.objective), status=Status.INTERRUPTED)) from None
     assert best is not None  # there is more than one candidate
-    return best[1]
+    return best[1:]
 
 
 class Stopped(Exception):
@@ -86,52 +137,33 @@ def _promise(plan: Plan, run: Ascent) -> tuple[bool, float]:
     return sound, run.objective
 
 
-_OF_WORKER: list[Plan] = []  # in a worker process, which is forked for one plan: they hold functions of their own
-
-
-def _one_there(*arguments: Any) -> Ascent:
-    return _one(_OF_WORKER[0], *arguments)
-
-
 def each(
-    plan: Plan,
-    jobs: list[Job],
-    thetas: list[Theta | None],
-    options: dict[str, Any],
-    workers: int,
-    progress: Any,
+    plan: Plan, jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, progress: Any,
     record: bool,
-) -> list[Ascent]:
-    """The ascents of the jobs, in their order; fewer where Ctrl-C came in between, the last one then INTERRUPTED."""
-    if workers > 1 and len(jobs) > 1 and hasattr(os, "fork"):
-        with (
-            quiet(),
-            ProcessPoolExecutor(
-                min(workers, len(jobs)), get_context("fork"), initializer=_OF_WORKER.append, initargs=(plan,)
-            ) as pool,
-        ):
-            found = list(pool.map(_one_there, jobs, thetas, [options] * len(jobs), [record] * len(jobs)))
-        for i, job in enumerate(jobs if progress is not None else []):
-            best = max((r.objective for r in found[: i + 1] if r.status in USABLE), default=-np.inf)
-            progress(_event(job, jobs, found[i], best))
-        return found
-    results: list[Ascent] = []
-    best = -np.inf
-    for job, theta in zip(jobs, thetas):
-        try:
-            result = _one(plan, job, theta, options, record)
-            results.append(result)
-            if result.status in USABLE:
-                best = max(best, result.objective)
-            if progress is not None:
-                progress(_event(job, jobs, result, best))
-        except KeyboardInterrupt:
-            if not results:
-                raise
-            results[-1] = replace(results[-1], status=Status.INTERRUPTED)
-        if results[-1].status is Status.INTERRUPTED:
-            break
-    return results
+) -> Reached:  # fmt: skip
+    """The ascents of the jobs. Ctrl-C ends it with what was reached, a worker process that dies costs its start."""
+    reached = Reached([None] * len(jobs))
+
+    def arrived(i: int, ascent: Ascent) -> None:
+        reached.ascents[i] = ascent
+        if progress is not None:
+            progress(_event(jobs[i], jobs, ascent, reached.best))
+
+    several = workers > 1 and len(jobs) > 1 and hasattr(os, "fork") and not current_process().daemon
+    try:
+        if several:
+            _in_processes(plan, jobs, thetas, options, min(workers, len(jobs)), record, reached, arrived)
+        else:
+            for i, (job, theta) in enumerate(zip(jobs, thetas)):
+                with noticed():
+                    ascent = _one(plan, job, theta, options, record)
+                    arrived(i, ascent)
+                if ascent.status is Status.INTERRUPTED:
+                    reached.interrupted = True
+                    break
+    except KeyboardInterrupt:
+        reached.interrupted = True
+    return reached
 
 
 def _event(job: Job, jobs: list[Job], result: Ascent, best: float) -> dict[str, Any]:
@@ -145,3 +177,164 @@ def _event(job: Job, jobs: list[Job], result: Ascent, best: float) -> dict[str, 
         "best": best,
         "n_passes": result.n_passes,
     }
+
+
+# -- worker processes --------------------------------------------------------------------------------------------------
+
+
+def _in_processes(
+    plan: Plan, jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, record: bool,
+    reached: Reached, arrived: Callable[[int, Ascent], None],
+) -> None:  # fmt: skip
+    """Fill `reached` by forked workers, each of which is given one start after the other.
+
+    They inherit the plan: its functions would have to be compiled anew elsewhere. A start whose worker died is made
+    once more, by another one, to the same result.
+    """
+    _ = plan.axes  # else each worker finds them for itself
+    todo, deaths = deque(range(len(jobs))), Counter[int]()
+    crew: list[_Worker] = []
+
+    def give(worker: _Worker) -> None:
+        if todo:
+            i = todo.popleft()
+            worker.give(i, (jobs[i], thetas[i], options, record))
+
+    def died(i: int, how: str) -> None:
+        deaths[i] += 1
+        again = deaths[i] < TRIES
+        what = "the start was made again" if again else "the start counts as failed"
+        reached.notes.append(f"the worker process of start {jobs[i].number} {how}: {what}")
+        if again:
+            todo.appendleft(i)
+        else:
+            arrived(i, failed(f"its worker process {how}, {TRIES} times"))
+
+    try:
+        with noticed() as interrupt:
+            while todo or any(worker.job is not None for worker in crew):
+                interrupt.check()
+                while todo and len(crew) < workers:
+                    crew.append(_Worker(plan))
+                    give(crew[-1])
+                for worker in _ready(crew, None):
+                    i = worker.job
+                    try:
+                        ascent = worker.answer()
+                    except (EOFError, OSError, pickle.UnpicklingError):
+                        crew.remove(worker)
+                        if i is not None:
+                            died(i, worker.end())
+                        continue
+                    assert i is not None  # who answers was given a start
+                    if ascent.status is Status.INTERRUPTED:  # this worker alone had the signal
+                        reached.ascents[i] = ascent
+                        raise KeyboardInterrupt
+                    give(worker)
+                    arrived(i, ascent)
+    except KeyboardInterrupt:
+        _collect(crew, reached)
+        raise
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+def _ready(crew: list[_Worker], seconds: float | None) -> list[_Worker]:
+    ready = wait([worker.connection for worker in crew], seconds)
+    return [worker for worker in crew if worker.connection in ready]
+
+
+def _collect(crew: list[_Worker], reached: Reached) -> None:
+    """After Ctrl-C: the best so far of the starts that are under way, from workers that still answer."""
+    busy = [worker for worker in crew if worker.job is not None]
+    for worker in busy:
+        worker.interrupt()
+    last = time.monotonic() + GRACE_SECONDS
+    while busy and (left := last - time.monotonic()) > 0:
+        for worker in _ready(busy, left):
+            busy.remove(worker)
+            i = worker.job
+            try:
+                ascent = worker.answer()
+            except Exception:  # it ended, or had nothing yet
+                continue
+            if i is not None and reached.ascents[i] is None and ascent.theta:
+                reached.ascents[i] = ascent
+
+
+class _Worker:
+    """A forked process that makes starts of one plan, and the parent's end of the pipe to it."""
+
+    def __init__(self, plan: Plan) -> None:
+        context = get_context("fork")
+        self.connection, theirs = context.Pipe()
+        self.job: int | None = None
+        self.process = context.Process(target=_serve, args=(plan, theirs, os.getpid()), daemon=True)
+        with building(), quiet():  # not while another thread compiles; of threads at a fork: locks are seen to
+            self.process.start()
+        theirs.close()
+
+    def give(self, job: int, task: tuple[Any, ...]) -> None:
+        self.job = job
+        with contextlib.suppress(OSError):  # it has died: reading its answer says so
+            self.connection.send(task)
+
+    def answer(self) -> Any:
+        """What it found; raises what it raised, and EOFError or OSError where it has died."""
+        found = self.connection.recv()
+        self.job = None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def interrupt(self) -> None:
+        if self.process.pid is not None and self.process.exitcode is None:
+            os.kill(self.process.pid, signal.SIGINT)
+
+    def end(self) -> str:
+        """The process ended, by force if need be; how it ended, in words."""
+        self.connection.close()
+        self.process.join(0.2)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        code = self.process.exitcode or 0
+        return f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit status {code}"
+
+
+def _signal_name(number: int) -> str:
+    known = {s.value: s.name for s in signal.Signals}
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"{known.get(number, f'signal {number}')}{hint}"
+
+
+def _serve(plan: Plan, connection: Connection, parent: int) -> None:
+    """A worker's life: starts come in, ascents go out, until the pipe closes or the parent is gone."""
+
+    def once(*_: Any) -> None:
+        """The first Ctrl-C ends the start under way; a terminal sends one, the parent another."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECKED_SECONDS)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, once)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        while True:
+            task = connection.recv()
+            try:
+                found: Any = _one(plan, *task)
+            except Exception as problem:
+                found = problem
+            try:
+                connection.send(found)
+            except (pickle.PicklingError, AttributeError, TypeError):  # an error that does not travel
+                connection.send(RuntimeError(f"{type(found).__name__}: {found}"))
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emppl.ascent.agreement import MOST_STARTS, agreement
-from emppl.ascent.conclude import conclude, judged, winning
+from emppl.ascent.conclude import conclude, judge, winning
 from emppl.ascent.degeneracy import check_data
 from emppl.ascent.loop import USABLE, Ascent, Status
 from emppl.ascent.pool import Job
@@ -19,6 +19,7 @@ from emppl.ascent.stages import further_jobs, make_jobs, run
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
 from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError
+from emppl.interrupts import noticed
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
@@ -48,9 +49,10 @@ def fit(
     constrained scale, a Fit, or a list of these, used exactly and before the random ones (`starts=0` adds none).
     Up to three times as many random ones are made where starts are cheap and end in modes far apart, or the best mode
     was reached only once, as long as more modes are to be expected than were seen.
-    tol: estimated gain still to be had, in nats. accelerate: "squarem" or None (textbook EM). obs_weights: one weight a
-    member, or {observed name: weights}. labels: {latent: values}, masked or −1 where unknown. workers: processes.
-    progress: called with a dict a start. Further options go to `emppl.plan` (estimate, method, freeze, support, …).
+    tol: estimated gain still to be had, in nats; 0: until max_iter. accelerate: "squarem" or None (textbook EM).
+    obs_weights: one weight a member, or {observed name: weights}. labels: {latent: values}, masked or −1 where
+    unknown. workers: processes; one that dies costs its start, which is made again. progress: called with a dict a
+    start. Further options go to `emppl.plan` (estimate, method, freeze, support, …).
 
     source: rows that do not fit in memory, for a model whose rows are pm.Data: {name: array} of arrays that are read
     in slices (memory-mapped, zarr, h5py, dask), a parquet file, a list or a generator function of blocks. Every pass
@@ -60,7 +62,8 @@ def fit(
     opened by its workers, the parameters travel there and sums come back. Raises UnsupportedModelError where a model
     needs its rows one by one, InvalidDataError naming the block and the row of a number that cannot be.
 
-    Ctrl-C returns what was reached, with Status.INTERRUPTED. Raises NoStartError if no start has a finite objective.
+    Ctrl-C returns what was reached, with Status.INTERRUPTED, whatever was going on; a second one raises. Raises
+    NoStartError if no start has a finite objective, WorkersLostError where a cluster has no worker left.
     """
     began = time.perf_counter()
     if starts < 0 or (starts == 0 and start is None):
@@ -69,10 +72,11 @@ def fit(
         )
     if accelerate not in (None, "squarem"):
         raise InvalidArgumentError(f"accelerate must be 'squarem' or None, not {accelerate!r}", "accelerate")
-    if not tol > 0 or max_iter < 0:
+    if not tol >= 0 or max_iter < 0:
         raise InvalidArgumentError(
-            f"tol must be positive and max_iter not negative, not {tol} and {max_iter}", "tol, max_iter"
-        )
+            f"neither tol nor max_iter can be negative, as {tol} and {max_iter} are", "tol, max_iter",
+            ("tol=0: until max_iter",),
+        )  # fmt: skip
     if source is None and (block_size is not None or executor is not None):
         raise InvalidArgumentError(
             "block_size and executor are about a source of blocks, and none is given", "block_size, executor",
@@ -108,12 +112,17 @@ def _from_starts(
 ) -> Fit:  # fmt: skip
     jobs = make_jobs(plan, start, starts, seed)
     record = options["accelerate"] is None or len(jobs) == 1
-    results = [judged(plan, result) for result in run(plan, jobs, options, workers, progress, record)]
-    while number := wanted(plan, jobs, results, MOST_STARTS * starts):
-        further = further_jobs(plan, jobs, number, seed)
-        results += [judged(plan, result) for result in run(plan, further, options, workers, progress, record)]
-        jobs += further
-    return conclude(plan, jobs, results, options, seed, began)
+    reached = run(plan, jobs, options, workers, progress, record)
+    judge(plan, reached)
+    try:
+        while not reached.interrupted and (number := wanted(plan, jobs, reached.whole, MOST_STARTS * starts)):
+            further = further_jobs(plan, jobs, number, seed)
+            more = run(plan, further, options, workers, progress, record)
+            judge(plan, more)
+            jobs, reached = jobs + further, reached.followed_by(more)
+    except KeyboardInterrupt:
+        reached.interrupted = True
+    return conclude(plan, jobs, reached, options, seed, began)
 
 
 def wanted(plan: Plan, jobs: list[Job], results: list[Ascent], most: int) -> int:
@@ -131,6 +140,20 @@ def _with_tails(
     found: Fit, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any, began: float
 ) -> Fit:
     """The fit with what its windows neglect measured; fitted again over longer windows until that is nothing."""
+    try:
+        with noticed():
+            return _with_tails_measured(found, starts, seed, options, workers, progress, began)
+    except KeyboardInterrupt:
+        note = "stopped by Ctrl-C: what lies beyond the windows of unbounded counts was not measured"
+        certificate = replace(found.certificate, notes=(*found.certificate.notes, note))
+        return replace(found, certificate=certificate, status=Status.INTERRUPTED)
+
+
+def _with_tails_measured(
+    found: Fit, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any, began: float
+) -> Fit:
+    if found.status is Status.INTERRUPTED:
+        return found
     plan = found.plan
     assert isinstance(plan, Plan)  # just made
     masses = tail_mass(plan, found.point)

@@ -9,7 +9,7 @@ import numpy as np
 
 from emppl.ascent.arguments import given_starts
 from emppl.ascent.loop import Ascent, Status
-from emppl.ascent.pool import Job, each
+from emppl.ascent.pool import Job, Reached, each
 from emppl.ascent.starts import KINDS, PROBED, heaviest_tie
 from emppl.planner import Plan
 
@@ -38,10 +38,8 @@ def further_jobs(plan: Plan, jobs: list[Job], number: int, seed: int | None) -> 
     return [Job(len(jobs) + i, kind, None, child) for i, (kind, child) in enumerate(zip(kinds, children))]
 
 
-def run(
-    plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, progress: Any, record: bool
-) -> list[Ascent]:
-    """The ascents of the jobs, in their order; those left behind after a short run have Status.SHORT."""
+def run(plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, progress: Any, record: bool) -> Reached:
+    """The ascents of the jobs; those left behind after a short run have Status.SHORT."""
     work = sum(
         d.size * p.n_configurations * (d.features.shape[1] + 2)
         for p, d in zip(plan.structure.plates, plan.engine.plates)
@@ -50,29 +48,53 @@ def run(
     if not staged:
         return each(plan, jobs, [job.theta for job in jobs], options, workers, progress, record)
     shorter = options | {"max_iter": SHORT_RUN, "finish": False}
-    short = each(plan.sample or plan, jobs, [job.theta for job in jobs], shorter, workers, progress, False)
+    reached = each(plan.sample or plan, jobs, [job.theta for job in jobs], shorter, workers, progress, False)
     if plan.sample is not None:
-        short = [_on_all_rows(plan, result) for result in short]
-    if any(result.status is Status.INTERRUPTED for result in short):
-        return short
+        _on_all_rows(plan, reached)
+    if reached.interrupted:
+        return reached
+    short = [ascent for ascent in reached.ascents if ascent is not None]  # all of them
     order = sorted(range(len(jobs)), key=lambda i: -short[i].objective if np.isfinite(short[i].objective) else np.inf)
     alive = [i for i in order if short[i].status in (Status.MAX_ITER, Status.CONVERGED)]
     chosen = sorted({*alive[:CARRIED_ON], *(i for i, job in enumerate(jobs) if job.kind == "given")})
     thetas = [short[i].theta or jobs[i].theta for i in chosen]
     long = each(plan, [jobs[i] for i in chosen], thetas, options, workers, progress, record)
-    results = [replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short]
-    for i, result in zip(chosen, long):
+    results: list[Ascent | None] = [
+        replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short
+    ]
+    for i, result in zip(chosen, long.ascents):
+        if result is None or not np.isfinite(result.objective):
+            continue
         results[i] = replace(
             result, path=np.concatenate([short[i].path, result.path[1:]]),
             n_iter=short[i].n_iter + result.n_iter, n_passes=short[i].n_passes + result.n_passes,
         )  # fmt: skip
-    return results
+    return Reached(results, long.interrupted, [*reached.notes, *long.notes])
 
 
-def _on_all_rows(plan: Plan, result: Ascent) -> Ascent:
-    """A short run on a sample of the rows, as one of no steps over all of them from where it ended."""
-    if not result.theta or not np.isfinite(result.objective):
-        return result
+def _on_all_rows(plan: Plan, reached: Reached) -> None:
+    """Short runs on a sample of the rows, as ones of no steps over all of them from where they ended, best first.
+
+    After Ctrl-C the best alone: one pass says what it is worth.
+    """
+    found = {i: a for i, a in enumerate(reached.ascents) if a is not None and a.theta and np.isfinite(a.objective)}
+    order = sorted(found, key=lambda i: -found[i].objective)
+    if reached.interrupted:
+        reached.ascents = [None] * len(reached.ascents)
+        order = order[:1]
+    for k, i in enumerate(order):
+        try:
+            reached.ascents[i] = _over_all_rows(plan, found[i])
+        except KeyboardInterrupt:
+            if not k:
+                raise
+            reached.interrupted = True
+            for j in order[k:]:
+                reached.ascents[j] = None
+            break
+
+
+def _over_all_rows(plan: Plan, result: Ascent) -> Ascent:
     value = plan.e_step(result.theta).objective
     status = Status.MAX_ITER if result.status is Status.CONVERGED else result.status  # it did so on the sample alone
     return replace(

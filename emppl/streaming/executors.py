@@ -5,19 +5,22 @@ What travels is the task (how to read a block, and eta) and a few hundred number
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from hashlib import blake2b
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
-from emppl.errors import InvalidArgumentError
+from emppl.errors import InvalidArgumentError, WorkersLostError
 from emppl.streaming.blocks import Mapped, Piece, Source, here, sliced
 
-RETRIES = 3  # how often dask tries a block again whose task raised; one whose worker died it moves by itself
+RETRIES = 3  # how often a block is tried again, whose task raised or whose worker died
+POLLED_SECONDS = 1.0  # how long one waits for a block before looking whether there still are workers
+NO_WORKERS_SECONDS = 20.0  # how long a cluster may be without any, as it is while it starts them anew
 KEPT = 4  # jobs that a worker remembers: a fit has three
 _JOBS: OrderedDict[bytes, Any] = OrderedDict()
 DASK = ("distributed", "dask")
@@ -59,12 +62,12 @@ class Workers:
         if self._packed[0] is not job:
             self._packed = job, cloudpickle.dumps(job)
         packed = self._packed[1]
-        calls = [(packed, method, extra, p.number, *self._sent(p)) for p in source.pieces()]
         try:
             if self.dask:
-                futures = [self.executor.submit(task, *call, pure=False, retries=RETRIES) for call in calls]
-                yield from self._gathered(futures)
-            elif hasattr(self.executor, "submit"):
+                yield from self._on_dask(list(source.pieces()), (packed, method, extra))
+                return
+            calls = [(packed, method, extra, p.number, *self._sent(p)) for p in source.pieces()]
+            if hasattr(self.executor, "submit"):
                 yield from self._gathered([self.executor.submit(task, *call) for call in calls])
             else:
                 yield from self.executor.map(task, *zip(*calls)) if calls else ()
@@ -74,6 +77,76 @@ class Workers:
                 "executor",
                 ("a dask client, whose blocks are done again by another worker", "a new executor"),
             ) from None
+
+    def _on_dask(self, pieces: list[Piece], head: tuple[Any, ...]) -> Iterator[Any]:
+        """Results in order of the blocks; one that its worker took along is sent and done again, by another.
+
+        Dask moves tasks whose worker died by itself, but not data that were sent to that worker alone.
+        """
+
+        def submit(piece: Piece) -> Any:
+            call = (*head, piece.number, *self._sent(piece))
+            return self.executor.submit(task, *call, pure=False, retries=RETRIES)
+
+        futures: list[Any] = []
+        try:
+            futures.extend(self._alive(submit, piece) for piece in pieces)
+            for i, piece in enumerate(pieces):
+                for left in reversed(range(RETRIES + 1)):
+                    try:
+                        result = self._awaited(futures[i])
+                        break
+                    except Exception as problem:
+                        if not _is_loss(problem):
+                            raise
+                        if not left:
+                            raise WorkersLostError(
+                                f"block {piece.number} was lost with its worker {RETRIES + 1} times ({problem})",
+                                "executor", ("smaller blocks (block_size=…), if workers run out of memory",),
+                            ) from problem  # fmt: skip
+                    self._held.pop(piece.number, None)
+                    futures[i] = self._alive(submit, piece)
+                futures[i] = None  # dask keeps a result as long as its future
+                yield result
+        finally:
+            for future in futures:
+                if future is not None:
+                    future.cancel()
+
+    def _alive(self, call: Callable[[Piece], Any], piece: Piece) -> Any:
+        """What a call to the cluster answers; WorkersLostError where it has no worker to send data to."""
+        try:
+            return call(piece)
+        except (TimeoutError, OSError) as problem:
+            if self._workers():
+                raise
+            raise self._none_left() from problem
+
+    def _awaited(self, future: Any) -> Any:
+        """The result of a task; WorkersLostError where there has been nobody to do it for NO_WORKERS_SECONDS."""
+        seen = time.monotonic()
+        while True:
+            try:
+                return future.result(timeout=POLLED_SECONDS)
+            except TimeoutError:
+                if future.done():  # its own
+                    raise
+            if self._workers():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > NO_WORKERS_SECONDS:
+                raise self._none_left()
+
+    def _workers(self) -> int:
+        try:
+            return len(self.executor.nthreads()) if self.executor.status == "running" else 0
+        except (OSError, TimeoutError):
+            return 0
+
+    def _none_left(self) -> WorkersLostError:
+        return WorkersLostError(
+            "the cluster has no worker left, and none came back", "executor",
+            ("start workers, and fit again with start= or checkpoint=", "executor=None: block after block, here"),
+        )  # fmt: skip
 
     @staticmethod
     def _gathered(futures: list[Any]) -> Iterator[Any]:
@@ -103,6 +176,11 @@ class Workers:
         if type(value).__module__.split(".")[0] == "dask" and hasattr(value, "compute"):
             return self.executor.compute(value)
         return self.executor.scatter([value])[0] if isinstance(value, np.ndarray | dict) else value
+
+
+def _is_loss(problem: Exception) -> bool:
+    """Whether a task ended with its worker or with data that were there alone, and not by what it did."""
+    return isinstance(problem, CancelledError) or type(problem).__module__.split(".")[0] in DASK
 
 
 def _travelling(start: int, stop: int, names: tuple[str, ...], *arrays: Any) -> tuple:

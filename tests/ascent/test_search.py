@@ -1,18 +1,25 @@
 """Many starts, one fit: reproducible, honest about every start, and interrupted without loss."""
 
+import contextlib
+import importlib
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pymc as pm
 import pytest
 import small_models
 
 import emppl
 from emppl import Status
-from emppl.ascent import stages
-from emppl.errors import InvalidArgumentError, InvalidDataError, NoStartError
+from emppl.ascent import conclude, loop, pool, stages
+from emppl.errors import InvalidArgumentError, InvalidDataError, NoStartError, SourceError
 from emppl.models import coins, gaussian_mixture
 from emppl.planner import Plan
 
@@ -241,8 +248,163 @@ def test_ctrl_c_between_two_starts(plan):
 def test_progress_is_told(plan, workers):
     seen = []
     fit = emppl.fit(plan, starts=3, seed=0, progress=seen.append, workers=workers)
-    assert [event["start"] for event in seen] == [1, 2, 3] and seen[0]["of"] == 3
+    assert sorted(event["start"] for event in seen) == [1, 2, 3] and seen[0]["of"] == 3
     assert max(event["best"] for event in seen) == pytest.approx(fit.log_posterior, abs=1e-4)
+
+
+def test_ctrl_c_at_any_pass(plan, monkeypatch):
+    """From the first value on something comes back, up to the last look at the fit; before it there is nothing yet."""
+    options = {"starts": 2, "seed": 0}
+    repr(plan.axes)  # which take passes of their own, once
+    for number in [*range(1, 30), *range(30, 400, 7)]:
+        monkeypatch.undo()
+        interrupt_at(monkeypatch, number)
+        try:
+            fit = emppl.fit(plan, **options)
+        except KeyboardInterrupt:
+            assert number == 1
+            continue
+        if fit.status is not Status.INTERRUPTED:
+            break
+        assert fit.log_posterior == pytest.approx(plan.log_posterior(fit.point), rel=1e-12)
+        assert any("Ctrl-C" in note for note in fit.certificate.notes)
+    else:
+        pytest.fail("no number of passes was enough")
+    assert fit.status is Status.CONVERGED and number > 60
+
+
+@pytest.mark.parametrize(
+    "module, name", [("certificate", "log_joint_agrees"), ("certificate", "gradient_agrees"), ("conclude", "judged"),
+                     ("conclude", "_finished"), ("conclude", "_notes"), ("conclude", "make_fit")],
+)  # fmt: skip
+def test_ctrl_c_after_the_search(plan, monkeypatch, module, name):
+    """The search has ended, and what it found is whole: only what is said of it is missing."""
+    whole = emppl.fit(plan, starts=3, seed=0)
+    place = importlib.import_module(f"emppl.ascent.{module}")
+    original, calls = getattr(place, name), []
+
+    def once(*arguments, **options):
+        calls.append(name)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(place, name, once)
+    fit = emppl.fit(plan, starts=3, seed=0)
+    assert fit.status is Status.INTERRUPTED and len(fit.starts) == 3
+    assert fit.log_posterior == pytest.approx(whole.log_posterior, abs=1e-6)
+    repr(fit), str(fit), fit.summary(), fit.responsibilities(), fit.standard_errors()
+
+
+def test_a_second_ctrl_c_is_not_caught(plan, monkeypatch):
+    def again(*_, **__):
+        raise KeyboardInterrupt
+
+    interrupt_at(monkeypatch, 20)
+    monkeypatch.setattr(conclude, "make_fit", again)
+    with pytest.raises(KeyboardInterrupt):
+        emppl.fit(plan, starts=3, seed=0)
+
+
+def test_a_signal_that_a_callee_swallows_is_not_lost(plan, monkeypatch):
+    """Compilers and callbacks of C print what is raised in them, and go on."""
+    original, calls = loop.collapse, []
+
+    def deaf(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1.0)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "collapse", deaf)
+    fit = emppl.fit(plan, starts=5, seed=0)
+    assert fit.status is Status.INTERRUPTED and len(fit.starts) < 5
+
+
+# -- worker processes --------------------------------------------------------------------------------------------------
+
+SLOW = {"seed": 1, "accelerate": None, "max_iter": 10_000_000, "tol": 0}  # far longer than a test waits
+
+
+@pytest.fixture
+def children(plan):
+    """Called with a function of a worker process, it is run on one of them once they are at work; none stays."""
+    before = psutil.Process().children()
+
+    def run(act):
+        while not (found := [child for child in psutil.Process().children() if child not in before]):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        act(found[0])
+
+    yield lambda act: threading.Thread(target=run, args=(act,), daemon=True).start()
+    assert [child for child in psutil.Process().children() if child not in before] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+def test_ctrl_c_with_workers(plan, children):
+    children(lambda _: os.kill(os.getpid(), signal.SIGINT))
+    fit = emppl.fit(plan, starts=5, workers=2, **SLOW)
+    assert fit.status is Status.INTERRUPTED and 1 <= len(fit.starts) <= 2  # what both had under way
+    assert fit.log_posterior == plan.log_posterior(fit.point)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+def test_ctrl_c_with_a_worker_that_hangs(plan, children):
+    def act(child):
+        child.suspend()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    children(act)
+    fit = emppl.fit(plan, starts=5, workers=2, **SLOW)
+    assert fit.status is Status.INTERRUPTED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+def test_a_killed_worker_costs_its_start_a_second_time(plan, monkeypatch, tmp_path):
+    """Made again, it ends where it would have ended, and a note says so."""
+    expected, original = emppl.fit(plan, starts=4, seed=3), pool.ascend
+
+    def deadly(plan, theta, **options):
+        if options.get("tol") is not None:  # no short run
+            mark = tmp_path / "ascents"
+            with mark.open("ab") as file:
+                file.write(b".")
+            if mark.stat().st_size == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return original(plan, theta, **options)
+
+    monkeypatch.setattr(pool, "ascend", deadly)
+    fit = emppl.fit(plan, starts=4, seed=3, workers=2)
+    same(fit, expected)
+    assert any("SIGKILL" in note and "made again" in note for note in fit.certificate.notes)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+def test_a_start_that_kills_every_worker_has_failed(plan, monkeypatch):
+    original = pool.start_point
+
+    def deadly(plan, kind, rng):
+        if kind == "random":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(plan, kind, rng)
+
+    monkeypatch.setattr(pool, "start_point", deadly)
+    fit = emppl.fit(plan, starts=3, seed=3, workers=2)
+    assert list(fit.starts["status"]) == ["CONVERGED", "FAILED", "CONVERGED"]
+    assert "SIGKILL" in fit.starts["reason"][1] and fit.status is Status.CONVERGED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+def test_an_error_of_a_worker_is_the_parents(plan, monkeypatch):
+    def wrong(*_):
+        raise SourceError("what a source met", "where")
+
+    monkeypatch.setattr(pool, "start_point", wrong)
+    with pytest.raises(SourceError, match="what a source met"):
+        emppl.fit(plan, starts=3, seed=3, workers=2)
 
 
 # -- nothing hidden, nothing to start from -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -11,8 +12,8 @@ from row_models import cases, head
 
 import emppl
 from emppl.ascent.starts import start_point
-from emppl.errors import InvalidArgumentError
-from emppl.streaming import streamed
+from emppl.errors import InvalidArgumentError, WorkersLostError
+from emppl.streaming import executors, streamed
 
 BUILD, DATA = cases()["named"]
 START = {"w": np.array([0.4, 0.6]), "mu": np.array([[0.5, 0.2], [2.0, 2.5]]), "variance": np.array([1.5, 1.5])}
@@ -90,3 +91,29 @@ def test_a_cluster_whose_worker_dies_in_mid_fit_gives_the_same_fit(tmp_path):
         np.testing.assert_allclose(there.point[name], value, rtol=1e-12)
         np.testing.assert_allclose(there.standard_errors()[name], here.standard_errors()[name], rtol=1e-6)
     np.testing.assert_allclose(mapped.log_likelihood, fitted(DATA, max_iter=0).log_likelihood, rtol=1e-13)
+
+
+def test_rows_in_memory_outlive_the_worker_that_held_them(monkeypatch):
+    """Sent to one worker alone they die with it: they are sent again. Without any worker there is an error, soon."""
+    here, awaited, calls = fitted(DATA), executors.Workers._awaited, []
+
+    def deadly(self, future):
+        calls.append(future)
+        if len(calls) == 12:
+            os.kill(next(iter(self.executor.run(os.getpid).values())), signal.SIGKILL)
+        return awaited(self, future)
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with LocalCluster(**options, silence_logs=50) as cluster, Client(cluster) as client:
+        monkeypatch.setattr(executors.Workers, "_awaited", deadly)
+        there = fitted(DATA, client)
+        assert len(calls) > 12
+        monkeypatch.setattr(executors, "NO_WORKERS_SECONDS", 2.0)
+        cluster.scale(0)
+        began = time.monotonic()
+        with pytest.raises(WorkersLostError, match="no worker left"):
+            fitted(DATA, client)
+        assert time.monotonic() - began < 60
+    assert there.log_likelihood == here.log_likelihood
+    for name, value in here.point.items():
+        np.testing.assert_array_equal(there.point[name], value)
