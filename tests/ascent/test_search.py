@@ -7,11 +7,11 @@ import os
 import signal
 import threading
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pymc as pm
 import pytest
 import small_models
@@ -331,16 +331,16 @@ SLOW = {"seed": 1, "accelerate": None, "max_iter": 10_000_000, "tol": 0}  # far 
 @pytest.fixture
 def children(plan):
     """Called with a function of a worker process, it is run on one of them once they are at work; none stays."""
-    before = psutil.Process().children()
+    before = active_children()
 
     def run(act):
-        while not (found := [child for child in psutil.Process().children() if child not in before]):
+        while not (found := [child for child in active_children() if child not in before]):
             time.sleep(0.01)
         time.sleep(0.3)
         act(found[0])
 
     yield lambda act: threading.Thread(target=run, args=(act,), daemon=True).start()
-    assert [child for child in psutil.Process().children() if child not in before] == []
+    assert [child for child in active_children() if child not in before] == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
@@ -354,7 +354,7 @@ def test_ctrl_c_with_workers(plan, children):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
 def test_ctrl_c_with_a_worker_that_hangs(plan, children):
     def act(child):
-        child.suspend()
+        os.kill(child.pid, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGINT)
 
     children(act)
