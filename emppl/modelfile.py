@@ -21,10 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pymc as pm
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant
 
 from emppl.errors import EmpplError, InvalidArgumentError, InvalidDataError
+from emppl.structure.variables import constant_data
 
 FUNCTION = "build"  # what a model file is asked for where MODEL names no function
 DATA = "data"  # the argument of `build` that --data fills
@@ -83,9 +87,40 @@ def load_model(argument: str, data: str | None = None, settings: Sequence[str] =
             target.shown,
             (f"end {target.function}() with `return model`" if model is None else SKELETON,),
         )
+    if frame is not None:
+        _refuse_changed_numbers(model, frame, target.shown)
     return LoadedModel(
         target.name, model, "shipped" if target.path is None else str(target.path), target.function, options, data
     )
+
+
+def _refuse_changed_numbers(model: pm.Model, frame: pd.DataFrame, where: str) -> None:
+    """Raise InvalidDataError where PyMC kept a column of the data as other whole numbers than stand in the file.
+
+    It turns whole numbers into int32, by their remainder where they are larger, and cuts off the fractions of counts.
+    """
+    held = [(rv.name, model.rvs_to_values[rv], "iuf") for rv in model.observed_RVs]
+    held += [(v.name, v, "iu") for v in model.data_vars]  # covariates in whole units may be meant so
+    for name, variable, kinds in held:
+        if not isinstance(variable, Constant | SharedVariable):
+            continue
+        values = np.asarray(constant_data(variable))
+        if values.dtype.kind not in "iu" or values.ndim != 1 or len(values) != len(frame):
+            continue
+        for column in frame.columns:
+            numbers = frame[column].to_numpy()
+            if numbers.dtype.kind not in kinds or not np.isfinite(numbers).all() or np.array_equal(numbers, values):
+                continue
+            with np.errstate(all="ignore"):
+                kept = numbers.astype("int64").astype("int32") if numbers.dtype.kind != "f" else np.trunc(numbers)
+            if np.array_equal(kept, values):
+                row = int(np.flatnonzero(numbers != values)[0])
+                raise InvalidDataError(
+                    f"column {column!r}, row {row}: PyMC holds {numbers[row]} as {values[row]} in {name}, which takes "
+                    "whole numbers of 32 bits",
+                    where,
+                    ("correct the number", f"in {FUNCTION}(): data[{str(column)!r}].astype(float), for large counts"),
+                )
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

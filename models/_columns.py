@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 type Table = pd.DataFrame | Mapping[str, Any]
+LARGEST = 2**31 - 1  # PyMC turns whole numbers into int32
 LEAVE_OUT = "fill it in, or leave the rows out, as data.dropna() does"
 
 
@@ -49,6 +50,18 @@ def require(name: str, values: np.ndarray, good: np.ndarray, what: str, mend: st
 def are_counts(values: np.ndarray) -> np.ndarray:
     """Which of the values are whole numbers of zero or more."""
     return (values >= 0) & (values == np.floor(values))
+
+
+def whole(name: str, values: np.ndarray) -> np.ndarray:
+    """Whole numbers as such. ValueError for the first beyond 32 bits, of which PyMC would keep the remainder."""
+    bad = np.argwhere(np.abs(values) > LARGEST)
+    if len(bad):
+        row = ", ".join(str(i) for i in bad[0])
+        raise ValueError(
+            f"column {name!r}, row {row}: {int(values[tuple(bad[0])])} is more than {LARGEST}, where PyMC's whole "
+            "numbers end: correct it, or count in larger units"
+        )
+    return values.astype("int64")
 
 
 def covariate(data: Table, name: str, rows: int, correct: str = "correct covariates=…") -> np.ndarray:

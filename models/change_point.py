@@ -20,6 +20,8 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.models._columns import whole
+
 FOLDER = Path(__file__).parent / "data"
 EXAMPLES = {  # file, its column of times, its column of counts
     "coal_mining": ("coal_mining_disasters", "year", "disasters"),
@@ -47,7 +49,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None, *, example: str 
     y, time = _series(data)
     first, last = int(time[0]) + 1, int(time[-1])
     known = ~np.isnan(y)
-    y, time = y[known].astype("int64"), time[known]
+    y, time = whole("y", y[known]), time[known]
 
     with pm.Model(coords={"period": ["before", "after"], "time": time}) as model:
         rate = pm.Gamma("rate", SHAPE, 1.0 / max(y.mean(), 0.5 / len(y)), dims="period")
@@ -88,7 +90,7 @@ def _series(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, np.ndar
         raise ValueError(
             f"column 'time' runs over {time[-1] - time[0]:g} steps: count in units between two observations"
         )
-    return y, time.astype("int64")
+    return y, whole("time", time)
 
 
 def _numbers(column: str, values: Any) -> np.ndarray:

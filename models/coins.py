@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models._columns import beta_prior
+from emppl.models._columns import beta_prior, whole
 
 EXAMPLE = Path(__file__).parent / "data" / "coins.csv"
 
@@ -120,7 +120,7 @@ def _counts(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, np.ndar
     if len(bad):
         i = bad[0]
         raise ValueError(f"heads[{i}] = {heads[i]:g} is more than tosses[{i}] = {tosses[i]:g}: correct one of the two")
-    return heads.astype("int64"), tosses.astype("int64")
+    return whole("heads", heads), whole("tosses", tosses)
 
 
 def _numbers(column: str, values: Any) -> np.ndarray:

@@ -24,6 +24,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models._columns import whole
+
 FOLDER = Path(__file__).parent / "data"
 EXAMPLES = ("stouffer_toby", "carcinoma")
 COUNT = "count"
@@ -132,4 +134,4 @@ def _counts(data: pd.DataFrame | Mapping[str, Any], rows: int) -> np.ndarray:
         )
     if counts.shape != (rows,) or counts.sum() == 0:
         raise ValueError(f"column {COUNT!r} has shape {counts.shape} and sum {counts.sum():g}: give one number a row")
-    return counts.astype("int64")
+    return whole(COUNT, counts)

@@ -24,7 +24,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import beta_prior
+from emppl.models._columns import beta_prior, whole
 
 EXAMPLE = Path(__file__).parent / "data" / "linkage.csv"
 PHENOTYPES = ("AB", "Ab", "aB", "ab")
@@ -80,4 +80,4 @@ def _phenotypes(data: pd.DataFrame | Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f"column 'count', row {bad[0]}: {counts[bad[0]]:g} is not a number of animals: correct it")
     if counts.sum() == 0:
         raise ValueError("column 'count' is constant: no animal of any phenotype")
-    return np.repeat(places, counts.astype("int64"))
+    return np.repeat(places, whole("count", counts))

@@ -25,7 +25,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, covariate, design, names_of, require, widths
+from emppl.models._columns import are_counts, column, covariate, design, names_of, require, whole, widths
 
 EXAMPLE = Path(__file__).parent / "data" / "npreg.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -104,7 +104,7 @@ def build(
             sigma = pm.InverseGamma("sigma", SHAPE, y.std(), dims="component")
             pm.Normal("y", predictor, sigma[component], observed=y, dims="row")
         else:
-            pm.Poisson("y", pt.exp(predictor), observed=y.astype("int64"), dims="row")
+            pm.Poisson("y", pt.exp(predictor), observed=whole(response, y), dims="row")
     return model
 
 

@@ -22,6 +22,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models._columns import whole
+
 EXAMPLE = Path(__file__).parent / "data" / "simulated_documents.csv"
 
 
@@ -87,10 +89,11 @@ def _counts(data: pd.DataFrame | Mapping[str, Any], words: str | Sequence[str] |
                 f"column {name!r}, row {bad[0]}: {column[bad[0]]:g} is not a count: give a whole number, or leave the "
                 "column out, as with words=…"
             )
-        columns.append(column.astype("int64"))
+        columns.append(whole(name, column))
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"the columns are not of one length: {dict(zip(names, map(len, columns)))}")
     counts = np.stack(columns, axis=1)
+    whole("all words", counts.sum(axis=1))
     unused = [name for name, total in zip(names, counts.sum(axis=0)) if total == 0]
     if unused:
         raise ValueError(f"column {unused[0]!r} is constant: zero in every row; leave the word out, as with words=…")

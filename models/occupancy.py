@@ -28,7 +28,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, names_of, require, widths
+from emppl.models._columns import are_counts, column, names_of, require, whole, widths
 
 FOLDER = Path(__file__).parent / "data"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -138,7 +138,7 @@ def _observed(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int, kind
         raise ValueError(
             f"column {name!r} is constant: {y[0]:g} at all {rows} visits, which tells nothing of detection"
         )
-    return y.astype("int64")
+    return whole(name, y)
 
 
 def _of_visits(data: pd.DataFrame | Mapping[str, Any], name: str, rows: int) -> np.ndarray:

@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models._columns import whole
+
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
 EXAMPLE = Path(__file__).parent / "data" / "death_notices.csv"
 
@@ -75,7 +77,7 @@ def _counts(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, np.ndar
             f"exposure[{bad[0]}] = {exposure[bad[0]]:g} is not positive: give what the count stands for (time, area, "
             "population), or leave the row out"
         )
-    return y.astype("int64"), exposure
+    return whole("y", y), exposure
 
 
 def _numbers(column: str, values: Any) -> np.ndarray:

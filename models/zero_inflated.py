@@ -23,7 +23,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, design, names_of, require, widths
+from emppl.models._columns import are_counts, column, design, names_of, require, whole, widths
 
 EXAMPLE = Path(__file__).parent / "data" / "bio_chemists.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -79,5 +79,5 @@ def build(
         else:
             zero = pm.Beta("zero_probability", np.float64(1.0), np.float64(1.0))
         never = pm.Bernoulli("never_of_row", p=zero, dims="row")
-        pm.Poisson("y", mu=rate * (1 - never), observed=y.astype("int64"), dims="row")
+        pm.Poisson("y", mu=rate * (1 - never), observed=whole(response, y), dims="row")
     return model

@@ -7,6 +7,7 @@ import pandas as pd
 import pymc as pm
 import pytest
 
+import emppl
 from emppl.errors import EmpplError, InvalidArgumentError, InvalidDataError
 from emppl.modelfile import load_model, parse_settings, read_csv, shipped_models
 
@@ -268,3 +269,20 @@ def test_warnings_of_a_model_file_keep_their_module(write):
         warnings.simplefilter("always")
         load_model("m.py")
     assert [w.filename for w in seen if "careful" in str(w.message)] == [str(Path("m.py").resolve())]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"), [(["4294967301", "3"], "4294967301 as 5"), (["2.5", "3.0"], "2.5 as 2")], ids=["large", "cut"]
+)
+@pytest.mark.parametrize("how", ["data['n']", "pm.Data('d', data['n'])"])
+def test_numbers_of_the_data_that_pymc_changes_are_named(write, numbers, said, how):
+    """PyMC keeps the remainder of what is larger than 32 bits, and cuts off the fractions of counts."""
+    path = write(
+        "counts.py", f"import pymc as pm\ndef build(data=None):\n    with pm.Model() as model:\n"
+        f"        pm.Poisson('y', pm.Gamma('rate', 2.0, 1.0), observed={how})\n    return model\n",
+    )  # fmt: skip
+    write("counts.csv", "n\n" + "\n".join(numbers) + "\n")
+    with pytest.raises(InvalidDataError, match=r"column 'n'|no whole number") as caught:
+        emppl.analyse(load_model(str(path), data="counts.csv").model)
+    assert numbers[0] in str(caught.value)
+    assert "pm.Data" in how or said in str(caught.value)

@@ -15,6 +15,7 @@ import numpy as np
 
 from emppl.errors import InvalidArgumentError, InvalidDataError
 
+EXACT = 2.0**53  # from here on a double holds even whole numbers only
 BLOCK_ROWS = 1 << 16
 Rows = dict[str, np.ndarray]  # by name of a pm.Data: the rows of one block
 
@@ -305,9 +306,29 @@ def checked(number: int, block: Any, shapes: Sequence[Shape], values: bool) -> R
                     f"{where}, row {index[0]} of the block",
                     ("correct the value or leave the row out",),
                 )
+        if values and array.dtype.kind != "b":
+            _refuse_lost_digits(array, shape, number, where)
         rows[shape.name] = array if array.dtype.kind == shape.dtype.kind else array.astype(shape.dtype)
     lengths = {name: len(array) for name, array in rows.items()}
     if len(set(lengths.values())) > 1:
         text = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         raise InvalidDataError(f"arrays of block {number} have different numbers of rows: {text}", f"block {number}")
     return rows
+
+
+def _refuse_lost_digits(array: np.ndarray, shape: Shape, number: int, where: str) -> None:
+    """Raise InvalidDataError for the first number of a block that the model's data cannot hold as it is."""
+    if shape.dtype.kind in "iu":
+        ends = np.iinfo(shape.dtype)
+        lost, ways = (array < ends.min) | (array > ends.max), (f"pm.Data({shape.name!r}, first_rows.astype(float))",)
+    elif array.dtype.kind in "iu":
+        lost, ways = (np.abs(array.astype(float)) >= EXACT) & (array % 2 == 1), ("subtract a common number beforehand",)
+    else:
+        return
+    if lost.any():
+        index = tuple(int(i) for i in np.argwhere(lost)[0])
+        raise InvalidDataError(
+            f"{shape.name}{list(index)} = {int(array[index])} of block {number} is more than {shape.dtype} holds, "
+            f"as which the pm.Data {shape.name} is kept",
+            f"{where}, row {index[0]} of the block", ways,
+        )  # fmt: skip

@@ -23,6 +23,7 @@ from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors, explicit_graph_inputs
+from pytensor.scalar.basic import Cast
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
 
@@ -224,7 +225,10 @@ class Reading:
         )
 
     def _observed_value(self, rv: Any) -> Constant:
-        data = np.asarray(constant_data(self.model.rvs_to_values[rv]))
+        given = self.model.rvs_to_values[rv]
+        if is_discrete(rv) and given.owner is not None and isinstance(getattr(given.owner.op, "scalar_op", None), Cast):
+            given = given.owner.inputs[0]  # PyMC would cut off fractions, and make a number of what is none
+        data = np.asarray(constant_data(given))
         if data.dtype.kind == "f" and not np.isfinite(data).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(data))[0])
             raise InvalidDataError(
@@ -232,7 +236,15 @@ class Reading:
                 f"observed variable {rv.name!r}, {self._place(rv.name, index)}",
                 ("correct the value or leave the row out", "mask it: np.ma.masked_invalid(values)"),
             )
-        return pt.constant(data.astype(rv.dtype if data.dtype.kind != "f" else float), name=rv.name)
+        if is_discrete(rv) and not (data == np.round(data)).all():
+            index = tuple(int(i) for i in np.argwhere(data != np.round(data))[0])
+            raise InvalidDataError(
+                f"{rv.name}{list(index)} = {data[index]} is no whole number, as {distribution_text(rv)} takes",
+                f"observed variable {rv.name!r}, {self._place(rv.name, index)}",
+                ("correct the value or leave the row out", "for shares and rates: a continuous distribution"),
+            )
+        whole = is_discrete(rv) or data.dtype.kind != "f"
+        return pt.constant(data.astype(rv.dtype if whole else float), name=rv.name)
 
     def _place(self, name: str, index: tuple[int, ...]) -> str:
         dims = self.model.named_vars_to_dims.get(name, ())

@@ -1,5 +1,7 @@
 """What the shipped models ask of the columns of their data."""
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,3 +49,28 @@ def test_what_is_wrong_is_named(ask, error, words):
 
 def test_the_helper_is_no_model():
     assert "columns" not in shipped_models() and "coins" in shipped_models()
+
+
+HUGE = 4294967301  # PyMC would hold it as 5
+COUNTED = {
+    "poisson_mixture": {"y": [HUGE, 3, 4]},
+    "coins": {"heads": [3, 4], "tosses": [HUGE, 10]},
+    "change_point": {"y": [3, HUGE, 4, 5]},
+    "latent_class": {"a": [0, 1, 1], "b": [1, 0, 1], "count": [2, HUGE, 4]},
+    "multinomial_mixture": {"a": [3, HUGE, 1], "b": [1, 2, 4]},
+    "mixture_regression": {"y": [3, HUGE, 4], "x": [0.1, 0.4, 2.0]},
+    "zero_inflated": {"count": [0, HUGE, 4], "x": [0.1, 0.4, 2.0]},
+    "occupancy": {"site": [1, 1, 2], "counted": [0, HUGE, 4]},
+}
+OPTIONS = {
+    "mixture_regression": {"family": "poisson", "response": "y"},
+    "zero_inflated": {"response": "count"},
+    "occupancy": {"kind": "abundance"},
+}
+
+
+@pytest.mark.parametrize("model", COUNTED)
+def test_counts_beyond_32_bits_are_refused(model: str):
+    build = importlib.import_module(f"emppl.models.{model}").build
+    with pytest.raises(ValueError, match=str(HUGE)):
+        build(COUNTED[model], **OPTIONS.get(model, {}))

@@ -10,7 +10,7 @@ from row_models import cases, head, lines, logarithms
 
 from emppl.errors import InvalidArgumentError, InvalidDataError
 from emppl.streaming import Parquet, streamed
-from emppl.streaming.blocks import as_source, checked
+from emppl.streaming.blocks import Shape, as_source, checked
 from emppl.streaming.survey import Moments, surveyed
 
 DATA = cases(n=60)["lines"][1]
@@ -199,3 +199,26 @@ def as_shapes():
 
 def test_blocks_of_one_array_need_no_name():
     np.testing.assert_array_equal(checked(0, [1.0, 2.0], as_shapes(), values=True)["y"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "number"),
+    [
+        ("int32", np.array([3, 4294967301]), "4294967301"),
+        ("int32", np.array([3.0, 2.0**31]), "2147483648"),
+        ("int64", np.array([3, 2**63 + 5], dtype="uint64"), "9223372036854775813"),
+        ("float64", np.array([3, 2**53 + 1]), "9007199254740993"),
+    ],
+)
+def test_numbers_that_the_model_cannot_hold_are_refused(held, given, number):
+    """PyMC would keep the remainder or round, and say nothing."""
+    with pytest.raises(InvalidDataError, match=rf"d\[1\] = {number} of block 7"):
+        checked(7, {"d": given}, [Shape("d", (), np.dtype(held))], values=True)
+
+
+def test_numbers_that_it_can_hold_are_kept():
+    given = np.array([2**31 - 1, -(2**31), 5])
+    np.testing.assert_array_equal(checked(0, {"d": given}, [Shape("d", (), np.dtype("int32"))], True)["d"], given)
+    np.testing.assert_array_equal(
+        checked(0, {"d": given * 2**20}, [Shape("d", (), np.dtype(float))], True)["d"], given * 2.0**20
+    )
