@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderHook
+from rich.control import Control
+from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from emppl.errors import EmpplError
+from emppl.text import visible
 
 PIPE_WIDTH = 120  # columns where the output is no terminal, so that a line stays a line for grep
 LEFT_FOR_TEXT = 44  # columns; consoles that leave less beside the names get records one below the other
@@ -33,7 +38,27 @@ def make_console(file: TextIO | None = None, *, stderr: bool = False) -> Console
     console = Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console.width = PIPE_WIDTH
+    console.push_render_hook(_Visible())
     return console
+
+
+class _Visible(RenderHook):
+    """Whatever is printed shows its control characters and does not send them; those of the console's own stay."""
+
+    def process_renderables(self, renderables: list[Any]) -> list[Any]:
+        return [one if isinstance(one, Control) else _Shown(one) for one in renderables]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    renderable: Any
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.renderable)
 
 
 def _print(console: Console, renderable: Any, indent: int = 2) -> None:

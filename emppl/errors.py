@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from emppl.text import visible
+
 
 class EmpplError(Exception):
     """Base of all errors raised on purpose: `what` was met, `where`, and `remedies`, the ways out."""
@@ -21,7 +23,7 @@ class EmpplError(Exception):
         if self.remedies:
             lines.append("  ways out:")
             lines.extend(f"  - {remedy}" for remedy in self.remedies)
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
 
 class UnsupportedModelError(EmpplError, NotImplementedError):

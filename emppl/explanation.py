@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from emppl.kernels.threads import threads
+from emppl.text import visible
 
 
 def estep(plan: Any) -> str:
@@ -102,7 +103,7 @@ def text(plan: Any) -> str:
     lines = [head, "", "  " + "  ".join(k.ljust(widths[k]) for k in keys).rstrip()]
     lines += ["  " + "  ".join(r[k].ljust(widths[k]) for k in keys).rstrip() for r in table]
     lines += ["", *(f"  {line}" for line in remarks(plan))]
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def remarks(plan: Any) -> list[str]:
@@ -142,8 +143,8 @@ def html(plan: Any) -> str:
     """The same as a table and a list, for notebooks."""
     table = rows(plan)
     head = "".join(f"<th>{escape(k)}</th>" for k in table[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row.values()) + "</tr>" for row in table)
-    notes = "".join(f"<li>{escape(line)}</li>" for line in remarks(plan))
+    body = "".join("<tr>" + "".join(f"<td>{escape(visible(v))}</td>" for v in row.values()) + "</tr>" for row in table)
+    notes = "".join(f"<li>{escape(visible(line))}</li>" for line in remarks(plan))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
 
 

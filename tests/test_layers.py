@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From left to right; what stands in one group does not know the others of its group.
 LAYERS = (
+    {"text"},
     {"compiledir", "concurrency", "errors", "interrupts", "limits", "plain", "portable", "unrolled"},
     {"storage"},
     {"compiling"},

@@ -29,6 +29,7 @@ from emppl.structure.initial import initial_point
 from emppl.structure.prior import whole_log_prior
 from emppl.structure.support import stray_value
 from emppl.structure.types import Node, Structure
+from emppl.text import visible
 
 Theta = dict[str, np.ndarray]
 SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it members are drawn at random
@@ -66,7 +67,7 @@ class Certificate:
     def __str__(self) -> str:
         lines = [f"certificate: {sum(p.holds for p in self.points)} of {len(self.points)} hold"]
         lines += [f"  {'ok  ' if p.holds else 'FAIL'}  {p.name}: {p.text}" for p in self.points]
-        return "\n".join(lines + [f"  note  {note}" for note in self.notes])
+        return visible("\n".join(lines + [f"  note  {note}" for note in self.notes]))
 
 
 def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3, seed: int = 0) -> Point:

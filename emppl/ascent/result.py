@@ -26,6 +26,7 @@ from emppl.portable import Portable
 from emppl.rules.natural import check_support
 from emppl.storage import read_sealed, write_sealed
 from emppl.structure.types import Structure
+from emppl.text import visible
 
 FORMAT = 2
 Theta = dict[str, np.ndarray]
@@ -68,7 +69,7 @@ class Fit(Portable):
             f"(log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
             f"{self.status.name.lower()}: {self.status.value} · {self.n_passes} E-steps · {self.seconds:.2f} s"
         )
-        return "\n".join([head, str(self.certificate), "", self.summary().to_string(index=False)])
+        return visible("\n".join([head, str(self.certificate), "", self.summary().to_string(index=False)]))
 
     @property
     def point(self) -> Theta:
@@ -354,7 +355,7 @@ class SavedPlan:
     stored: dict[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
-        return self.text
+        return visible(self.text)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,10 +3,12 @@
 import base64
 import io
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -16,6 +18,7 @@ from emppl.comparison.numbers import figure, fixed, height, number, percent, sho
 from emppl.comparison.table import INTERVAL
 from emppl.comparison.terms import TERMS
 from emppl.storage import write_text
+from emppl.text import fenced, markdown, visible
 
 ROWS_SHOWN = 40  # of the table, at once
 ROWS_FOLDED = 400  # more, behind a click; the rest is counted
@@ -49,7 +52,8 @@ def environment(html: bool) -> Environment:
     """Where templates stand, and the filters by which they write numbers."""
     found = Environment(
         loader=PackageLoader("emppl.comparison", "."),
-        autoescape=select_autoescape(default=True, default_for_string=True) if html else False,
+        autoescape=True,
+        finalize=partial(_written, visible if html else lambda text: Markup(markdown(text))),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -57,7 +61,13 @@ def environment(html: bool) -> Environment:
     )
     filters = {"number": number, "figure": figure, "height": height, "short": short, "fixed": fixed, "percent": percent}
     found.filters |= {**filters, "terms": link_terms, "picture": picture, "sentence": sentence}
+    found.filters |= {"fenced": lambda text, language="": Markup(fenced(text, language))}
     return found
+
+
+def _written(escaped: Callable[[str], str], value: Any) -> Any:
+    """What a template puts in: whatever is not the template's own is text of unknown origin."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def sentence(text: str) -> str:
@@ -79,7 +89,7 @@ def split_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def link_terms(text: str) -> Markup:
     """Text with the first mention of each term linked to its line of explanation."""
-    html = str(escape(text))
+    html = str(escape(visible(text)))
     for key, (word, _) in sorted(TERMS.items(), key=lambda item: -len(item[1][0])):
         pattern = rf"(?<![\w>#-])({re.escape(word)})(?![\w\[-])(?![^<]*</a>)"  # not in sd[0], which is a parameter
         html = re.sub(pattern, rf'<a class="term" href="#term-{key}">\1</a>', html, count=1)
@@ -100,7 +110,7 @@ def picture(drawn: tuple[Any, ...]) -> Markup:
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     encoded = base64.b64encode(stored).decode("ascii")
     return Markup('<img src="data:image/{};base64,{}" width="{}" height="{}" alt="{}">').format(
-        kind, encoded, width, height, alt
+        kind, encoded, width, height, visible(alt)
     )
 
 

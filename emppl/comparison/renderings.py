@@ -1,8 +1,10 @@
 """The report as markdown and as JSON: the same content as the page's."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from emppl import plots
 from emppl.comparison.content import gather
@@ -10,6 +12,7 @@ from emppl.comparison.page import environment, prior_share
 from emppl.comparison.terms import TERMS
 from emppl.plain import plain
 from emppl.storage import write_text
+from emppl.text import markdown
 
 
 def render_markdown(comparison: Any, title: str | None = None, command: str | None = None) -> str:
@@ -39,8 +42,10 @@ def write_markdown(
         folder = path.with_name(f"{path.stem}-pictures")
         text += "\n## Pictures\n\n"
         for name, figure in drawn(comparison).items():
-            write_text(folder / f"{name}.svg", plots.svg(figure))
-            text += f"![{name.replace('_', ' ').replace('-', ' ')}]({folder.name}/{name}.svg)\n\n"
+            file = re.sub(r"[^\w.-]+", "_", name) + ".svg"
+            write_text(folder / file, plots.svg(figure))
+            words = markdown(name.replace("_", " ").replace("-", " "))
+            text += f"![{words}]({quote(folder.name)}/{quote(file)})\n\n"
     return write_text(path, text)
 
 

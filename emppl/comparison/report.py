@@ -32,6 +32,7 @@ from emppl.labels.diagnose import examine
 from emppl.labels.draws import Theta
 from emppl.labels.relabel import reference
 from emppl.portable import Portable
+from emppl.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +110,7 @@ class Comparison(Portable):
         lines += [self._text_table()]
         if self.estimates is not None:
             lines += ["", "  all fits beside the posterior, components named as in the first", self._text_estimates()]
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     @property
     def cost(self) -> str:

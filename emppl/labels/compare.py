@@ -20,6 +20,7 @@ from emppl.labels.methods.parameters import real_line
 from emppl.labels.methods.table import wanted
 from emppl.labels.subject import material, pivots_of, subject
 from emppl.portable import Portable
+from emppl.text import visible
 
 COLUMNS = ("agree", "objective", "spread", "clusters", "ambiguous", "seconds", "status", "note")
 
@@ -63,7 +64,7 @@ class MethodComparison(Portable):
         notes = {name: note for name, note in self.table["note"].items() if note}
         lines += ["", *(f"{name}: {note}" for name, note in notes.items())]
         lines += [f"not run: {name} ({why})" for name, why in self.skipped.items()]
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
 
 def compare_methods(

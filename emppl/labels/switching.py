@@ -8,6 +8,7 @@ import pandas as pd
 
 from emppl.kernels.assignment import Groups
 from emppl.portable import Portable
+from emppl.text import visible
 
 R_HAT_ALIGNED = 1.1  # above this, what is left after alignment is neither names nor noise
 AMBIGUOUS_MARGIN = 0.1  # of the reference's own margin: below it, another labelling fits the draw nearly as well
@@ -189,7 +190,7 @@ class SwitchingReport(Portable):
             lines += ["", self.r_hat.drop(columns="variable").round(3).to_string()]
         if len(self.invariants):
             lines += ["", "what no renaming changes", self.invariants.round(3).to_string()]
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
 
 def largest(values: pd.Series) -> float:

@@ -10,7 +10,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+from emppl.text import visible
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B", "#8C6D00")  # Okabe and Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -64,9 +69,27 @@ def styled(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def draw(*args: Any, **options: Any) -> Any:
         with matplotlib.rc_context(STYLE):
-            return function(*args, **options)
+            drawn = function(*args, **options)
+        if isinstance(drawn, Figure):
+            _literally(drawn)
+        return drawn
 
     return draw
+
+
+def _literally(figure: Figure) -> None:
+    """Names and labels are shown as they stand: a dollar sign begins no formula, a control character is written out."""
+
+    def literal(text: str) -> str:
+        return visible(text).replace("$", r"\$")
+
+    for text in figure.findobj(Text):
+        text.set_text(literal(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            given = axis.get_major_formatter()
+            if isinstance(given, FixedFormatter | FuncFormatter | StrCategoryFormatter):
+                axis.set_major_formatter(FuncFormatter(lambda x, place, given=given: literal(given(x, place))))
 
 
 def head(figure: Figure, text: str) -> None:
@@ -93,7 +116,9 @@ def svg(figure: Figure) -> str:
     names = {light.lower(): f"--c{i}" for i, light in enumerate(DARK)}
     pattern = re.compile("|".join(names))
     text = re.sub(
-        r' style="[^"]*"', lambda found: pattern.sub(lambda c: f"var({names[c[0]]})", found[0]), stream.getvalue()
+        r' style="[^"]*"',
+        lambda found: pattern.sub(lambda c: f"var({names[c[0]]})", found[0]),
+        visible(stream.getvalue()),  # identifiers and comments
     )
     light = ";".join(f"{name}:{colour}" for colour, name in names.items())
     dark = ";".join(f"{name}:{colour}" for name, colour in zip(names.values(), DARK.values(), strict=True))
