@@ -46,6 +46,10 @@ class InvalidArgumentError(EmpplError, ValueError):
     """An argument names something that the model does not have, or gives it a value it cannot take."""
 
 
+class UnknownKeywordError(InvalidArgumentError, TypeError):
+    """A function was called with a keyword that it does not have."""
+
+
 class DegenerateDataError(EmpplError, ValueError):
     """Data on which the model has no maximum or no unique one: too few distinct rows, a constant column."""
 

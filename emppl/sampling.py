@@ -8,6 +8,8 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from pytensor.graph.replace import clone_replace, graph_replace
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
+from emppl.arguments import Seed, as_seed, unknown_keyword
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
 from emppl.compiling import building, compile_graph, interpreted_mode, uncompiled
@@ -53,7 +56,7 @@ def sample(
     draws: int = 1000,
     tune: int = 1000,
     chains: int = 4,
-    seed: int | None = None,
+    seed: Seed = None,
     progress: Any = None,
     cores: int | None = None,
     sampler: str = "auto",
@@ -75,6 +78,11 @@ def sample(
     sampling_seconds, compile_seconds, sampler, interrupted ("True" after Ctrl-C).
     Raises UnsupportedModelError where there is nothing to draw.
     """
+    own = {name for name, p in signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for name in nuts_options:  # the others are for the sampler to know
+        if get_close_matches(name, own, 1, 0.75):
+            raise unknown_keyword(name, "sample", own)
+    seed = as_seed(seed)
     if min(draws, chains) < 1 or tune < 0:
         raise InvalidArgumentError(
             f"draws={draws}, tune={tune}, chains={chains}: give positive numbers", "emppl.sample"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"text"},
     {"compiledir", "concurrency", "errors", "interrupts", "limits", "plain", "portable", "unrolled"},
-    {"storage"},
+    {"arguments", "storage"},
     {"compiling"},
     {"kernels"},
     {"structure"},

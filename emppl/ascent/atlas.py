@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from emppl.arguments import Seed, as_seed
 from emppl.ascent.agreement import SAME_MODE
 from emppl.ascent.conclude import judged
 from emppl.ascent.loop import Status, ascend
@@ -121,7 +122,7 @@ def atlas(
     chains: Sequence[int] | np.ndarray | None = None,
     known: Sequence[Mapping[str, np.ndarray]] = (),
     starts: int = 0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Atlas:
     """The modes that the plan's own EM reaches from `points` and from random starts.
 
@@ -146,7 +147,7 @@ def atlas(
         results = [climber.climb({name: values[i] for name, values in given.items()}) for i in range(n)]
         lost = Counter(climber.lost)
         ends = []
-        for i, child in enumerate(np.random.SeedSequence(seed).spawn(starts)):
+        for i, child in enumerate(np.random.SeedSequence(as_seed(seed)).spawn(starts)):
             rng = np.random.default_rng(child)
             kind = KINDS[i % len(KINDS)] if plan.structure.plates else "prior"
             try:

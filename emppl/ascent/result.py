@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import expit, ndtri
 
+from emppl.arguments import Seed, as_seed
 from emppl.ascent.certificate import Certificate, Point
 from emppl.ascent.loop import Ascent, Status
 from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
@@ -282,7 +283,7 @@ class Fit(Portable):
             )
         return np.broadcast_to(values[:1], (size, *np.shape(values)[1:]))
 
-    def to_datatree(self, draws: int = 1000, seed: int = 0) -> xr.DataTree:
+    def to_datatree(self, draws: int = 1000, seed: Seed = 0) -> xr.DataTree:
         """Laplace draws as a `posterior` of one chain, so that every ArviZ function works on a fit.
 
         Centred at the mode of the unconstrained density, Jacobian included, which is what NUTS sees (estimate="map");
@@ -292,7 +293,7 @@ class Fit(Portable):
         if isinstance(self.plan, SavedPlan):
             sample = self.plan.stored["laplace"].isel(draw=slice(None, draws))
         else:
-            arrays = laplace_draws(self.plan, self.point, self.information, draws, seed)
+            arrays = laplace_draws(self.plan, self.point, self.information, draws, as_seed(seed))
             sample = _dataset(structure, {k: v[None] for k, v in arrays.items()}, ("chain", "draw"))
         sample = sample.assign_attrs(inference_library="emppl", method="Laplace approximation")
         tree = {"posterior": sample, "point_estimate": self.theta}

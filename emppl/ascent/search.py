@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from emppl.arguments import Seed, as_seed, check_keywords
 from emppl.ascent.agreement import MOST_STARTS, agreement
 from emppl.ascent.conclude import conclude, judge, winning
 from emppl.ascent.degeneracy import check_data
@@ -30,7 +31,7 @@ def fit(
     *,
     starts: int = 10,
     start: Any = None,
-    seed: int | None = None,
+    seed: Seed = None,
     tol: float = 1e-6,
     max_iter: int = 2000,
     accelerate: str | None = "squarem",
@@ -49,6 +50,7 @@ def fit(
     constrained scale, a Fit, or a list of these, used exactly and before the random ones (`starts=0` adds none).
     Up to three times as many random ones are made where starts are cheap and end in modes far apart, or the best mode
     was reached only once, as long as more modes are to be expected than were seen.
+    seed: a whole number, a numpy Generator (which goes on in its stream) or SeedSequence; None: another each time.
     tol: estimated gain still to be had, in nats; 0: until max_iter. accelerate: "squarem" or None (textbook EM).
     obs_weights: one weight a member, or {observed name: weights}. labels: {latent: values}, masked or −1 where
     unknown. workers: processes; one that dies costs its start, which is made again. progress: called with a dict a
@@ -66,6 +68,8 @@ def fit(
     NoStartError if no start has a finite objective, WorkersLostError where a cluster has no worker left.
     """
     began = time.perf_counter()
+    check_keywords(plan_options, "fit", fit, make_plan)
+    seed = as_seed(seed)
     if starts < 0 or (starts == 0 and start is None):
         raise InvalidArgumentError(
             f"starts={starts} leaves nothing to start from", "starts", ("starts=10", "start={...}")

@@ -50,7 +50,7 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
     return errors
 
 
-def laplace_draws(plan: Any, theta: Theta, information: Information | None, draws: int, seed: int) -> Theta:
+def laplace_draws(plan: Any, theta: Theta, information: Information | None, draws: int, seed: int | None) -> Theta:
     """{name: [draws, *shape]}: normal on the unconstrained scale, mapped back; see `laplace_centre`."""
     return normal_draws(plan, *laplace_centre(plan, theta, information), draws, seed)
 
@@ -67,7 +67,7 @@ def laplace_centre(plan: Any, theta: Theta, information: Information | None) -> 
     return coordinates.off_the_border(coordinates.unconstrain(theta), 2 * BORDER), information
 
 
-def normal_draws(plan: Any, u: np.ndarray, information: Information | None, draws: int, seed: int) -> Theta:
+def normal_draws(plan: Any, u: np.ndarray, information: Information | None, draws: int, seed: int | None) -> Theta:
     """{name: [draws, *shape]} of parameters and deterministics, normal around u [P] on the unconstrained scale.
 
     Coordinates on a border or not identified stay at u.
