@@ -59,6 +59,13 @@ class Method(StrEnum):
     hard = "hard"
 
 
+class Init(StrEnum):
+    """Where chains start: around EM's modes, or at random places."""
+
+    modes = "modes"
+    random = "random"
+
+
 class Also(StrEnum):
     """Another fit to set beside the first: maximum likelihood, posterior mode, or hard assignments."""
 
@@ -95,6 +102,7 @@ Tune = Annotated[
     int, typer.Option("--tune", metavar="N", min=0, help="Draws of a chain that tune the sampler, not kept.")
 ]
 Chains = Annotated[int, typer.Option("--chains", metavar="N", min=1, help="Chains.")]
+InitOption = Annotated[Init, typer.Option("--init", help="Where chains start: around EM's modes, or anywhere.")]
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -194,6 +202,7 @@ def sample(
     draws: Draws = 1000,
     tune: Tune = 1000,
     chains: Chains = 4,
+    init: InitOption = Init.random,
     starts: Starts = 10,
     estimate: EstimateOption = Estimate.map,
     method: MethodOption = Method.em,
@@ -218,7 +227,7 @@ def sample(
         found = _fit(session, plan, starts, seed, max_iter)
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
-        tree = _sample(session, found, draws, tune, chains, seed, folder)
+        tree = _sample(session, found, draws, tune, chains, seed, folder, init)
         table, verdicts = _judged(found, tree)
         reliable = all(verdict.holds for verdict in verdicts)
 
@@ -241,6 +250,7 @@ def compare(
     draws: Draws = 1000,
     tune: Tune = 1000,
     chains: Chains = 4,
+    init: InitOption = Init.modes,
     starts: Starts = 10,
     estimate: EstimateOption = Estimate.map,
     method: MethodOption = Method.em,
@@ -278,7 +288,7 @@ def compare(
         write_result(session, "fit", folder / "fit.nc", found.save)
         if found.status is emppl.Status.INTERRUPTED:
             _end_with_fit(session, found)
-        tree = _sample(session, found, draws, tune, chains, seed, folder)
+        tree = _sample(session, found, draws, tune, chains, seed, folder, init)
         fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
         with session.progress("comparing"):
             comparison = emppl.compare(fits, tree)
@@ -484,13 +494,14 @@ def _end_with_fit(session: Session, found: emppl.Fit) -> None:
 
 
 def _sample(
-    session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int, folder: Path | None
-) -> Any:
+    session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int, folder: Path | None,
+    init: Init = Init.random,
+) -> Any:  # fmt: skip
     """Draws, and written into the folder; after Ctrl-C those that there are, and the fit, before the command ends."""
     tree = None
     try:
         with session.progress(f"NUTS: {chains} chains × {tune + draws:,} draws, after compiling"):
-            tree = emppl.sample(found, draws=draws, tune=tune, chains=chains, seed=seed)
+            tree = emppl.sample(found, draws=draws, tune=tune, chains=chains, seed=seed, init=init.value)
         if tree.attrs.get("interrupted") == "True":
             raise KeyboardInterrupt
     except KeyboardInterrupt:

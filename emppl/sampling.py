@@ -23,6 +23,7 @@ from pytensor.tensor.random.type import RandomType
 from emppl.arguments import Seed, as_seed, unknown_keyword
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
+from emppl.chainstarts import ModeStarts, mode_starts
 from emppl.compiling import building, compile_graph, interpreted_mode, uncompiled
 from emppl.concurrency import quiet
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
@@ -60,6 +61,7 @@ def sample(
     progress: Any = None,
     cores: int | None = None,
     sampler: str = "auto",
+    init: str = "random",
     **nuts_options: Any,
 ) -> xr.DataTree:
     """Posterior draws of the model's parameters by NUTS, with its discrete latents summed out.
@@ -69,13 +71,17 @@ def sample(
     labels are whatever they become.
     sampler: "nutpie", "pymc", or "auto": nutpie, and pm.sample, which is slower, where nutpie fails; a RuntimeWarning
     says so in a line, the logger "emppl" has the details at level DEBUG.
+    init: where chains start. "random": each at a place of its own, so that R-hat shows whether they come together.
+    "modes": around the modes that EM reaches from the fit and from ten random starts, as many chains at each as it
+    holds of the posterior by Laplace's approximation. No chain is then caught in a mode that hardly counts; but R-hat,
+    which wants starts further apart than the posterior, sees less, and a mode that EM missed stays unseen.
 
     Ctrl-C gives back what there is at any moment: the draws that every chain has finished, none of them while the
     sampler is compiled or tuned; where it comes while log-likelihoods are computed, the draws without those.
 
     Groups of the result: posterior (parameters and deterministics), log_likelihood (per observation), latent
     (posterior probability of each latent value given that draw's parameters), sample_stats, observed_data. Attributes:
-    sampling_seconds, compile_seconds, sampler, interrupted ("True" after Ctrl-C).
+    sampling_seconds, compile_seconds, sampler, init, interrupted ("True" after Ctrl-C).
     Raises UnsupportedModelError where there is nothing to draw.
     """
     own = {name for name, p in signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -89,11 +95,14 @@ def sample(
         )
     if sampler not in ("auto", "nutpie", "pymc"):
         raise InvalidArgumentError(f"sampler must be 'auto', 'nutpie' or 'pymc', not {sampler!r}", "sampler")
+    if init not in ("random", "modes"):
+        raise InvalidArgumentError(f"init must be 'random' or 'modes', not {init!r}", "emppl.sample")
     plan = _plan_with_priors(model, fit)
     if not plan.structure.parameters:
         raise UnsupportedModelError("the model has no free parameter, so there is nothing to draw", plan.structure.name)
     with one_blas_thread():
-        return _sample(plan, draws, tune, chains, seed, progress, cores, sampler, nuts_options)
+        known = model if isinstance(model, Fit) else fit
+        return _sample(plan, draws, tune, chains, seed, progress, cores, sampler, nuts_options, init, known)
 
 
 def _sample(
@@ -106,16 +115,19 @@ def _sample(
     cores: int | None,
     sampler: str,
     nuts_options: dict[str, Any],
+    init: str,
+    known: Fit | None,
 ) -> xr.DataTree:
     began = time.perf_counter()
     seeds = np.random.SeedSequence(seed)
-    starts = _chain_starts(plan, seeds.spawn(1)[0])
+    own = seeds.spawn(1)[0]
     number = int(seeds.generate_state(1)[0] % (2**31))
     run = {"draws": draws, "tune": tune, "chains": chains, "seed": number, "cores": cores, "progress": progress}
     drawn = None
     try:
         with noticed(), building():
             marginal = marginal_model(plan)
+        starts = _starts(plan, known, chains, init, own)
         if sampler in ("auto", "nutpie"):
             try:
                 drawn = _by_nutpie(plan, marginal, starts, run, nuts_options)
@@ -135,7 +147,7 @@ def _sample(
     return _dressed(
         plan, drawn,
         {"sampling_seconds": seconds, "compile_seconds": drawn.compiling, "sampler": drawn.sampler, "seed": str(seed),
-         "tune": tune},
+         "tune": tune, "init": init},
     )  # fmt: skip
 
 
@@ -307,6 +319,18 @@ def log_likelihood_graph(plan: Plan) -> Any:
     return pt.stack([t.astype("float64") for t in total]).sum()
 
 
+def _starts(
+    plan: Plan, fit: Fit | None, chains: int, init: str, seeds: np.random.SeedSequence
+) -> Callable[[Any], np.ndarray]:
+    """seed → unconstrained start of one chain."""
+    if init == "modes":
+        found = mode_starts(plan, fit, chains, seeds)
+        if found is not None:
+            return found
+        warnings.warn("EM ends in no proper mode, so chains start at random", RuntimeWarning, stacklevel=4)
+    return _chain_starts(plan, seeds)
+
+
 def _chain_starts(plan: Plan, seeds: np.random.SeedSequence) -> Callable[[int], np.ndarray]:
     """seed → unconstrained start of one chain: random assignments, one M-step, then noise. Labels fall as they may."""
     prefix = seeds.generate_state(2).tolist()
@@ -356,6 +380,11 @@ def _by_nutpie(
     if model_order != order:
         raise UnsupportedModelError("the sampler orders the parameters otherwise", f"{model_order} against {order}")
     compiled = replace(compiled, initial_point_func=lambda seed: plan.structure.coordinates.raw(starts(seed)))
+    if isinstance(starts, ModeStarts) and starts.n_modes > 1:  # which chain starts where is settled one by one
+        with noticed(), quiet():
+            nutpie.sample(
+                compiled, draws=1, tune=1, chains=run["chains"], seed=run["seed"], cores=1, progress_bar=False
+            )
     compiling = time.perf_counter() - began
     with quiet():
         tree, stopped = _until_stopped(

@@ -23,6 +23,7 @@ LAYERS = (
     {"streaming"},
     {"inference"},
     {"ascent"},
+    {"chainstarts"},
     {"sampling"},
     {"labels", "plots"},
     {"comparison"},

@@ -300,6 +300,8 @@ def reproduce(comparison: Any, command: str | None) -> dict[str, Any]:
     drawn = {"draws": report.draws, "chains": report.chains, "seed": seeds["nuts"]}
     if "tune" in attrs:
         drawn |= {"tune": int(attrs["tune"])}
+    if attrs.get("init") == "modes":
+        drawn |= {"init": "modes"}
     name, *further = comparison.fits or {"EM": fit}
     others = {other: f"fit_{i}" for i, other in enumerate(further, start=2)}
     compared = "{" + ", ".join(f"{key!r}: {value}" for key, value in {name: "fit", **others}.items()) + "}"

@@ -10,10 +10,11 @@ from emppl.ascent.atlas import Atlas
 from emppl.comparison.evidence import listed, unnameable
 from emppl.comparison.table import ESS_LIMIT, R_HAT_LIMIT
 from emppl.labels.diagnose import LabelState, SwitchingReport
-from emppl.labels.draws import LEAST_DRAWS, posterior_of
+from emppl.labels.draws import LEAST_DRAWS, posterior_of, sampler_record
 from emppl.limits import as_printed
 
 LEAST_ESS = 100  # effective draws below which no quantile is known well enough to be set beside an estimate
+DIVERGING_LIMIT = 0.1  # of the draws: beyond it they are not NUTS's way through the posterior
 SETTLED = 0.95  # share of a chain in one mode from which on it stays there
 
 
@@ -55,7 +56,7 @@ def mixing(
         return Mixing(("no parameter moves in any chain",), False, r_hat, ess)
     reasons, apart = [], switching.state is LabelState.DIFFERENT_MODES and bool(switching.invariants["apart"].any())
     if switching.draws < LEAST_DRAWS:
-        reasons.append(f"chains of {switching.draws} draws are too short to tell")
+        reasons.append(f"chains of {switching.draws} draw{'s' * (switching.draws > 1)} are too short to tell")
     elif r_hat.isna().any():
         reasons.append(f"R-hat of {listed(r_hat.index[r_hat.isna()])} does not exist")
     high = r_hat[r_hat > R_HAT_LIMIT].sort_values(ascending=False)
@@ -63,7 +64,7 @@ def mixing(
         reasons.append(f"R-hat of {listed(high.index)} up to {high.iloc[0]:.3f}, above {R_HAT_LIMIT}")
     elif switching.state is LabelState.DIFFERENT_MODES:
         reasons.append(f"R-hat of what no renaming changes up to {switching.r_hat_invariant:.3f}")
-    still = standing(draws)
+    still = standing(draws) if switching.draws >= LEAST_DRAWS else []
     if still:
         reasons.append(f"chain{'' if len(still) == 1 else 's'} {listed(still)} stand{'s' * (len(still) == 1)} still")
     homes = residence(atlas) if atlas is not None else np.empty(0, dtype=int)
@@ -74,6 +75,9 @@ def mixing(
         parts = [chains[homes == home] for home in dict.fromkeys(settled.tolist())]
         said = [f"chain{'' if len(part) == 1 else 's'} {listed(part)}" for part in parts]
         reasons.append(f"{listed(said)} stay in different modes")
+    diverging = sampler_record(draws, "diverging")
+    if diverging is not None and diverging.mean() > DIVERGING_LIMIT:
+        reasons.append(f"{int(diverging.sum()):,} of {diverging.size:,} draws diverged")
     if len(ess) and ess.min() < LEAST_ESS:
         reasons.append(f"only {ess.min():.0f} effective draws of {ess.idxmin()}")
     return Mixing(tuple(reasons), apart, r_hat, ess)

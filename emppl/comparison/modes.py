@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import softmax
 
 from emppl.ascent.atlas import Atlas, affordable, atlas
 from emppl.ascent.search import fit as fit_again
@@ -196,8 +197,12 @@ def other_modes(evidence: Evidence) -> Verdict | None:
     shares = np.array([mode.share for mode in found.modes])
     heights = np.array([mode.log_posterior for mode in found.modes])
     idle = [int(i) for i in np.flatnonzero(shares == 0) if i != own]
+    unseen = _unseen(found, own, idle)
     if elsewhere == 0:
-        return _bounded(elsewhere, f"none of {n} draws looked at climbs to {_described(heights, idle, heights[own])}")
+        text = f"none of {n} draws looked at climbs to {_described(heights, idle, heights[own])}"
+        if unseen > ELSEWHERE_LIMIT:
+            text += f"; Laplace's approximation gives {unseen:.0%} of the posterior to what the draws have not seen"
+        return _bounded(max(elsewhere, unseen), text)
     order = sorted(map(int, np.flatnonzero(shares > 0)), key=lambda i: (i != own, -shares[i]))
     named, rest = order[:MODES_NAMED], order[MODES_NAMED:]
     said = [
@@ -213,6 +218,15 @@ def other_modes(evidence: Evidence) -> Verdict | None:
         f"the {objective} has {len(found.modes)} modes{_beyond(evidence)}: {in_words(said)}{_homes(found, own)}{aside}"
     )
     return _bounded(elsewhere, text)
+
+
+def _unseen(found: Atlas, own: int, idle: Sequence[int]) -> float:
+    """Share of the posterior in modes to which no draw climbs, by Laplace; 0 where it is not known of EM's mode."""
+    evidence = np.array([mode.log_evidence for mode in found.modes])
+    if not np.isfinite(evidence[own]):
+        return 0.0
+    share = softmax(np.where(np.isfinite(evidence), evidence, -np.inf))[list(idle)].sum()
+    return float(as_printed(float(share), ELSEWHERE_LIMIT, 2))
 
 
 def _described(heights: np.ndarray, which: Sequence[int], own: float | None = None) -> str:
@@ -236,7 +250,7 @@ def _bounded(elsewhere: float, text: str) -> Verdict:
     elsewhere = as_printed(elsewhere, ELSEWHERE_LIMIT, 2)
     holds = elsewhere <= ELSEWHERE_LIMIT
     advice = "" if holds else "an estimate with standard errors describes one hill: read the posterior instead"
-    measure = "share of draws from which EM climbs to anything but the fit's mode"
+    measure = "share of draws from which EM climbs to anything but the fit's mode, or of the posterior that none is in"
     return Verdict("other modes", elsewhere, ELSEWHERE_LIMIT, holds, text, measure, False, advice)
 
 

@@ -29,7 +29,7 @@ from emppl.comparison.verdicts import headline
 from emppl.errors import InvalidArgumentError
 from emppl.labels import SwitchingReport
 from emppl.labels.diagnose import examine
-from emppl.labels.draws import Theta
+from emppl.labels.draws import Theta, posterior_of
 from emppl.labels.relabel import reference
 from emppl.portable import Portable
 from emppl.text import visible
@@ -248,7 +248,8 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int 
     `pm.sample` return it; every draw is aligned to the fit's labels by `method` (see `emppl.relabel`). Posterior
     probabilities of the latents are read from the `latent` group, and computed where there is none. `ascents`: from how
     many draws EM climbs to say how many modes there are (None: up to 200, fewer where a pass is dear; 0: from none).
-    Raises InvalidArgumentError for draws that lack the model's parameters, and for fits of different models.
+    Raises InvalidArgumentError for draws that lack the model's parameters or hold other data than it has, and for fits
+    of different models.
     Cost: about 200 evaluations of the objective and 20 E-steps for each ascent, besides the alignment.
     """
     name, fit, further = first_and_others(fit)
@@ -259,6 +260,7 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int 
             ("comparison = emppl.compare(emppl.fit(model), emppl.sample(model))",),
         )
     plan, point, theta = reference(draws, fit, None)
+    _refuse_other_draws(plan, draws)
     switching, aligned = examine(draws, plan, point, theta, method)
     table, details, left_out = tabulate(fit, aligned)
     averaged = members(fit, aligned)
@@ -281,6 +283,37 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int 
         found.best, mixed, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
         {name: fit, **further}, several,
     )  # fmt: skip
+
+
+def _refuse_other_draws(plan: Any, draws: xr.DataTree) -> None:
+    """Raises where the draws are of other parameters than the fit, or say that they are of other observations."""
+    held = list(map(str, posterior_of(draws).data_vars))
+    missing = [node.name for node in plan.structure.parameters if node.name not in held]
+    if missing:
+        raise InvalidArgumentError(
+            f"the draws have no {', '.join(missing)}; they hold {', '.join(held)}", "draws.posterior",
+            ("sample the model that was fitted, and keep all its parameters in the draws",),
+        )  # fmt: skip
+    if "observed_data" not in draws.children:
+        return
+    group = draws["observed_data"].to_dataset()
+    for node in plan.structure.observed:
+        ours = getattr(getattr(node, "value", None), "data", None)
+        if ours is None or node.name not in group:
+            continue
+        ours, theirs = np.asarray(ours), group[node.name].values
+        if ours.shape != theirs.shape:
+            how = f"shape {theirs.shape} in the draws and {ours.shape} in the model"
+        elif ours.dtype.kind in "biuf" and not (same := np.isclose(ours, theirs, rtol=1e-6, equal_nan=True)).all():
+            index = np.unravel_index(int(np.argmin(same)), same.shape)
+            place = f"[{', '.join(map(str, index))}]" if index else ""
+            how = f"{theirs[index]} in the draws and {ours[index]} in the model at {node.name}{place}"
+        else:
+            continue
+        raise InvalidArgumentError(
+            f"the draws are of other data than the fit: {node.name} has {how}", f'draws.observed_data["{node.name}"]',
+            ("emppl.sample(fit): draws of the model and data that were fitted",),
+        )  # fmt: skip
 
 
 def _timing(fit: Any, draws: xr.DataTree, table: pd.DataFrame) -> dict[str, float]:

@@ -112,7 +112,7 @@ def assignments(evidence: Evidence) -> Verdict | None:
     """Do members keep their most probable value when parameters are uncertain?"""
     arbitrary, shares = unnameable(evidence.switching), {}
     for name, table in evidence.members.items():
-        if name not in arbitrary:
+        if name not in arbitrary and table["em"].shape[-1] > 1:
             before, after, _ = changes(table)
             shares[name] = as_printed(float((before != after).mean()), CHANGED_LIMIT, 4)
     if not shares:
@@ -147,6 +147,8 @@ def convergence(evidence: Evidence) -> Verdict | None:
             return None
         who = "chains agree" if chains > 1 else "the two halves of the one chain agree"
         text = f"{who}: R-hat at most {largest:.3f} ({r_hat.idxmax()})"
+        if evidence.draws.attrs.get("init") == "modes":
+            text += "; they started at the modes that EM found, and R-hat cannot show a mode that neither met"
         return Verdict("convergence", largest, R_HAT_LIMIT, True, text, measure, True)
     value, limit = largest, R_HAT_LIMIT
     if not largest > R_HAT_LIMIT:
@@ -155,13 +157,15 @@ def convergence(evidence: Evidence) -> Verdict | None:
         f"the draws have not converged, so that they bear no comparison with EM: {'; '.join(found.reasons)}; nothing "
         "is said that would rest on all draws together"
     )
+    advice = "sample longer (draws=, tune=)"
     if found.apart and chains > 1:
         advice = (
-            "read each chain by itself, emppl.compare(fit, draws.isel(chain=[0])), or sample again with longer chains "
-            "(tune=, draws=)"
+            "read each chain by itself, emppl.compare(fit, draws.isel(chain=[0])), or sample longer (tune=, draws=)"
         )
-    else:
-        advice = "sample longer (draws=, tune=); if R-hat stays, look at the model: a flat direction, scales far apart"
+    elif not largest <= R_HAT_ALIGNED:
+        advice += "; if that does not help, look at the model: a flat direction, scales far apart"
+    if evidence.draws.attrs.get("init") != "modes" and (found.apart or largest > R_HAT_ALIGNED):
+        advice += "; emppl.sample(fit, init='modes') starts chains at the modes that EM finds"
     return Verdict("convergence", value, limit, False, text, measure, True, advice)
 
 

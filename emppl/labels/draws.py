@@ -70,7 +70,8 @@ def theta_draws(draws: xr.DataTree, plan: Any, fixed: Mapping[str, Any] | None =
     """Every free parameter of the plan as [T, *shape], on the constrained scale.
 
     A parameter that the draws lack (it was frozen) takes its value in `fixed`, repeated. Raises
-    InvalidArgumentError naming the parameters that neither has, and those whose shape in the draws is not the model's.
+    InvalidArgumentError naming the parameters that neither has, those whose shape in the draws is not the model's, and
+    those that are no finite number in some draw.
     """
     posterior = posterior_of(draws)
     n_draws = posterior.sizes["chain"] * posterior.sizes["draw"]
@@ -91,6 +92,7 @@ def theta_draws(draws: xr.DataTree, plan: Any, fixed: Mapping[str, Any] | None =
                 f'draws.posterior["{name}"]',
                 ("sample the model that was fitted, with the same data and options",),
             )
+        _refuse_gaps(name, theta[name], posterior.sizes["draw"])
     if missing:
         raise InvalidArgumentError(
             f"the draws have no {', '.join(missing)}; they hold {', '.join(map(str, posterior.data_vars))}",
@@ -98,6 +100,19 @@ def theta_draws(draws: xr.DataTree, plan: Any, fixed: Mapping[str, Any] | None =
             ("sample the model that was fitted, and keep all its parameters in the draws",),
         )
     return theta
+
+
+def _refuse_gaps(name: str, values: np.ndarray, length: int) -> None:
+    """Raises where some draw of [T, *shape] is not finite: a sampler that was stopped leaves such draws."""
+    gaps = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(gaps):
+        finished = int((gaps % length).min())
+        raise InvalidArgumentError(
+            f"{name} is not finite in {len(gaps):,} of {len(values):,} draws (first: chain {gaps[0] // length}, draw "
+            f"{gaps[0] % length})",
+            f'draws.posterior["{name}"]',
+            (f"draws.isel(draw=slice({finished})): what every chain has before the first of them",) if finished else (),
+        )
 
 
 def at(theta: Theta, t: int | np.integer) -> Theta:

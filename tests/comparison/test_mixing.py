@@ -3,17 +3,21 @@
 import json
 from types import SimpleNamespace
 
+import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
 from comparison import fakes
 
+import emppl
 from emppl.comparison import compare
 from emppl.comparison.evidence import listed
 from emppl.comparison.mixing import mixing
 from emppl.comparison.modes import other_modes
 from emppl.comparison.renderings import render_json, render_markdown
 from emppl.comparison.several import Other, _why
+from emppl.errors import InvalidArgumentError
+from emppl.models import coins
 
 POOLED = {"place", "shape", "laplace", "scale", "priors", "ordering", "members", "loo"}
 
@@ -90,6 +94,37 @@ def test_too_few_draws_and_chains_that_stand_still(pair, draws, reason):
     assert by_name(found)["convergence"].advice
 
 
+def test_draws_that_mostly_diverged(pair):
+    fit, draws = pair
+    stats = draws["sample_stats"].to_dataset()
+    for share, holds in ((0.05, True), (1.0, False)):
+        out = draws.copy()
+        marks = np.arange(stats["diverging"].size).reshape(stats["diverging"].shape) < share * stats["diverging"].size
+        out["sample_stats"] = xr.DataTree(stats.assign(diverging=stats["diverging"].copy(data=marks)))
+        found = compare(fit, out)
+        assert found.mixing.holds is holds and not found.reliable
+    assert found.mixing.reasons == ("800 of 800 draws diverged",)
+
+
+def test_draws_of_other_data_and_draws_with_gaps_are_refused():
+    """By name and place, whatever made them."""
+    fit = emppl.fit(coins.build(), starts=2, seed=0)
+    bias = np.random.default_rng(0).uniform(0.4, 0.9, size=(2, 50, 2))
+    heads = np.array([5, 9, 8, 4, 7])
+    with pytest.raises(InvalidArgumentError, match=r"heads has 3 in the draws and 8 in the model at heads\[2\]"):
+        compare(fit, az.from_dict({"posterior": {"bias": bias}, "observed_data": {"heads": np.array([5, 9, 3, 4, 7])}}))
+    with pytest.raises(InvalidArgumentError, match=r"shape \(4,\) in the draws and \(5,\) in the model"):
+        compare(fit, az.from_dict({"posterior": {"bias": bias}, "observed_data": {"heads": heads[:4]}}))
+    with pytest.raises(InvalidArgumentError, match="the draws have no bias; they hold coin_bias"):
+        compare(fit, az.from_dict({"posterior": {"coin_bias": bias}}))  # not taken for a parameter that was frozen
+    bias[1, 30:, 0] = np.nan
+    with pytest.raises(
+        InvalidArgumentError, match=r"bias is not finite in 20 of 100 draws \(first: chain 1, draw 30\)"
+    ) as e:
+        compare(fit, az.from_dict({"posterior": {"bias": bias}}))
+    assert "slice(30)" in str(e.value)
+
+
 def parts(draws):
     return list(draws["posterior"].data_vars.items())
 
@@ -150,6 +185,17 @@ def test_modes_are_told_by_their_heights():
     assert told([-10.0, -10.0], [0] * 20).endswith("climbs to a further mode at -10.00, which lies as high")
     assert told([-10.0, -12.5], [0] * 20).endswith("climbs to a further mode at -12.50, which lies lower")
     assert told([-10.0, -10.0, -12.5], [0] * 20).endswith("2 further modes at -10.00 and -12.50 (1 lower, 1 as high)")
+
+
+def test_a_mode_that_no_chain_met_is_told_by_what_it_holds():
+    plan = SimpleNamespace(axes=(), estimate="map")
+    for evidence, holds in ((-20.0, False), (-26.0, True)):
+        atlas = atlas_of([-10.0, -12.0], [0] * 20)
+        for mode, value in zip(atlas.modes, (-20.0, evidence), strict=True):
+            mode.log_evidence = value
+        found = other_modes(SimpleNamespace(atlas=atlas, fit=SimpleNamespace(plan=plan)))
+        assert found.holds is holds
+        assert ("gives 50% of the posterior" in found.text) is not holds
 
 
 def test_what_is_left_over_is_counted_and_its_heights_are_told():
