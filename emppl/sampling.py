@@ -123,7 +123,7 @@ def _sample(
     own = seeds.spawn(1)[0]
     number = int(seeds.generate_state(1)[0] % (2**31))
     run = {"draws": draws, "tune": tune, "chains": chains, "seed": number, "cores": cores, "progress": progress}
-    drawn = None
+    drawn, starts = None, None
     try:
         with noticed(), building():
             marginal = marginal_model(plan)
@@ -147,7 +147,7 @@ def _sample(
     return _dressed(
         plan, drawn,
         {"sampling_seconds": seconds, "compile_seconds": drawn.compiling, "sampler": drawn.sampler, "seed": str(seed),
-         "tune": tune, "init": init},
+         "tune": tune, "init": "modes" if isinstance(starts, ModeStarts) else "random"},
     )  # fmt: skip
 
 

@@ -135,8 +135,9 @@ def loo(evidence: Evidence) -> Verdict | None:
         f"{found.error:.1f} ({found.effective:.1f} effective parameters)"
     )
     if not holds:
-        text += f"; {found.unreliable} of them have a Pareto k above {PARETO_LIMIT}, so the number is too good"
-    advice = "" if holds else "these rows move the posterior by themselves: look at them, or leave them out one by one"
+        which = "one of them has" if found.unreliable == 1 else f"{found.unreliable} of them have"
+        text += f"; {which} a Pareto k above {PARETO_LIMIT}, so the number is too good"
+    advice = "" if holds else "such rows move the posterior by themselves: look at them, or leave them out one by one"
     measure = f"rows with a Pareto k above {PARETO_LIMIT}"
     return Verdict("loo", float(found.unreliable), 0.0, holds, text, measure, False, advice)
 

@@ -148,7 +148,7 @@ def convergence(evidence: Evidence) -> Verdict | None:
         who = "chains agree" if chains > 1 else "the two halves of the one chain agree"
         text = f"{who}: R-hat at most {largest:.3f} ({r_hat.idxmax()})"
         if evidence.draws.attrs.get("init") == "modes":
-            text += "; they started at the modes that EM found, and R-hat cannot show a mode that neither met"
+            text += "; they started at the modes that EM found, so that R-hat sees less: not a mode that EM missed"
         return Verdict("convergence", largest, R_HAT_LIMIT, True, text, measure, True)
     value, limit = largest, R_HAT_LIMIT
     if not largest > R_HAT_LIMIT:
