@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from emppl.kernels.threads import threads
+from emppl.structure.symmetry import unnamed
 from emppl.text import visible
 
 
@@ -135,6 +136,9 @@ def remarks(plan: Any) -> list[str]:
             )
     for axis in plan.axes:
         lines.append(axis.sentence())
+    for family in unnamed(plan.structure, plan.axes):
+        names = ", ".join(node.name for node in family)
+        lines.append(f"labels of {names}: not exchanged by permuting parameters; the fit looks further")
     lines.append(f"cost of one iteration: {densities(plan):,} densities → {_code(plan)}")
     return lines
 

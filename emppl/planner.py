@@ -39,6 +39,7 @@ from emppl.rules.tables import check_name
 from emppl.structure import analyse
 from emppl.structure.domain import support_factors, support_term
 from emppl.structure.plates import factored, is_decomposable
+from emppl.structure.renaming import symmetries
 from emppl.structure.symmetry import ComponentAxis, component_axes
 from emppl.structure.types import Factor, Structure
 
@@ -204,6 +205,23 @@ class Plan(Portable):
     def axes(self) -> tuple[ComponentAxis, ...]:
         """Which variables share a component axis with which latent, found from values and checked by permuting."""
         return component_axes(self.sample or self)
+
+    @cached_property
+    def _symmetries(self) -> tuple[tuple[ComponentAxis, ...], tuple[str, ...]]:
+        return symmetries(self.sample or self, self.axes)
+
+    @property
+    def symmetries(self) -> tuple[ComponentAxis, ...]:
+        """`axes`, and those whose components are renamed by another map of the parameters than a permutation.
+
+        Found with the first fit or diagnosis, by solving for the map: at most 4000 evaluations of the log joint.
+        """
+        return self._symmetries[0]
+
+    @property
+    def symmetry_notes(self) -> tuple[str, ...]:
+        """What `symmetries` had to leave open, a sentence each."""
+        return self._symmetries[1]
 
     def value_labels(self, latent: str) -> tuple[str, ...]:
         """Names of a latent's values: those of the component axis it tells apart, where the model names them."""

@@ -27,6 +27,7 @@ from emppl.inference.laplace import log_evidence
 from emppl.kernels.assignment import assign, forbidden_pairs
 from emppl.kernels.threads import one_blas_thread
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
+from emppl.structure.symmetry import axes_of
 
 Theta = dict[str, np.ndarray]
 STEPS = 24  # EM steps after which it is asked whether a known mode lies straight uphill
@@ -160,7 +161,7 @@ def atlas(
 
 def movable(plan: Any) -> list[Any]:
     """The component axes of a plan some of whose components may be renamed."""
-    return [axis for axis in plan.axes if axis.is_symmetric]
+    return [axis for axis in axes_of(plan) if axis.is_symmetric]
 
 
 def _drawn(
@@ -192,7 +193,7 @@ def _described(plan: Any, found: _Found, draws: np.ndarray, starts: float, whole
         r = found.responsibilities[axis.latent]
         empty += [str(axis.labels[k]) for k in np.flatnonzero(r.sum(axis=0) < EMPTY)]
         for group in axis.exchangeable:
-            twins = _twins(found, axis, group)
+            twins = _twins(plan, found, axis, group)
             coincident += [(str(axis.labels[a]), str(axis.labels[b])) for a, b in _same_members(r, group)]
             copies *= factorial(len(group)) // int(np.prod([factorial(n) for n in twins]))
     coordinates = plan.structure.coordinates
@@ -222,15 +223,23 @@ def _same_members(r: np.ndarray, group: tuple[int, ...]) -> list[tuple[int, int]
     return pairs
 
 
-def _twins(found: _Found, axis: Any, group: tuple[int, ...]) -> list[int]:
-    """Sizes of the sets of components in a group whose parameters are equal: renaming them makes no other copy."""
-    flat = np.concatenate([np.asarray(found.theta[name], float).ravel() for name in axis.shapes])
-    rows = [flat[axis.slots[k]] for k in group]
-    sets: list[list[np.ndarray]] = []
-    for row in rows:
-        home = next((s for s in sets if np.allclose(s[0], row, rtol=1e-4, atol=1e-8)), None)
-        sets.append([row]) if home is None else home.append(row)
+def _twins(plan: Any, found: _Found, axis: Any, group: tuple[int, ...]) -> list[int]:
+    """Sizes of the sets of components in a group that are the same: exchanging them makes no other copy."""
+    sets: list[list[int]] = []
+    for k in group:
+        home = next((s for s in sets if _are_twins(plan, found, axis, s[0], k)), None)
+        sets.append([k]) if home is None else home.append(k)
     return [len(s) for s in sets]
+
+
+def _are_twins(plan: Any, found: _Found, axis: Any, first: int, second: int) -> bool:
+    """Whether the mode and its copy with two components exchanged are one: half way between them it is as high."""
+    perm = np.arange(axis.size)
+    perm[[first, second]] = second, first
+    coordinates = plan.structure.coordinates
+    copy = coordinates.unconstrain(dict(found.theta) | axis.permute(found.theta, perm))
+    between = 0.5 * (found.u + coordinates.off_the_border(copy, 2 * BORDER))
+    return bool(abs(plan.e_step(coordinates.constrain(between)).objective - found.value) <= SAME_MODE)
 
 
 # -- climbing --------------------------------------------------------------------------------------------------------

@@ -192,6 +192,9 @@ def _notes(plan: Plan, jobs: list[Job], results: list[Ascent], winner: Ascent) -
         notes.append(
             f"a higher but spurious mode was set aside at {max(r.objective for r in higher):.6f}: {higher[0].reason}"
         )
+    if not any(result.status is Status.INTERRUPTED for result in results):
+        notes += [axis.sentence() for axis in plan.symmetries if axis not in plan.axes]
+        notes += plan.symmetry_notes
     if winner.theta:
         posterior = plan.e_step(winner.theta)
         for found in (narrow(plan, winner.theta, posterior), empty(plan, posterior)):

@@ -16,6 +16,7 @@ from emppl.comparison.mixing import residence
 from emppl.labels.draws import Theta, at, sampler_record, shape_of, stacked, theta_draws
 from emppl.limits import as_printed
 from emppl.planner import Plan
+from emppl.structure.symmetry import axes_of
 
 HEIGHT_LIMIT = 1e-3  # nats by which a draw may pass EM: a fit stops with about 1e-6 left
 DRAWS_EVALUATED = 200
@@ -161,7 +162,7 @@ def _how_many(evidence: Evidence) -> str:
 
 def _beyond(evidence: Evidence) -> str:
     """How modes are counted, where names may be exchanged."""
-    return " up to names" if any(len(axis.exchangeable) < axis.size for axis in evidence.fit.plan.axes) else ""
+    return " up to names" if any(len(axis.exchangeable) < axis.size for axis in axes_of(evidence.fit.plan)) else ""
 
 
 def _by_starts(starts: pd.DataFrame) -> str:
@@ -289,7 +290,7 @@ def _homes(found: Atlas, own: int) -> str:
 def components(evidence: Evidence) -> Verdict | None:
     """Are all components of EM's mode in use, and different from each other?"""
     found = evidence.atlas
-    symmetric = any(len(axis.exchangeable) < axis.size for axis in evidence.fit.plan.axes)
+    symmetric = any(len(axis.exchangeable) < axis.size for axis in axes_of(evidence.fit.plan))
     if found is None or not symmetric or found.known[0] < 0:
         return None
     own = found.modes[found.known[0]]

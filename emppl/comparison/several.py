@@ -16,6 +16,7 @@ from emppl.kernels.assignment import assign, forbidden_pairs
 from emppl.labels.draws import Theta
 from emppl.limits import as_printed
 from emppl.structure.prior import whole_log_prior
+from emppl.structure.symmetry import axes_of
 
 SAME_HEIGHT = 1e-3  # nats by which another fit's point may pass a fit on the fit's own objective
 APART = 0.5  # posterior sds between two estimates of one number from which on they differ
@@ -71,7 +72,7 @@ def renamed(first: Any, others: Mapping[str, Any]) -> tuple[Other, ...]:
     plan, found = first.plan, []
     for name, fit in others.items():
         point = {key: np.asarray(value, float) for key, value in fit.point.items()}
-        for axis in plan.axes:
+        for axis in axes_of(plan):
             groups = tuple(tuple(group) for group in axis.exchangeable)
             if fit.plan.estimate == "ml" and axis.symmetric_likelihood and not axis.ordered:
                 groups = (tuple(range(axis.size)),)  # without its prior nothing tells the components apart

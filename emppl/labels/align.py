@@ -16,6 +16,7 @@ from emppl.labels.methods import named
 from emppl.labels.methods.iterative import divergence, least_divergence
 from emppl.labels.subject import material
 from emppl.labels.units import summed
+from emppl.structure.symmetry import axes_of
 
 COINCIDENT = 0.05  # two columns closer than this (0 the same, 1 disjoint) do not tell their components apart
 WORSE, NATS = 0.1, 0.5  # by so much, relative and nats a draw, may the reference align worse than the draws themselves
@@ -151,7 +152,7 @@ def align(
     if method != "auto":
         named(method)  # an unknown name is said before anything is computed
     found = []
-    axes = [axis for axis in plan.axes if groups(axis)]
+    axes = [axis for axis in axes_of(plan) if groups(axis)]
     given = _given(permutations, axes)
     for axis in axes:
         may_swap = groups(axis)

@@ -20,6 +20,7 @@ from emppl.labels.methods.parameters import real_line
 from emppl.labels.methods.table import wanted
 from emppl.labels.subject import material, pivots_of, subject
 from emppl.portable import Portable
+from emppl.structure.symmetry import axes_of
 from emppl.text import visible
 
 COLUMNS = ("agree", "objective", "spread", "clusters", "ambiguous", "seconds", "status", "note")
@@ -129,7 +130,7 @@ def side_by_side(
 
 
 def _axis(plan: Any, wanted: str | None) -> Any:
-    movable = [axis for axis in plan.axes if swappable(axis)]
+    movable = [axis for axis in axes_of(plan) if swappable(axis)]
     if not movable:
         raise InvalidArgumentError(
             "no components of this model can be renamed, so there is nothing to relabel",

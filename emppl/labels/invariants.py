@@ -28,7 +28,9 @@ def invariants(draws: xr.DataTree, plan: Any, alignments: tuple[AxisAlignment, .
     rows: dict[str, np.ndarray] = {}
     if alignments:
         rows |= _densities(draws)
-    carriers = [name for found in alignments for name in found.axis.variables]
+    # a map of the parameters that is no permutation leaves no sorted parameters as they are
+    sorted_too = [found for found in alignments if components_of(found.axis, theta, plan)[0] is not None]
+    carriers = [name for found in sorted_too for name in found.axis.variables]
     shared = sorted({name for name in carriers if carriers.count(name) > 1})
     for name in shared:
         flat = np.sort(theta[name].reshape(len(theta[name]), -1), axis=1)

@@ -23,6 +23,7 @@ from emppl.labels.draws import (
 from emppl.labels.material import Material
 from emppl.labels.methods.modes import climb
 from emppl.labels.units import array_chunks, replayed
+from emppl.structure.symmetry import axes_of
 
 TINY = 1e-300  # what a responsibility of 0 counts as where its logarithm is taken
 
@@ -135,7 +136,7 @@ def pivots_of(draws: xr.DataTree, plan: Any, point: Theta, theta: Theta) -> dict
     t = _place(theta, point)
     if t is None:
         return {}
-    for axis in plan.axes:
+    for axis in axes_of(plan):
         if axis.responsibilities is not None:
             variable = _stored(draws, axis.responsibilities)
             found[axis.latent] = np.asarray(variable[divmod(t, variable.sizes["draw"])].values, dtype=float)

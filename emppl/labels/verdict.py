@@ -8,6 +8,7 @@ import pandas as pd
 from emppl.labels.align import TO_MEMBERS
 from emppl.labels.switching import AMBIGUOUS_SHARE, BLURRED, R_HAT_ALIGNED, AxisSwitching, LabelState, largest
 from emppl.limits import as_printed
+from emppl.structure.symmetry import axes_of
 
 
 def state_of(axes: tuple[AxisSwitching, ...], r_hat: pd.DataFrame, invariants: pd.DataFrame) -> LabelState:
@@ -92,11 +93,11 @@ def _agreement(invariants: pd.DataFrame) -> str:
 
 
 def _without_symmetry(axes: tuple[AxisSwitching, ...], plan: Any, before: float) -> str:
-    ordered = [axis for axis in plan.axes if axis.ordered]
+    ordered = [axis for axis in axes_of(plan) if axis.ordered]
     if not axes and ordered:
         return f"labels cannot switch: the model itself orders the components of {', '.join(ordered[0].variables)}"
     if not axes:
-        return "labels cannot switch: no components of this model can be renamed"
+        return "labels do not switch: no renaming of components was found, by permuting the parameters or otherwise"
     weak = axes[0]
     labellings = len(np.unique(weak.chain_labellings, axis=0))
     text = f"the prior alone tells the components of {weak.noun} apart ({', '.join(weak.variables)}); "

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from emppl.structure.symmetry import axes_of
+
 
 def shown_rows(comparison: Any, limit: int) -> list[str]:
     """Up to `limit` parameters that move, those with a flag first, then in the order of the table."""
@@ -31,7 +33,7 @@ def as_sampled(comparison: Any) -> xr.Dataset:
     posterior = comparison.draws["posterior"].to_dataset()
     strong = {axis.latent: axis.permutations for axis in comparison.switching.axes if not axis.weak}
     flat = parameter_draws(comparison)
-    for axis in reversed(comparison.fit.plan.axes):
+    for axis in reversed(axes_of(comparison.fit.plan)):
         if axis.latent in strong:
             perms = strong[axis.latent]
             back = np.argsort(perms.reshape(-1, perms.shape[-1]), axis=-1)

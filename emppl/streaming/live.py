@@ -63,7 +63,7 @@ class LiveModel:
         self.data = {name: model[name] for name in names}
         self.n_rows = self._rows_held()
         self.open = {
-            name: pt.tensor(name, dtype=v.dtype, shape=(None, *v.get_value(borrow=True).shape[1:]))
+            name: pt.TensorType(v.dtype, shape=(None, *v.get_value(borrow=True).shape[1:]))(name)
             for name, v in self.data.items()
         }
         self.shapes = [
@@ -176,7 +176,7 @@ class LiveModel:
         values = {}
         for rv in self.model.free_RVs:
             shape = (None, *rv.type.shape[1:]) if is_discrete(rv) and rv.ndim else rv.type.shape
-            values[rv] = pt.tensor(rv.name, dtype=rv.dtype, shape=shape)
+            values[rv] = pt.TensorType(rv.dtype, shape=shape)(rv.name)
         return self._graph(graph, values, None)
 
     def _graph(self, graph: Any, values: dict[Any, Any], dtype: str | None) -> Graph:

@@ -175,7 +175,7 @@ class Reading:
     def _value_variable(self, rv: Any) -> Any:
         if rv.name in self.frozen:
             return pt.constant(self.frozen[rv.name], name=rv.name)
-        return pt.tensor(rv.name, dtype=rv.dtype, shape=self._shape_of[rv])
+        return pt.TensorType(rv.dtype, shape=self._shape_of[rv])(rv.name)  # not pt.tensor: "half" is a name, no dtype
 
     def _shapes(self, variables: Sequence[Any]) -> dict[Any, tuple[int, ...]]:
         """Shapes: from the type, the named dims, the data, and only then by evaluating shape graphs."""
@@ -358,7 +358,7 @@ class Reading:
         (weight_values,) = self._by_values([weights])
         n_values = int(self._component_count(weight_values, components))
         name = f"{rv.name}_component"
-        z = pt.tensor(name, dtype="int64", shape=batch)
+        z = pt.TensorType("int64", shape=batch)(name)
         dims = self._dims(rv.name, self._shape_of[rv])[:batch_ndim]
         labels = tuple(str(k) for k in range(n_values))
         if len(components) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +81,7 @@ class ComponentAxis:
             return f"labels of {over}: fixed by an ordered parameter"
         if not self.is_symmetric:
             if not self.symmetric_likelihood:
-                return f"labels of {over}: the likelihood tells the components apart, no relabelling"
+                return f"labels of {over}: {_beyond(self.size)}"
             return f"labels of {over}: told apart by the prior alone; draws may still switch where the prior is weak"
         count = int(np.prod([_factorial(len(group)) for group in self.exchangeable]))
         part = ""
@@ -94,6 +94,32 @@ class ComponentAxis:
         return "; ".join(
             "{" + ", ".join(self.labels[k] for k in group) + "}" for group in self.exchangeable if len(group) > 1
         )
+
+
+MOST_VALUES = 12  # of a latent, up to which other maps of the parameters than permuting them are looked for
+
+
+def _beyond(size: int) -> str:
+    further = "; the fit looks further" if size <= MOST_VALUES else ""
+    return f"not exchanged by permuting parameters{further}"
+
+
+def unnamed(structure: Structure, axes: Sequence[ComponentAxis]) -> list[tuple[Node, ...]]:
+    """Latents without a component axis, in families: those that are tied to each other and take the same values."""
+    named = {name for axis in axes for name in (*axis.latents, axis.latent)}
+    rest = [node for node in structure.latents if node.name not in named and not node.window]
+    rest = [node for node in rest if 1 < len(node.support) <= MOST_VALUES]
+    tied = {name for plate in structure.plates if plate.tied for name in plate.latents}
+    families: dict[tuple[float, ...], list[Node]] = {}
+    for node in rest:
+        if node.name in tied:
+            families.setdefault(tuple(node.support), []).append(node)
+    return [*map(tuple, families.values()), *((node,) for node in rest if node.name not in tied)]
+
+
+def axes_of(plan: Any) -> tuple[Any, ...]:
+    """The component axes of a plan, those that take a map of the parameters included where the plan can look."""
+    return tuple(getattr(plan, "symmetries", plan.axes))
 
 
 def _factorial(n: int) -> int:
@@ -234,7 +260,7 @@ def _flips(structure: Structure, plan: Any, node: Node, influence: list[np.ndarr
     return np.array(found, dtype=int)
 
 
-def _densities(plan: Any, theta: Theta) -> tuple[float, float]:
+def densities(plan: Any, theta: Theta) -> tuple[float, float]:
     """Log-likelihood and log prior at theta, the prior too where the estimate drops it."""
     posterior = plan.e_step(theta, hard=False)
     if plan.estimate == "map":  # all of the prior but that of frozen parameters, which is the same everywhere
@@ -255,13 +281,13 @@ def _check(
     owners = np.concatenate([np.full(n.size, i) for i, n in enumerate(structure.parameters)])
     own = np.concatenate([slots.ravel(), flips, *(grid.ravel() for grid in grids)])
     names = [structure.parameters[i].name for i in np.unique(owners[own])]
-    dim, labels = _dim_of(structure, names, slots, size)
+    dim, labels = dim_of(structure, names, slots, size)
     known = (slots, flips, shapes, tuple(other.name for other in nodes), grids)
     trial = ComponentAxis(node.name, size, dim, labels or node.labels, tuple(names), False, False, False, (), *known)
     coordinates = structure.coordinates
     rng = np.random.default_rng(5)
     points = [coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)) for _ in range(2)]
-    before = [_densities(plan, theta) for theta in points]
+    before = [densities(plan, theta) for theta in points]
     likelihood, prior, ordered = np.eye(size, dtype=bool), np.eye(size, dtype=bool), False
     for i in range(size):
         for j in range(i):
@@ -274,7 +300,7 @@ def _check(
                 continue
             alike = np.ones(2, dtype=bool)  # likelihood, prior
             for theta, values in zip(swapped, before):
-                alike &= [_same(a, b) for a, b in zip(values, _densities(plan, theta))]
+                alike &= [same(a, b) for a, b in zip(values, densities(plan, theta))]
             likelihood[i, j] = likelihood[j, i] = alike[0]
             prior[i, j] = prior[j, i] = alike[1]
     both = likelihood & prior & (not ordered)
@@ -291,11 +317,12 @@ def _check(
     )  # fmt: skip
 
 
-def _same(a: float, b: float) -> bool:
+def same(a: float, b: float) -> bool:
+    """Whether two log densities are equal to what rounding leaves of them."""
     return a == b or abs(a - b) <= SAME * max(abs(a), abs(b), 1.0)
 
 
-def _dim_of(structure: Structure, names: list[str], slots: np.ndarray, size: int) -> tuple[str | None, tuple[str, ...]]:
+def dim_of(structure: Structure, names: list[str], slots: np.ndarray, size: int) -> tuple[str | None, tuple[str, ...]]:
     """The model's own dim along the component axis, if a variable has one, with its coordinate labels."""
     start = 0
     for node in structure.parameters:

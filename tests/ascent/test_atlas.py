@@ -26,11 +26,20 @@ def normals(y, k, scale=3.0):
 
 
 def mirrored(y):
-    """Half of the members come from mu, half from -mu: two modes, equal but for the sign, that are no relabelling."""
+    """Half of the members come from mu, half from -mu: to rename them turns the sign of mu, and permutes nothing."""
     with pm.Model() as model:
         mu = pm.Normal("mu", np.float64(0.0), np.float64(10.0))
         z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=len(y))
         pm.Normal("y", pm.math.stack([mu, -mu])[z], np.float64(1.0), observed=y)
+    return model
+
+
+def squared(y):
+    """Half of the members come from mu², half from 0: two modes, equal but for the sign, that are no relabelling."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(10.0))
+        z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=len(y))
+        pm.Normal("y", pm.math.stack([mu**2, 0.0 * mu])[z], np.float64(1.0), observed=y)
     return model
 
 
@@ -87,9 +96,8 @@ def test_points_reach_what_their_own_ascents_reach():
 
 def test_equal_height_is_not_enough_to_be_one_mode():
     rng = np.random.default_rng(4)
-    signs = rng.choice([-1, 1], 60, p=[0.5, 0.5])
-    plan = emppl.plan(mirrored(signs * rng.normal(3.0, 1.0, 60)))
-    points = {"mu": np.array([2.5, -3.5, 3.0, 0.4, -0.4])}
+    plan = emppl.plan(squared(rng.choice([0.0, 9.0], 60) + rng.normal(0.0, 1.0, 60)))
+    points = {"mu": np.array([2.5, -3.5, 3.0, 0.8, -0.8])}
     found = atlas(plan, points, chains=[0, 0, 0, 1, 1])
     assert len(found.modes) == 2
     assert found.modes[0].log_posterior == pytest.approx(found.modes[1].log_posterior, abs=1e-5)
@@ -98,6 +106,19 @@ def test_equal_height_is_not_enough_to_be_one_mode():
     positive = 0 if found.modes[0].theta["mu"] > 0 else 1
     np.testing.assert_allclose(found.modes[positive].draws, [2 / 3, 1 / 2])
     assert found.permutations == {}
+
+
+def test_copies_by_another_map_than_a_permutation_are_one_mode():
+    rng = np.random.default_rng(4)
+    signs = rng.choice([-1, 1], 60, p=[0.5, 0.5])
+    plan = emppl.plan(mirrored(signs * rng.normal(3.0, 1.0, 60)))
+    points = {"mu": np.array([2.5, -3.5, 3.0, 0.4, -0.4])}
+    found = atlas(plan, points, chains=[0, 0, 0, 1, 1])
+    (mode,) = found.modes
+    assert mode.labellings == 2 and (found.reached == 0).all()
+    turned = np.sign(points["mu"]) != np.sign(mode.theta["mu"])
+    np.testing.assert_array_equal(found.permutations["z"], np.where(turned[:, None], [1, 0], [0, 1]))
+    np.testing.assert_allclose(found.theta_of(plan, points)["mu"], np.where(turned, -points["mu"], points["mu"]))
 
 
 def test_a_flat_ridge_is_one_mode():

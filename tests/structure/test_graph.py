@@ -113,3 +113,12 @@ def test_freezing_takes_a_variable_out():
     structure = emppl.analyse(case.model, freeze={"sigma": 1.0})
     assert structure.parameter_names == ("weights", "mu")
     np.testing.assert_array_equal(structure.frozen["sigma"], [1.0, 1.0])
+
+
+def test_variables_may_be_named_as_dtypes_are():
+    with pm.Model() as model:
+        half = pm.Normal("half", 0.0, 1.0, shape=2)
+        single = pm.Bernoulli("single", 0.4, shape=3)
+        pm.Normal("double", half[single], 1.0, observed=np.arange(3.0))
+    structure = emppl.analyse(model)
+    assert structure.parameter_names == ("half",) and [node.name for node in structure.latents] == ["single"]
