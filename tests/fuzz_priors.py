@@ -38,17 +38,21 @@ BROKEN = (float, np.float32, np.float64)
 
 
 class Kind(NamedTuple):
-    """A family of priors: kinds of its arguments by name, and where its values lie (a function of the arguments)."""
+    """A family of priors: kinds of its arguments by name, where its values lie, and the length of one value.
+
+    by_numpy: PyMC works its arguments out in numpy before there is a graph, in whatever precision they have.
+    """
 
     make: Callable[..., Any]
     arguments: dict[str, str]
     values: str = "real"
-    vector: int = 0  # length of one value
+    vector: int = 0
+    by_numpy: bool = False
 
 
 FAMILIES: dict[str, Kind] = {
     "Normal": Kind(pm.Normal, {"mu": "real", "sigma": "positive"}),
-    "Normal by precision": Kind(pm.Normal, {"mu": "real", "tau": "positive"}),
+    "Normal by precision": Kind(pm.Normal, {"mu": "real", "tau": "positive"}, by_numpy=True),
     "HalfNormal": Kind(pm.HalfNormal, {"sigma": "positive"}, "positive"),
     "TruncatedNormal": Kind(pm.TruncatedNormal, {"mu": "real", "sigma": "positive", "lower": "zero"}, "positive"),
     "StudentT": Kind(pm.StudentT, {"nu": "positive", "mu": "real", "sigma": "positive"}),
@@ -56,13 +60,13 @@ FAMILIES: dict[str, Kind] = {
     "Cauchy": Kind(pm.Cauchy, {"alpha": "real", "beta": "positive"}),
     "HalfCauchy": Kind(pm.HalfCauchy, {"beta": "positive"}, "positive"),
     "Exponential": Kind(pm.Exponential, {"lam": "positive"}, "positive"),
-    "Exponential by scale": Kind(pm.Exponential, {"scale": "positive"}, "positive"),
+    "Exponential by scale": Kind(pm.Exponential, {"scale": "positive"}, "positive", by_numpy=True),
     "Gamma": Kind(pm.Gamma, {"alpha": "positive", "beta": "positive"}, "positive"),
-    "Gamma by moments": Kind(pm.Gamma, {"mu": "positive", "sigma": "positive"}, "positive"),
+    "Gamma by moments": Kind(pm.Gamma, {"mu": "positive", "sigma": "positive"}, "positive", by_numpy=True),
     "InverseGamma": Kind(pm.InverseGamma, {"alpha": "positive", "beta": "positive"}, "positive"),
     "ChiSquared": Kind(pm.ChiSquared, {"nu": "positive"}, "positive"),
     "Beta": Kind(pm.Beta, {"alpha": "positive", "beta": "positive"}, "share"),
-    "Beta by mean": Kind(pm.Beta, {"mu": "share", "nu": "positive"}, "share"),
+    "Beta by mean": Kind(pm.Beta, {"mu": "share", "nu": "positive"}, "share", by_numpy=True),
     "Kumaraswamy": Kind(pm.Kumaraswamy, {"a": "positive", "b": "positive"}, "share"),
     "LogitNormal": Kind(pm.LogitNormal, {"mu": "real", "sigma": "positive"}, "share"),
     "LogNormal": Kind(pm.LogNormal, {"mu": "real", "sigma": "positive"}, "positive"),
@@ -138,13 +142,13 @@ class Maker:
             if twin is not None and argument != changed:
                 prior.written[argument], prior.doubles[argument] = twin.written[argument], twin.doubles[argument]
             else:
-                prior.written[argument], prior.doubles[argument] = self._argument(pool, shape)
+                prior.written[argument], prior.doubles[argument] = self._argument(pool, shape, kind.by_numpy)
         if kind.values == "real" and len(shape) == 1 and not kind.vector and self.rng.random() < 0.2:
             prior.options["transform"] = ordered
             prior.options["initval"] = np.arange(shape[0], dtype=float)
         return prior
 
-    def _argument(self, pool: str, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    def _argument(self, pool: str, shape: tuple[int, ...], double: bool) -> tuple[Any, Any]:
         parents = [p.name for p in self.priors if p.kind.values == pool and p.shape == ()]
         if pool in ("real", "positive") and parents and self.rng.random() < 0.15:
             parent = str(self.rng.choice(parents))
@@ -152,7 +156,8 @@ class Maker:
         if pool == "covariance":
             return self._as(np.array([[4, 1, 0], [1, 3, 1], [0, 1, 2]]) * self.rng.choice([1, 2, 20]))
         is_vector = pool == "positive vector" or (pool != "positive scalar" and self.rng.random() < 0.4)
-        return self._as(self.rng.choice(np.array(POOLS[pool], dtype=float), size=shape if is_vector else ()))
+        values = self.rng.choice(np.array(POOLS[pool], dtype=float), size=shape if is_vector else ())
+        return (values, values) if double else self._as(values)
 
     def _as(self, values: np.ndarray) -> tuple[Any, Any]:
         """The values in some dtype that can hold them, and as the doubles that they are then."""

@@ -13,7 +13,7 @@ import pandas as pd
 from emppl.ascent import certificate as evidence
 from emppl.ascent.agreement import Agreement, agreement, modes_of
 from emppl.ascent.degeneracy import check_possible, collapsed_on_ties, empty, narrow, runs_off, spurious
-from emppl.ascent.loop import USABLE, Ascent, Status, polish
+from emppl.ascent.loop import NEWTON_LIMIT, USABLE, Ascent, Status, polish
 from emppl.ascent.pool import Job, Reached
 from emppl.ascent.result import Fit, make_fit
 from emppl.ascent.starts import TIES_MATTER, heaviest_tie
@@ -21,6 +21,9 @@ from emppl.errors import NoStartError
 from emppl.inference.information import observed_information
 from emppl.interrupts import noticed
 from emppl.planner import Plan
+
+MOST_WORK = 3e11  # members times coordinates, over all gradients of an information matrix: some minutes
+MEMBERS_OF_A_GRAPH = 10_000  # that take as long as the graph of the parameters does, for each coordinate
 
 
 class _Attempts:
@@ -77,6 +80,9 @@ def conclude(
     notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner))
     written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)
     notes = (*notes, *([written] if written else []))
+    if not _information_is_affordable(plan):
+        notes = (*notes, f"no standard errors and no look at the curvature: with {plan.structure.coordinates.size:,} "
+                 "coordinates and so many members they would take too long")  # fmt: skip
     points = _points(attempt, plan, winner, agreed, options["tol"])
     status = winner.status
     if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
@@ -134,11 +140,20 @@ def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
     usable = plan.method == "em" and plan.structure.parameters and winner.status is not Status.DEGENERATE
     if not usable or (winner.information is not None and not winner.information.carried):
         return winner
+    if not _information_is_affordable(plan):
+        return replace(winner, information=None)
     if options["accelerate"] is None or winner.status is not Status.CONVERGED:
         return replace(
             winner, information=observed_information(plan, plan.structure.coordinates.unconstrain(winner.theta))
         )
     return polish(plan, winner, options["tol"])
+
+
+def _information_is_affordable(plan: Plan) -> bool:
+    """Whether the 2 P gradients of the information matrix are to be had within minutes."""
+    size = plan.structure.coordinates.size
+    members = sum(plate.size for plate in plan.engine.plates)
+    return size <= NEWTON_LIMIT or 2.0 * size * size * (members + MEMBERS_OF_A_GRAPH) <= MOST_WORK
 
 
 def judged(plan: Plan, result: Ascent) -> Ascent:

@@ -68,6 +68,7 @@ def test_a_fit_with_a_broken_rule_does_not_pass():
     fit = emppl.fit(broken(small_models.plan("coins"), "base"), starts=2, seed=0)
     assert not fit.certificate.holds
     assert "FAIL" in str(fit.certificate) and "log joint" in str(fit.certificate)
+    assert fit.status is emppl.Status.DISAGREES and "disagrees" in str(fit) and "please report" in str(fit)
 
 
 def test_frozen_parameters_weights_and_labels_are_certified():
@@ -80,13 +81,56 @@ def test_frozen_parameters_weights_and_labels_are_certified():
     assert points["log joint"].holds and points["gradient"].holds
 
 
-def test_integer_literals_are_allowed_their_rounding():
-    """pm.Normal("mu", 0, 10): PyMC makes float32 constants of these."""
+def with_constants(number):
     with pm.Model() as model:
-        mu = pm.Normal("mu", 0, 10, shape=2)
-        z = pm.Categorical("z", p=[0.4, 0.6], shape=4)
-        pm.Normal("y", mu[z], 1, observed=np.array([-1.0, 0.1, 2.0, 3.0]))
-    assert emppl.fit(model, starts=2, seed=0).certificate.points[0].holds
+        mu = pm.Normal("mu", number(0), number(10), shape=2)
+        z = pm.Categorical("z", p=np.array([0.4, 0.6]), shape=4)
+        pm.Normal("y", mu[z], np.float64(1.0), observed=np.array([-1.0, 0.1, 2.0, 3.0]))
+    return model
+
+
+def test_constants_are_compared_as_doubles_and_what_the_model_as_written_gives_is_noted():
+    """pm.Normal("mu", 0, 10): PyMC takes the logarithm of these in single precision."""
+    doubles = emppl.fit(with_constants(np.float64), starts=2, seed=0)
+    for number in (int, np.int8, np.float32):
+        fit = emppl.fit(with_constants(number), starts=2, seed=0)
+        assert fit.certificate.points[0].holds and fit.certificate.points[0].value < 1e-12
+        assert fit.log_posterior == doubles.log_posterior
+        (note,) = [note for note in fit.certificate.notes if "as the model is written" in note]
+        assert "nats off" in note
+    assert not [note for note in doubles.certificate.notes if "as the model is written" in note]
+
+
+def test_the_log_joint_is_held_against_nats():
+    """Much of a large log joint is little of it: 1.9 nats were 1.3e-05 of one."""
+    y = np.random.default_rng(0).normal(size=2000) * 100.0
+    with pm.Model() as model:
+        mu, z = pm.Normal("mu", np.float64(0.0), np.float64(10.0)), pm.Bernoulli("z", np.float64(0.3), shape=len(y))
+        pm.Normal("y", mu + z, np.float64(1.0), observed=y)
+    plan = emppl.plan(model)
+    theta = {"mu": np.array(0.3)}
+    assert certificate.log_joint_agrees(plan, theta).holds
+    plate = plan.engine.plates[0]
+    off = replace(plate, base=plate.base + 2e-5 / len(y))
+    point = certificate.log_joint_agrees(replace(plan, engine=replace(plan.engine, plates=(off,))), theta)
+    assert not point.holds and "2e-05 nats apart" in point.text, point.text
+
+
+@pytest.mark.parametrize(("reference", "derived", "nats"), [
+    (1.0, 1.5, 0.5), (-np.inf, -np.inf, 0.0), (-np.inf, -1e300, 0.0), (-np.inf, 3.0, np.inf), (3.0, -np.inf, np.inf),
+    (3.0, np.nan, np.inf), (np.nan, 3.0, np.inf),
+])  # fmt: skip
+def test_no_number_is_like_no_other(reference, derived, nats):
+    assert certificate._nats_apart(reference, derived) == nats
+
+
+def test_what_is_too_wide_has_no_standard_errors_and_says_so(monkeypatch):
+    monkeypatch.setattr("emppl.ascent.conclude.NEWTON_LIMIT", 0)
+    monkeypatch.setattr("emppl.ascent.conclude.MOST_WORK", 1.0)
+    fit = emppl.fit(small_models.model("coins").model, starts=2, seed=0, accelerate=None, max_iter=50)
+    assert "maximum" not in {point.name for point in fit.certificate.points}
+    assert "no standard errors" in str(fit.certificate)
+    assert all(np.isnan(v).all() for v in fit.standard_errors().values())
 
 
 def test_a_support_with_minus_one():
