@@ -30,8 +30,11 @@ def provide() -> None:
     own = tempfile.mkdtemp(prefix="emppl-")
     atexit.register(_remove, own, os.getpid())
     os.environ[FLAGS] = ",".join([*filter(None, [os.environ.get(FLAGS)]), f'base_compiledir="{own}"'])
+    home = Path(os.path.expanduser("~"))
     if folder is None:
         os.environ["HOME"] = own  # where there is no home at all, PyTensor asks for one all the same
+    if not (home.is_dir() and os.access(home, os.W_OK)):
+        os.environ.setdefault("MPLCONFIGDIR", own)  # else matplotlib makes one too, and says so in as many words again
     log.warning(
         "slower: compiled code is not kept, since %s; %s=base_compiledir=FOLDER names a folder for it",
         "there is no home folder" if folder is None else f"{folder} cannot be written to", FLAGS,

@@ -12,9 +12,10 @@ import pytest
 from emppl import compiledir
 
 CODE = """
-import os, emppl, pytensor
+import emppl, matplotlib, pytensor
 from emppl.models import coins
 assert emppl.fit(coins.build(), seed=1, starts=2).status.name == "CONVERGED"
+matplotlib.get_configdir()
 print(pytensor.config.base_compiledir)
 """
 

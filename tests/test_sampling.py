@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 
+import numba
 import numpy as np
 import nutpie
 import pymc as pm
@@ -18,6 +19,7 @@ import emppl
 from emppl import sampling
 from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.kernels.caching import CheckedCache
 from emppl.models import coins
 
 HEADS, TOSSES = np.array([5, 9, 8, 4, 7]), 10
@@ -224,6 +226,7 @@ def made_another() -> None:
 @pytest.mark.parametrize("meet", [press, swallowed, made_another], ids=lambda f: f.__name__)
 def test_stopped_while_compiling_there_are_no_draws(model, draws, compilations, monkeypatch, meet):
     def compile_model(*_, **__):
+        assert numba.core.dispatcher.FunctionCache is CheckedCache  # what a broken entry costs is its time alone
         meet()
         return compilations[0]
 

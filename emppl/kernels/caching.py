@@ -13,7 +13,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -37,9 +37,16 @@ def code_key(function: Any) -> int:
     value no text tells, such as an object of a class of its own.
     """
     digest = hashlib.sha256()
-    for part in (*(f"{name} {version(name)}" for name in COMPILERS), *_parts(function, set())):
+    for part in (*map(_version, COMPILERS), *_parts(function, set())):
         digest.update(f"{len(part)} {part}".encode())
     return int.from_bytes(digest.digest()[:8])
+
+
+def _version(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # not installed as a package, as within a bundled application
+        return name
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
