@@ -27,7 +27,10 @@ from emppl.errors import EmpplError, InvalidArgumentError
 from emppl.modelfile import USER_MODULE, LoadedModel, load_model
 
 RELIABLE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit statuses
-CHATTY = ("pytensor.configdefaults", "pytensor.tensor.blas", "pytensor.link.c.cmodule", "pymc")
+CHATTY = (
+    "pytensor.configdefaults", "pytensor.tensor.blas", "pytensor.link.c.cmodule", "pymc",
+    "matplotlib.font_manager",  # which says that it looks for fonts, the first time
+)  # fmt: skip
 
 
 @dataclass

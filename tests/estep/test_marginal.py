@@ -104,3 +104,22 @@ def test_shapes_are_known_without_running():
     _, statistics = marginal_log_likelihood(eta, *MEMBERS)
     function = pytensor.function([eta], statistics.shape, mode=INTERPRETED)
     assert tuple(int(n) for n in function(np.zeros((K, F)))) == (K, F)
+
+
+@pytest.mark.parametrize(("writeable", "layout"), [(True, "C"), (False, "F")])
+def test_the_loop_takes_what_a_sampler_hands_over(writeable, layout):
+    """nutpie hands over data that may not be written to; a graph may lay eta out either way."""
+    from emppl.kernels.compiled import marginal
+
+    arrays = [variable.get_value() for variable in MEMBERS]
+    for array in arrays:
+        array.flags.writeable = writeable
+    eta = RNG.normal(size=(K, F))
+    value, statistics = marginal(np.asarray(eta, order=layout), *arrays)
+    log_joint = FEATURES @ eta.T
+    peak = log_joint.max(axis=1, keepdims=True)
+    density = np.exp(log_joint - peak)
+    expected = WEIGHTS @ (np.log(density.sum(axis=1)) + peak[:, 0])
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    shares = WEIGHTS[:, None] * density / density.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(statistics, shares.T @ FEATURES, rtol=1e-10)
