@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -516,8 +517,10 @@ def _short(value: float) -> str:
     return f"{value:.3f}" if size < 100 else f"{value:.1f}" if size < 1000 else f"{value:,.0f}"
 
 
-def readable(stream: TextIO) -> TextIO:
-    """The stream, made to print "?" for what its encoding lacks instead of failing."""
+def readable(stream: TextIO | None) -> TextIO:
+    """The stream, made to print "?" for what its encoding lacks instead of failing; one that was closed takes all."""
+    if stream is None:
+        return io.StringIO()
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None and stream is not sys.__stdin__:
         reconfigure(errors="replace")

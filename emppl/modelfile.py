@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import csv
 import difflib
 import importlib
 import importlib.util
@@ -28,6 +29,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
 
 from emppl.errors import EmpplError, InvalidArgumentError, InvalidDataError
+from emppl.storage import open_regular
 from emppl.structure.variables import constant_data
 
 FUNCTION = "build"  # what a model file is asked for where MODEL names no function
@@ -35,6 +37,8 @@ DATA = "data"  # the argument of `build` that --data fills
 USER_MODULE = "emppl_model_file_"  # prefix of the module name that a user's file gets
 SHOWN = 200  # characters of a value that a message repeats
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+POINT = "separate them by commas, and write decimals with a point (1.5)"
+CSV = "text in UTF-8, one row a line, columns separated by commas, their names in the first line"
 SKELETON = 'a model file holds "def build(data=None, *, k=3): with pm.Model() as model: …; return model"'
 
 
@@ -182,14 +186,27 @@ def read_csv(path: str) -> pd.DataFrame:
         raise InvalidDataError(
             f"the file cannot be read as csv: {_one_line(problem)}",
             where,
-            ("text in UTF-8, one row a line, columns separated by commas, their names in the first line",),
+            (CSV,),
         ) from None
     names = [str(name) for name in frame.columns]
     for separator, word in SEPARATORS.items():
         if len(names) == 1 and separator in names[0]:
             raise InvalidDataError(
-                f"the columns are separated by {word}: {_short(names[0])}", where, ("separate them by commas",)
+                f"the columns are separated by {word}: {_short(names[0])}",
+                where,
+                (POINT,),
             )
+    if any("\0" in name for name in names):
+        raise InvalidDataError("the file holds null bytes: it is no text in UTF-8", where, (CSV,))
+    if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas takes the first ones for names of rows
+        raise InvalidDataError(
+            f"the rows have more values than the first line has names ({', '.join(names[:5])})", where, (CSV,)
+        )
+    twice = [name for name in names if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in names]
+    if twice and set(twice) - set(_first_line(path)):
+        raise InvalidDataError(
+            f"two columns are called {twice[0].rpartition('.')[0]!r}", where, ("rename one of them",)
+        )
     if len(names) > 1 and names[0] == "Unnamed: 0":
         frame = frame.set_index(frame.columns[0]).rename_axis(None)
         names = names[1:]
@@ -200,6 +217,12 @@ def read_csv(path: str) -> pd.DataFrame:
             stacklevel=1,
         )
     return frame
+
+
+def _first_line(path: str) -> list[str]:
+    """The names of the columns as they stand there: pandas numbers those that come twice."""
+    with open(_path(path), encoding="utf-8-sig", newline="") as stream:
+        return next(csv.reader(stream), [])
 
 
 def _is_number(text: str) -> bool:
@@ -286,7 +309,9 @@ def _load_file(path: Path) -> ModuleType:
     target = _Target(module, "", path.stem, path)
     with _as_script(path), _explained(target, "when it was loaded"):
         # compiled here and not by the loader, which would leave a __pycache__ in the user's folder
-        exec(compile(path.read_bytes(), str(path.resolve()), "exec"), vars(module))
+        with open_regular(path) as stream:
+            source = stream.read()
+        exec(compile(source, str(path.resolve()), "exec"), vars(module))
     return module
 
 
@@ -389,27 +414,32 @@ def _explained(target: _Target, doing: str, build: Callable[..., Any] | None = N
             ("smaller data, or a smaller number of components",),
         ) from None
     except SyntaxError as problem:
-        if target.path is None or problem.filename is None:
+        if target.path is None:
             raise
         code = (problem.text or "").strip()
-        raise InvalidArgumentError(
-            f"{type(problem).__name__}: {problem.msg}",
-            f"{_relative(problem.filename)}, line {problem.lineno}" + (f": {code}" if code else ""),
-            ("correct the line",),
-        ) from None
+        place = _relative(problem.filename or str(target.path))
+        if problem.filename is None or not problem.lineno:  # bytes that are no text have no lines
+            place, way = f"{place}, {doing}", "save the file as text in UTF-8"
+        else:
+            place, way = f"{place}, line {problem.lineno}" + (f": {code}" if code else ""), "correct the line"
+        raise InvalidArgumentError(f"{type(problem).__name__}: {problem.msg}", place, (way,)) from None
     except SystemExit:
         raise InvalidArgumentError(
             "the file ends the program",
             f"{target.shown}, {doing}",
             ('put what is not the model under `if __name__ == "__main__":`',),
         ) from None
-    except Exception as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
         raise _told(target, doing, problem, build) from None
 
 
-def _told(target: _Target, doing: str, problem: Exception, build: Callable[..., Any] | None) -> InvalidArgumentError:
+def _told(
+    target: _Target, doing: str, problem: BaseException, build: Callable[..., Any] | None
+) -> InvalidArgumentError:
     """A shipped model's own words, or a user's error with the file and line where it arose."""
-    text = str(problem.args[0]) if isinstance(problem, KeyError) and problem.args else str(problem)
+    text = _said(problem.args[0] if isinstance(problem, KeyError) and problem.args else problem)
     spoken = isinstance(problem, ValueError | KeyError | TypeError)
     options = (_options_line(build),) if build is not None else ()
     if target.path is None:
@@ -433,6 +463,14 @@ def _told(target: _Target, doing: str, problem: Exception, build: Callable[..., 
         else ("correct the line" + (f", or call the model otherwise than {doing}" if "--" in doing else ""),)
     )
     return InvalidArgumentError(what, place, ways)
+
+
+def _said(problem: Any) -> str:
+    """What an exception says, nothing where it cannot even say that."""
+    try:
+        return str(problem)
+    except Exception:
+        return ""
 
 
 def _relative(filename: str) -> str:

@@ -58,6 +58,7 @@ class Session:
         else:
             show()
             view.show_files(self.out, self.files)
+            self.stdout.flush()  # here, where what goes wrong is told
         raise typer.Exit(RELIABLE if reliable else FAILED)
 
     def document(self, content: Mapping[str, Any]) -> str:
@@ -127,9 +128,21 @@ def running(ctx: typer.Context, as_json: bool = False, quiet: bool = False) -> I
             raise typer.Exit(BAD_INPUT) from None
         except (typer.Exit, BrokenPipeError):
             raise
+        except OSError as problem:  # of the machine, such as a full disk behind standard output
+            view.show_error(session.err, InvalidArgumentError(f"{type(problem).__name__}: {problem}", _line(ctx)))
+            _let_go(stdout)
+            raise typer.Exit(BAD_INPUT) from None
         except Exception as problem:
             problem.add_note("This is a defect of emppl, not of your input: please report it with the model file.")
             raise
+
+
+def _let_go(stream: TextIO) -> None:
+    """What the stream still holds goes nowhere: the interpreter would try once more to write it at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

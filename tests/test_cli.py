@@ -526,3 +526,22 @@ def test_bad_words_about_labels_are_named(run, coin_draws, words, told):
     assert result.exit_code == 2
     for text in told:
         assert text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("rules | true", 1, ""),
+        ("rules > /dev/full", 2, "No space left on device"),
+        ("rules --json > /dev/full", 2, "No space left on device"),
+        ("rules --json >&-", 0, ""),
+        ("rules nothing 2>&-", 2, ""),
+        ("rules <&- > /dev/null", 0, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(line, status, said):
+    command, _, rest = line.partition(" ")
+    script = f'"{sys.executable}" -m emppl.cli {command} {rest}; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert said in done.stderr and (said or not done.stderr)

@@ -1,3 +1,4 @@
+import os
 import sys
 import textwrap
 import warnings
@@ -106,6 +107,13 @@ def test_a_missing_header_is_warned_of(write):
         (b"\xff\xfe\x00bad", "cannot be read"),
         (b"a,b\n1,2\n3,4,5,6\n", "line 3"),
         (b"a;b\n1;2\n", "semicolons"),
+        (b"a;b\n1,5;2,5\n", "1.5"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "UTF-8"),
+        (b"a,b\n1,2,3\n4,5,6\n", "more values"),
+        (b"a,b\n1,2,\n4,5,\n", "more values"),
+        (b"a,b\n1,2\n4,5,6\n", "line 3"),
+        (b"a,b,a\n1,2,3\n", "two columns are called 'a'"),
         (b"a\tb\n1\t2\n", "tabs"),
     ],
 )
@@ -255,6 +263,45 @@ def test_a_shipped_model_speaks_for_itself(write):
     write("words.csv", "heads,tosses\nfive,10\n")
     assert "heads must hold numbers" in message(InvalidArgumentError, "coins", data="words.csv")
     assert "k='10**9'" in message(InvalidArgumentError, "coins", settings=["k=10**9"])
+
+
+UNREADABLE = {
+    "UTF-16": "x = 1\n".encode("utf-16"),
+    "null bytes": b"x = 1\0\n",
+    "Latin-1": b"# \xe9\nx = 1\n",
+    "a lost brace": b"def build(:\n",
+    "an unknown encoding": b"# -*- coding: klingon -*-\nx = 1\n",
+    "half an indent": b"def build():\n  x = 1\n\ty = 2\n",
+    "deep": b"x = " + b"(" * 5000,
+    "says nothing": b"class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n",
+    "says no text": b"class E(Exception):\n    def __str__(self):\n        return 3\nraise E\n",
+    "key": b"class K:\n    def __str__(self):\n        raise KeyError\nraise KeyError(K())\n",
+    "ends": b"import sys\nsys.exit(3)\n",
+    "never ends": b"def f():\n    return f()\nf()\n",
+    "no Exception": b"raise BaseException('stop')\n",
+    "closes": b"raise GeneratorExit\n",
+    "group": b"raise ExceptionGroup('a', [ValueError('b')])\n",
+    "a control": b"raise ValueError('\\x1b[31m')\n",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_that_is_no_model_file_is_bad_input(tmp_path, kind):
+    path = tmp_path / "m.py"
+    path.write_bytes(UNREADABLE[kind])
+    said = message(InvalidArgumentError, str(path))
+    assert "m.py" in said and "\x1b" not in said
+
+
+def test_a_pipe_is_no_model_file(tmp_path):
+    os.mkfifo(tmp_path / "m.py")
+    assert "not a file" in message(InvalidArgumentError, str(tmp_path / "m.py"))
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "m.py"
+    path.write_bytes(b"\xef\xbb\xbf" + NORMAL.encode())
+    assert isinstance(load_model(str(path)).model, pm.Model)
 
 
 def test_interruptions_pass_through(write):
