@@ -13,6 +13,7 @@ from emppl.errors import DegenerateDataError, InvalidDataError
 from emppl.estep.posterior import Posterior
 from emppl.inference.information import BORDER, Information
 from emppl.rules.tables import family
+from emppl.structure.faults import check_covariates, check_priors
 from emppl.structure.initial import initial_point
 
 COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
@@ -71,8 +72,13 @@ def check_data(plan: Any) -> None:
 
 
 def check_possible(plan: Any) -> None:
-    """Raise InvalidDataError naming the first observation that has no density where the prior begins."""
+    """Raise InvalidDataError naming a covariate that is nan, a prior without room, or an observation without a density.
+
+    The first observation that has none where the prior begins.
+    """
     structure = plan.structure
+    check_covariates(structure.factors)
+    check_priors(structure.factors, structure.coordinates, {n.name: n.distribution for n in structure.parameters})
     arguments = structure.coordinates.arguments(initial_point(structure))
     turns = range(max((len(n.support) for n in structure.latents), default=1))
     values = [

@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 from emppl.compiling import building, compile_graph
 from emppl.errors import InvalidArgumentError
 from emppl.structure.coordinates import Coordinates
+from emppl.structure.faults import check_indices, check_overflow
 from emppl.structure.graph import Reading
 from emppl.structure.plates import plates_of
 from emppl.structure.topology import Scopes
@@ -51,7 +52,9 @@ def _analysed(
             f"support names {', '.join(sorted(unknown))}, which is no latent variable",
             f"latent variables: {', '.join(node.name for node in reading.latents) or 'none'}",
         )
+    check_overflow(model.observed_RVs)
     _check_frozen_values(reading)
+    check_indices(reading.factors, reading.parameters, reading.latents)
     coordinates = Coordinates(reading.parameters)
     rng = np.random.default_rng(20240229)
     theta = coordinates.constrain(rng.normal(scale=0.3, size=coordinates.size))

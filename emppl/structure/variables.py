@@ -40,7 +40,7 @@ def freeze_data(graphs: list[Any], **options: Any) -> list[Any]:
 def with_constants(graphs: Sequence[Any]) -> list[Any]:
     """The graphs with shared data and dim lengths as constants, of the values that they have now."""
     shared = {
-        v: pt.constant(v.get_value(borrow=True))
+        v: pt.constant(v.get_value(borrow=True), name=v.name)
         for v in graph_inputs(list(graphs))
         if isinstance(v, SharedVariable) and not isinstance(v.type, RandomType)
     }
