@@ -139,30 +139,45 @@ def _promise(plan: Plan, run: Ascent) -> tuple[bool, float]:
 
 def each(
     plan: Plan, jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, progress: Any,
-    record: bool,
+    record: bool, kept: Any = None,
 ) -> Reached:  # fmt: skip
-    """The ascents of the jobs. Ctrl-C ends it with what was reached, a worker process that dies costs its start."""
+    """The ascents of the jobs. Ctrl-C ends it with what was reached, a worker process that dies costs its start.
+
+    kept: the starts in a checkpoint (`checkpoint.Round`), which are not made again.
+    """
     reached = Reached([None] * len(jobs))
 
-    def arrived(i: int, ascent: Ascent) -> None:
+    def arrived(i: int, ascent: Ascent, keep: bool = True) -> None:
         reached.ascents[i] = ascent
+        if kept is not None and keep and ascent.status is not Status.INTERRUPTED:
+            kept.put(jobs[i].number, ascent)
         if progress is not None:
             progress(_event(jobs[i], jobs, ascent, reached.best))
 
     several = workers > 1 and len(jobs) > 1 and hasattr(os, "fork") and not current_process().daemon
     try:
+        todo = list(range(len(jobs)))
+        for i in todo if kept is not None else []:
+            ascent = kept.get(jobs[i].number)
+            if ascent is not None:
+                arrived(i, ascent, keep=False)
+        todo = [i for i in todo if reached.ascents[i] is None]
         if several:
-            _in_processes(plan, jobs, thetas, options, min(workers, len(jobs)), record, reached, arrived)
+            _in_processes(plan, jobs, thetas, options, min(workers, len(jobs)), record, todo, reached, arrived)
         else:
-            for i, (job, theta) in enumerate(zip(jobs, thetas)):
+            for i in todo:
                 with noticed():
-                    ascent = _one(plan, job, theta, options, record)
+                    ascent = _one(plan, jobs[i], thetas[i], options, record)
                     arrived(i, ascent)
                 if ascent.status is Status.INTERRUPTED:
                     reached.interrupted = True
                     break
+        if kept is not None:
+            kept.flush()
     except KeyboardInterrupt:
         reached.interrupted = True
+        if kept is not None:
+            kept.flush()
     return reached
 
 
@@ -184,7 +199,7 @@ def _event(job: Job, jobs: list[Job], result: Ascent, best: float) -> dict[str, 
 
 def _in_processes(
     plan: Plan, jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, record: bool,
-    reached: Reached, arrived: Callable[[int, Ascent], None],
+    unmade: list[int], reached: Reached, arrived: Callable[..., None],
 ) -> None:  # fmt: skip
     """Fill `reached` by forked workers, each of which is given one start after the other.
 
@@ -192,7 +207,7 @@ def _in_processes(
     once more, by another one, to the same result.
     """
     _ = plan.axes  # else each worker finds them for itself
-    todo, deaths = deque(range(len(jobs))), Counter[int]()
+    todo, deaths = deque(unmade), Counter[int]()
     crew: list[_Worker] = []
 
     def give(worker: _Worker) -> None:
@@ -208,7 +223,7 @@ def _in_processes(
         if again:
             todo.appendleft(i)
         else:
-            arrived(i, failed(f"its worker process {how}, {TRIES} times"))
+            arrived(i, failed(f"its worker process {how}, {TRIES} times"), keep=False)
 
     try:
         with noticed() as interrupt:

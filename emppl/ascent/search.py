@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from emppl.arguments import Seed, as_seed, check_keywords
 from emppl.ascent.agreement import MOST_STARTS, agreement
+from emppl.ascent.checkpoint import Checkpoint, call_of
 from emppl.ascent.conclude import conclude, judge, winning
 from emppl.ascent.degeneracy import check_data
 from emppl.ascent.loop import USABLE, Ascent, Status
@@ -42,6 +44,7 @@ def fit(
     source: Any = None,
     block_size: int | None = None,
     executor: Any = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     **plan_options: Any,
 ) -> Fit:
     """The maximum-likelihood or MAP estimate of a model's parameters, latents summed out, with evidence that it is one.
@@ -63,6 +66,11 @@ def fit(
     certificate's checks are done too. executor: a dask client, or anything with `submit` or `map`: blocks are then
     opened by its workers, the parameters travel there and sums come back. Raises UnsupportedModelError where a model
     needs its rows one by one, InvalidDataError naming the block and the row of a number that cannot be.
+
+    checkpoint: a file that finished starts are written to, and in the midst of a start the passes over streamed rows.
+    The same call goes on from it, to the result that it would have had without a break, bit for bit; once the fit has
+    ended it gives that result again. workers, executor and progress may differ; a file of another call, model or data
+    is refused (InvalidArgumentError names what differs), a damaged one too (SavedFitError). Nothing in it is executed.
 
     Ctrl-C returns what was reached, with Status.INTERRUPTED, whatever was going on; a second one raises. Raises
     NoStartError if no start has a finite objective, WorkersLostError where a cluster has no worker left.
@@ -106,22 +114,29 @@ def fit(
     check_data(plan)
     options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
     with one_blas_thread(), untraced():
-        found = _from_starts(plan, start, starts, seed, options, workers, progress, began)
-        return _with_tails(found, starts, seed, options, workers, progress, began) if windows(plan) else found
+        kept, running = None, plan
+        if checkpoint is not None:
+            asked = {"starts": starts, "tol": float(tol), "max_iter": max_iter, "accelerate": accelerate}
+            kept = Checkpoint(checkpoint, call_of(plan, start, block_size=block_size, **asked), seed)
+            seed, running = kept.seed, kept.noting(plan)
+        found = _from_starts(running, start, starts, seed, options, workers, progress, began, kept)
+        found = _with_tails(found, starts, seed, options, workers, progress, began, kept) if windows(plan) else found
+        return found if running is plan else replace(found, plan=plan)
 
 
 def _from_starts(
     plan: Plan, start: Any, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any,
-    began: float,
+    began: float, kept: Checkpoint | None,
 ) -> Fit:  # fmt: skip
+    of_these = kept and kept.round()
     jobs = make_jobs(plan, start, starts, seed)
     record = options["accelerate"] is None or len(jobs) == 1
-    reached = run(plan, jobs, options, workers, progress, record)
+    reached = run(plan, jobs, options, workers, progress, record, of_these)
     judge(plan, reached)
     try:
         while not reached.interrupted and (number := wanted(plan, jobs, reached.whole, MOST_STARTS * starts)):
             further = further_jobs(plan, jobs, number, seed)
-            more = run(plan, further, options, workers, progress, record)
+            more = run(plan, further, options, workers, progress, record, of_these)
             judge(plan, more)
             jobs, reached = jobs + further, reached.followed_by(more)
     except KeyboardInterrupt:
@@ -141,12 +156,19 @@ def wanted(plan: Plan, jobs: list[Job], results: list[Ascent], most: int) -> int
 
 
 def _with_tails(
-    found: Fit, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any, began: float
+    found: Fit,
+    starts: int,
+    seed: int | None,
+    options: dict[str, Any],
+    workers: int,
+    progress: Any,
+    began: float,
+    kept: Checkpoint | None,
 ) -> Fit:
     """The fit with what its windows neglect measured; fitted again over longer windows until that is nothing."""
     try:
         with noticed():
-            return _with_tails_measured(found, starts, seed, options, workers, progress, began)
+            return _with_tails_measured(found, starts, seed, options, workers, progress, began, kept)
     except KeyboardInterrupt:
         note = "stopped by Ctrl-C: what lies beyond the windows of unbounded counts was not measured"
         certificate = replace(found.certificate, notes=(*found.certificate.notes, note))
@@ -154,7 +176,14 @@ def _with_tails(
 
 
 def _with_tails_measured(
-    found: Fit, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any, began: float
+    found: Fit,
+    starts: int,
+    seed: int | None,
+    options: dict[str, Any],
+    workers: int,
+    progress: Any,
+    began: float,
+    kept: Checkpoint | None,
 ) -> Fit:
     if found.status is Status.INTERRUPTED:
         return found
@@ -165,7 +194,7 @@ def _with_tails_measured(
         wide = widened(plan)
         if wide is None:
             break
-        found, plan = _from_starts(wide, found.point, starts, seed, options, workers, progress, began), wide
+        found, plan = _from_starts(wide, found.point, starts, seed, options, workers, progress, began, kept), wide
         masses = tail_mass(plan, found.point)
     points = (*found.certificate.points, tail_point(plan, masses))
     certificate = replace(found.certificate, points=points)

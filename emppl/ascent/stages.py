@@ -38,17 +38,22 @@ def further_jobs(plan: Plan, jobs: list[Job], number: int, seed: int | None) -> 
     return [Job(len(jobs) + i, kind, None, child) for i, (kind, child) in enumerate(zip(kinds, children))]
 
 
-def run(plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, progress: Any, record: bool) -> Reached:
-    """The ascents of the jobs; those left behind after a short run have Status.SHORT."""
+def run(
+    plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, progress: Any, record: bool, kept: Any = None
+) -> Reached:
+    """The ascents of the jobs; those left behind after a short run have Status.SHORT. kept: as `each` has it."""
     work = sum(
         d.size * p.n_configurations * (d.features.shape[1] + 2)
         for p, d in zip(plan.structure.plates, plan.engine.plates)
     )
     staged = len(jobs) > CARRIED_ON + 2 and work * len(jobs) * SHORT_RUN > CHEAP and options["max_iter"] > SHORT_RUN
     if not staged:
-        return each(plan, jobs, [job.theta for job in jobs], options, workers, progress, record)
+        return each(plan, jobs, [job.theta for job in jobs], options, workers, progress, record, kept)
+    short_kept, long_kept = (kept and kept.stage(name) for name in ("short", "long"))
     shorter = options | {"max_iter": SHORT_RUN, "finish": False}
-    reached = each(plan.sample or plan, jobs, [job.theta for job in jobs], shorter, workers, progress, False)
+    reached = each(
+        plan.sample or plan, jobs, [job.theta for job in jobs], shorter, workers, progress, False, short_kept
+    )
     if plan.sample is not None:
         _on_all_rows(plan, reached)
     if reached.interrupted:
@@ -58,7 +63,7 @@ def run(plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, prog
     alive = [i for i in order if short[i].status in (Status.MAX_ITER, Status.CONVERGED)]
     chosen = sorted({*alive[:CARRIED_ON], *(i for i, job in enumerate(jobs) if job.kind == "given")})
     thetas = [short[i].theta or jobs[i].theta for i in chosen]
-    long = each(plan, [jobs[i] for i in chosen], thetas, options, workers, progress, record)
+    long = each(plan, [jobs[i] for i in chosen], thetas, options, workers, progress, record, long_kept)
     results: list[Ascent | None] = [
         replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short
     ]

@@ -1,0 +1,293 @@
+"""Checkpoints: what the starts of a fit have reached, in a file that the same call goes on from, to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from pytensor.graph.basic import Constant
+from pytensor.tensor.random.type import RandomType
+
+from emppl.ascent.loop import Ascent, Status
+from emppl.errors import InvalidArgumentError, SavedFitError
+from emppl.inference.information import Information
+from emppl.planner import Plan
+from emppl.storage import read_sealed, target, write_sealed
+from emppl.structure.initial import initial_point
+
+FORMAT = 1
+SLOW_SECONDS = 1.0  # that writing may take after each start
+SHARE_OF_TIME = 0.05  # at most, that is spent on writing where it takes longer
+PASSES_SECONDS = 60.0  # between writes in the midst of a start
+
+
+class Checkpoint:
+    """A file of finished starts. `call`: what they depend on, by name; a file of another call is refused."""
+
+    def __init__(self, path: str | os.PathLike[str], call: Mapping[str, str], seed: int | None) -> None:
+        """Go on from the file where there is one.
+
+        seed: of the call; where it is None, `self.seed` is the one that the file was begun with. Raises
+        InvalidArgumentError naming what differs, SavedFitError for a file that is no checkpoint or is damaged.
+        """
+        self.path, self.call = path, {**call, "seed": str(seed), "version of emppl": version("emppl")}
+        self.seed = int(np.random.default_rng().integers(2**63)) if seed is None else seed
+        self.done: dict[str, Ascent] = {}
+        self.passes: dict[str, tuple[float, np.ndarray, np.ndarray]] = {}  # over streamed rows, of the start under way
+        self._next_save, self._unsaved, self._rounds = 0.0, False, 0
+        if target(path).exists():
+            self._read()
+
+    def round(self) -> Round:
+        """Of the next search: a fit with windows makes several."""
+        self._rounds += 1
+        return Round(self, str(self._rounds))
+
+    def noting(self, plan: Plan) -> Plan:
+        """A plan over streamed rows whose passes are noted, so that a start can go on in its midst; others as given."""
+        if plan.sample is None:
+            return plan
+        plates = tuple(replace(plate, over=_Noted(plate.over, self)) for plate in plan.engine.plates)  # type: ignore[call-arg, attr-defined]
+        return replace(plan, engine=replace(plan.engine, plates=plates))
+
+    def put(self, key: str, ascent: Ascent) -> None:
+        """A start that has ended, which is written at once, or soon where writing takes long."""
+        self.done[key] = ascent
+        self.passes.clear()
+        self._unsaved = True
+        if time.monotonic() >= self._next_save:
+            self.save()
+
+    def note(self, key: str, sums: Any) -> None:
+        """A pass, which is written with the others from time to time."""
+        self.passes[key] = sums.log_likelihood, sums.statistics, sums.counts
+        self._unsaved = True
+        if time.monotonic() >= self._next_save + PASSES_SECONDS:
+            self.save()
+
+    def flush(self) -> None:
+        """Write what has not been written."""
+        if self._unsaved:
+            self.save()
+
+    def save(self) -> None:
+        """Written aside, then renamed: whenever this process ends, the file is the earlier or the new one, whole."""
+        began, arrays = time.monotonic(), _Arrays()
+        done = {key: arrays.packed(asdict(ascent)) for key, ascent in self.done.items()}
+        head = {
+            "format": FORMAT, "call": self.call, "seed": self.seed, "done": done, "passes": arrays.packed(self.passes)
+        }  # fmt: skip
+        numbers = xr.Dataset({"numbers": ("number", arrays.joined())}, attrs={"checkpoint": json.dumps(head)})
+        write_sealed(self.path, xr.DataTree(numbers))
+        ended, self._unsaved = time.monotonic(), False
+        took = ended - began
+        self._next_save = ended + (took / SHARE_OF_TIME if took > SLOW_SECONDS else 0.0)
+
+    def _read(self) -> None:
+        try:
+            tree = read_sealed(self.path)
+            head, numbers = json.loads(tree.attrs["checkpoint"]), np.asarray(tree["numbers"].values, dtype=float)
+            if head["format"] != FORMAT:
+                raise ValueError(f"its format is {head['format']!r}, and this version knows {FORMAT}")
+            written, seed = dict(head["call"]), int(head["seed"])
+            done = {str(key): _ascent(_unpacked(value, numbers)) for key, value in head["done"].items()}
+            passes = {
+                key: (float(value), np.asarray(statistics), np.asarray(counts))
+                for key, (value, statistics, counts) in _unpacked(head["passes"], numbers).items()
+            }
+        except Exception as problem:  # whatever libraries say of contents that are not what they expect
+            said = f"it has no {problem}" if isinstance(problem, KeyError) else str(problem) or type(problem).__name__
+            raise SavedFitError(
+                f"{os.fspath(self.path)!r} cannot be read as a checkpoint: {said}", "checkpoint",
+                ("another name, or the file removed: the fit then begins anew",),
+            ) from None  # fmt: skip
+        differing = [name for name in self.call if written.get(name) != self.call[name]]
+        if "data" in differing and "model" in differing:
+            differing.remove("model")  # whose graph holds them
+        if differing:
+            raise InvalidArgumentError(
+                f"the checkpoint {os.fspath(self.path)!r} is of another call: {', '.join(differing)} "
+                f"{'differs' if len(differing) == 1 else 'differ'}",
+                "checkpoint",
+                ("another name for this call", "the file removed: the fit then begins anew"),
+            )
+        self.seed, self.done, self.passes = seed, done, passes
+
+
+@dataclass(frozen=True)
+class Round:
+    """The starts of one search in a checkpoint."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def stage(self, name: str) -> Round:
+        """Runs of the same starts that end earlier or later."""
+        return Round(self.checkpoint, f"{self.name} {name}")
+
+    def get(self, start: int) -> Ascent | None:
+        """What a start reached in an earlier run of the same call."""
+        return self.checkpoint.done.get(f"{self.name} {start}")
+
+    def put(self, start: int, ascent: Ascent) -> None:
+        self.checkpoint.put(f"{self.name} {start}", ascent)
+
+    def flush(self) -> None:
+        self.checkpoint.flush()
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A pass over all rows that is not made where it was noted."""
+
+    over: Any
+    checkpoint: Checkpoint
+
+    @property
+    def n(self) -> int:
+        return int(self.over.n)
+
+    def __call__(self, eta: np.ndarray, hard: bool) -> Any:
+        key = _digest([eta, hard])
+        noted = self.checkpoint.passes.get(key)
+        if noted is not None:
+            from emppl.streaming.readers import Sums
+
+            value, statistics, counts = noted
+            return Sums(self.n, value, statistics.copy(), counts.copy())
+        sums = self.over(eta, hard)
+        self.checkpoint.note(key, sums)
+        return sums
+
+    def scores(self, eta: np.ndarray) -> np.ndarray:
+        return np.asarray(self.over.scores(eta))
+
+
+def call_of(plan: Plan, start: Any, **plain: Any) -> dict[str, str]:
+    """What the result of a fit depends on, by name: text, or a hash of numbers."""
+    observed, rest = hashlib.sha256(), hashlib.sha256()
+    model = plan.structure.model
+    values = {model.rvs_to_values[rv] for rv in model.observed_RVs}
+    for rv in model.observed_RVs:
+        _add(observed, rv.name, _held(model.rvs_to_values[rv]))
+    if plan.sample is not None:  # of all rows: their sums where the prior begins
+        posterior = plan.e_step(initial_point(plan.structure))
+        for array in (*posterior.statistics, *posterior.counts, np.array(posterior.objective)):
+            _add(observed, "rows", array)
+    number: dict[Any, int] = {}
+    for graph in [*model.basic_RVs, *model.potentials]:
+        for variable in _in_order(graph, number):
+            if variable.owner is not None:
+                op, inputs = variable.owner.op, [number[v] for v in variable.owner.inputs]
+                _add(rest, f"{type(op).__name__} {getattr(op, 'scalar_op', getattr(op, 'name', ''))} {inputs}", None)
+            elif not isinstance(variable.type, RandomType):
+                _add(rest, str(variable.type), None if variable in values else _held(variable))
+    options = {name: value for name, value in plan.options.items() if value is not None}
+    return {
+        "model": rest.hexdigest(), "data": observed.hexdigest(), "estimate": plan.estimate, "method": plan.method,
+        "options of the plan": _digest(options), "frozen": _digest(plan.frozen), "start": _digest(start),
+        **{name: repr(value) for name, value in plain.items()},
+    }  # fmt: skip
+
+
+def _in_order(graph: Any, number: dict[Any, int]) -> list[Any]:
+    """The variables above a graph that were not met before, inputs first, numbered as they come."""
+    found, stack = [], [graph]
+    while stack:
+        variable = stack[-1]
+        waiting = [v for v in variable.owner.inputs if v not in number] if variable.owner is not None else []
+        if variable not in number and not waiting:
+            number[variable] = len(number)
+            found.append(variable)
+        if waiting:
+            stack.extend(reversed(waiting))
+        else:
+            stack.pop()
+    return found
+
+
+def _held(variable: Any) -> Any:
+    if isinstance(variable, Constant):
+        return variable.data
+    return variable.get_value(borrow=True) if hasattr(variable, "get_value") else None
+
+
+def _add(digest: Any, name: str, value: Any) -> None:
+    digest.update(name.encode("utf-8", "replace"))
+    if isinstance(value, np.ma.MaskedArray):
+        _add(digest, "mask", np.ma.getmaskarray(value))
+        value = value.filled(0)
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.ascontiguousarray(value)
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes() if array.dtype.kind != "O" else repr(array.tolist()).encode())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            _add(digest, str(key), value[key])
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _add(digest, "item", one)
+    elif hasattr(value, "point"):  # a Fit
+        _add(digest, "fit", value.point)
+    else:
+        digest.update(repr(value).encode("utf-8", "replace"))
+
+
+def _digest(value: Any) -> str:
+    digest = hashlib.sha256()
+    _add(digest, "", value)
+    return digest.hexdigest()
+
+
+# -- ascents as JSON and one array of numbers --------------------------------------------------------------------------
+
+
+class _Arrays:
+    """Arrays laid end to end, and JSON in which their places stand for them."""
+
+    def __init__(self) -> None:
+        self.parts, self.size = [np.zeros(0)], 0
+
+    def packed(self, value: Any) -> Any:
+        """JSON of a value, whose arrays are taken in."""
+        if isinstance(value, np.ndarray):
+            start = self.size
+            self.parts.append(np.asarray(value, dtype=float).ravel())
+            self.size += value.size
+            return {"array": [start, list(value.shape), value.dtype.str]}
+        if isinstance(value, Mapping):
+            return {"of": {str(key): self.packed(one) for key, one in value.items()}}
+        if isinstance(value, list | tuple):
+            return [self.packed(one) for one in value]
+        if isinstance(value, Status):
+            return value.name
+        return value.item() if isinstance(value, np.generic) else value
+
+    def joined(self) -> np.ndarray:
+        return np.concatenate(self.parts)
+
+
+def _unpacked(value: Any, numbers: np.ndarray) -> Any:
+    if isinstance(value, dict) and "array" in value:
+        start, shape, dtype = value["array"]
+        size = int(np.prod(shape, dtype=int))
+        if np.dtype(dtype).kind not in "biuf" or not 0 <= start <= start + size <= len(numbers):
+            raise ValueError("an array lies outside of its numbers")
+        return numbers[start : start + size].astype(np.dtype(dtype)).reshape(shape)
+    if isinstance(value, dict):
+        return {key: _unpacked(one, numbers) for key, one in value["of"].items()}
+    return [_unpacked(one, numbers) for one in value] if isinstance(value, list) else value
+
+
+def _ascent(fields: dict[str, Any]) -> Ascent:
+    information = fields.pop("information")
+    known = None if information is None else Information(**information)
+    return Ascent(**{**fields, "status": Status[fields["status"]], "information": known})
