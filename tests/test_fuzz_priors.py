@@ -17,7 +17,7 @@ def test_the_log_prior_is_that_of_pymc(seed):
 
 
 def test_every_family_is_met():
-    met = {prior.family for seed in range(10) for prior in fuzz_priors.Maker(seed).priors}
+    met = {prior.family for seed in range(30) for prior in fuzz_priors.Maker(seed).priors}
     assert met == set(fuzz_priors.FAMILIES)
 
 
