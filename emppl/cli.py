@@ -89,6 +89,10 @@ Unused = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Starts = Annotated[int, typer.Option("--starts", metavar="N", min=1, help="Random starts of EM.")]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option("--checkpoint", metavar="FILE", help="Starts are kept there, and the same command goes on from it."),
+]
 MaxIter = Annotated[int, typer.Option("--max-iter", metavar="N", min=1, help="Iterations of a start at most.")]
 EstimateOption = Annotated[
     Estimate, typer.Option("--estimate", help="Posterior mode, or maximum likelihood (priors dropped).")
@@ -165,6 +169,7 @@ def fit(
     estimate: EstimateOption = Estimate.map,
     method: MethodOption = Method.em,
     max_iter: MaxIter = 2000,
+    checkpoint: CheckpointOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -185,7 +190,7 @@ def fit(
     with running(ctx, as_json, quiet) as session:
         folder = None if out is None else folder_for(out, "")
         plan = _plan(session, model, data, settings, estimate, method)
-        found = _fit(session, plan, starts, seed, max_iter)
+        found = _fit(session, plan, starts, seed, max_iter, checkpoint)
         if folder is not None:
             write_result(session, "fit", folder / "fit.nc", found.save)
         _end_with_fit(session, found)
@@ -290,8 +295,8 @@ def compare(
             _end_with_fit(session, found)
         tree = _sample(session, found, draws, tune, chains, seed, folder, init)
         fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
-        with session.progress("comparing"):
-            comparison = emppl.compare(fits, tree)
+        comparison = emppl.compare(fits, tree, progress=session.progress)
+        with session.doing("writing the report"):
             write_result(
                 session, "draws", folder / "draws.nc", lambda path: storage.write_tree(path, comparison.to_datatree())
             )
@@ -383,7 +388,7 @@ def labels(
                 _end_with_fit(session, found)
             tree = _sample(session, found, draws, tune, chains, seed, folder)
             subject = {"to": found}
-        with session.progress("relabelling"):
+        with session.doing("relabelling"):
             _end_with_labels(session, tree, subject, how, folder)
 
 
@@ -458,17 +463,26 @@ def _plan(
     return emppl.plan(loaded.model, estimate=estimate.value, method=method.value, name=loaded.name)
 
 
-def _fit(session: Session, plan: emppl.Plan, starts: int, seed: int, max_iter: int) -> emppl.Fit:
-    with session.progress("EM") as progress:
-        return emppl.fit(plan, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
+def _fit(
+    session: Session, plan: emppl.Plan, starts: int, seed: int, max_iter: int, checkpoint: str | None = None
+) -> emppl.Fit:
+    try:
+        return emppl.fit(
+            plan, starts=starts, seed=seed, max_iter=max_iter, progress=session.progress, checkpoint=checkpoint
+        )
+    except OSError as problem:
+        if checkpoint is None:
+            raise
+        raise InvalidArgumentError(
+            f"{checkpoint} cannot be written: {problem}", "--checkpoint", ("--checkpoint another file",)
+        ) from None
 
 
 def _also(session: Session, plan: emppl.Plan, name: Also, starts: int, seed: int, max_iter: int) -> emppl.Fit:
     """The same model fitted in another way."""
     estimate = plan.estimate if name is Also.hard else name.value
     other = emppl.plan(plan, estimate=estimate, method="hard" if name is Also.hard else "em")
-    with session.progress(f"EM ({name.value})") as progress:
-        return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=progress)
+    return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=session.progress)
 
 
 def _end_with_labels(session: Session, tree: Any, subject: dict[str, Any], method: str, folder: Path | None) -> None:
@@ -500,8 +514,9 @@ def _sample(
     """Draws, and written into the folder; after Ctrl-C those that there are, and the fit, before the command ends."""
     tree = None
     try:
-        with session.progress(f"NUTS: {chains} chains × {tune + draws:,} draws, after compiling"):
-            tree = emppl.sample(found, draws=draws, tune=tune, chains=chains, seed=seed, init=init.value)
+        tree = emppl.sample(
+            found, draws=draws, tune=tune, chains=chains, seed=seed, init=init.value, progress=session.progress
+        )
         if tree.attrs.get("interrupted") == "True":
             raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -520,7 +535,11 @@ def _judged(found: emppl.Fit, tree: Any) -> tuple[pd.DataFrame, list[Any]]:
     from emppl.comparison.table import tabulate
 
     table, _, _ = tabulate(found, tree)
-    verdicts = [verdict for verdict in emppl.compare(found, tree, ascents=0).verdicts if verdict.name in ABOUT_DRAWS]
+    verdicts = [
+        verdict
+        for verdict in emppl.compare(found, tree, ascents=0, progress=False).verdicts
+        if verdict.name in ABOUT_DRAWS
+    ]
     return table[["mean", "sd", "hdi_low", "hdi_high", "r_hat", "ess_bulk"]], verdicts
 
 

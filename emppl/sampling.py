@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -36,6 +37,7 @@ from emppl.kernels.caching import checked_caches
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
+from emppl.progress import Watcher, watching
 from emppl.structure.constants import in_double
 from emppl.structure.types import Structure
 from emppl.structure.variables import freeze_data
@@ -47,6 +49,7 @@ LARGEST_GROUP = (
     3e7  # numbers in a group of draws; a larger `latent` group is left out and recomputed where it is needed
 )
 LONGEST_REASON = 160  # characters of an error in a warning
+TOLD_SECONDS = 0.1  # between two events of a sampler
 START_SPREAD = 0.5  # standard deviation, unconstrained, of the noise on each chain's start
 
 
@@ -58,7 +61,7 @@ def sample(
     tune: int = 1000,
     chains: int = 4,
     seed: Seed = None,
-    progress: Any = None,
+    progress: bool | Callable[[dict[str, Any]], None] | None = None,
     cores: int | None = None,
     sampler: str = "auto",
     init: str = "random",
@@ -75,6 +78,11 @@ def sample(
     "modes": around the modes that EM reaches from the fit and from ten random starts, as many chains at each as it
     holds of the posterior by Laplace's approximation. No chain is then caught in a mode that hardly counts; but R-hat,
     which wants starts further apart than the posterior, sees less, and a mode that EM missed stays unseen.
+
+    progress: True, a bar on standard error (lines, where that is a file) that is gone at the end; False, none; None,
+    one on a terminal and in notebooks; or a callable, called with {"stage": "compiling"}, then some ten times a second
+    with {"stage": "drawing", "done", "of": draws of all chains with those that tune, "chains", "tuning": chains that
+    still do, "divergences"}. What it raises ends the run.
 
     Ctrl-C gives back what there is at any moment: the draws that every chain has finished, none of them while the
     sampler is compiled or tuned; where it comes while log-likelihoods are computed, the draws without those.
@@ -102,7 +110,9 @@ def sample(
         raise UnsupportedModelError("the model has no free parameter, so there is nothing to draw", plan.structure.name)
     with one_blas_thread():
         known = model if isinstance(model, Fit) else fit
-        return _sample(plan, draws, tune, chains, seed, progress, cores, sampler, nuts_options, init, known)
+        forks = cores is not None and cores > 1 and sampler != "nutpie"
+        with watching(progress, ticking=not forks) as watcher:
+            return _sample(plan, draws, tune, chains, seed, watcher, cores, sampler, nuts_options, init, known)
 
 
 def _sample(
@@ -111,7 +121,7 @@ def _sample(
     tune: int,
     chains: int,
     seed: int | None,
-    progress: Any,
+    watcher: Watcher,
     cores: int | None,
     sampler: str,
     nuts_options: dict[str, Any],
@@ -122,17 +132,20 @@ def _sample(
     seeds = np.random.SeedSequence(seed)
     own = seeds.spawn(1)[0]
     number = int(seeds.generate_state(1)[0] % (2**31))
-    run = {"draws": draws, "tune": tune, "chains": chains, "seed": number, "cores": cores, "progress": progress}
+    run = {"draws": draws, "tune": tune, "chains": chains, "seed": number, "cores": cores, "watcher": watcher}
     drawn, starts = None, None
     try:
+        watcher({"stage": "compiling"})
         with noticed(), building():
             marginal = marginal_model(plan)
+        if init == "modes":
+            watcher.say("NUTS: looking for modes to start from")
         starts = _starts(plan, known, chains, init, own)
         if sampler in ("auto", "nutpie"):
             try:
                 drawn = _by_nutpie(plan, marginal, starts, run, nuts_options)
             except Exception as problem:
-                if sampler == "nutpie":
+                if sampler == "nutpie" or problem is watcher.raised:
                     raise
                 log.debug("nutpie could not sample this model", exc_info=True)
                 warnings.warn(
@@ -143,6 +156,7 @@ def _sample(
             drawn = _by_pymc(plan, marginal, starts, run, nuts_options)
     except KeyboardInterrupt:
         drawn = _Drawn("pymc" if sampler == "pymc" else "nutpie", stopped=True)
+    watcher.say("NUTS: log-likelihoods of the draws")
     seconds = time.perf_counter() - began - drawn.compiling
     return _dressed(
         plan, drawn,
@@ -373,6 +387,7 @@ def _by_nutpie(
     register()
     elimination.register()
     began = time.perf_counter()
+    run["watcher"].say("NUTS: compiling")
     with noticed(), building(), quiet(), checked_caches():
         compiled = nutpie.compile_pymc_model(marginal, freeze_model=False)
     order = [str(name) for name in plan.structure.parameter_names]
@@ -388,25 +403,83 @@ def _by_nutpie(
     compiling = time.perf_counter() - began
     with quiet():
         tree, stopped = _until_stopped(
-            nutpie.sample, compiled, draws=run["draws"], tune=run["tune"], chains=run["chains"], seed=run["seed"],
-            cores=run["cores"], progress_bar=bool(run["progress"]), save_warmup=False, **options,
+            _watched, run["watcher"], compiled, draws=run["draws"], tune=run["tune"], chains=run["chains"],
+            seed=run["seed"], cores=run["cores"], progress_bar=False, save_warmup=False, **options,
         )  # fmt: skip
-    return _Drawn("nutpie", tree, compiling, stopped)
+    return _Drawn("nutpie", tree, compiling, stopped or run["watcher"].raised is not None)
+
+
+def _watched(watcher: Watcher, compiled: Any, **options: Any) -> xr.DataTree:
+    """What nutpie.sample gives back, the watcher told how far it is; fewer draws after Ctrl-C.
+
+    nutpie tells from a thread of its own, where an error would be printed and forgotten: the last that it said is
+    handed on from this one.
+    """
+    import nutpie
+
+    if not watcher.listens:
+        return nutpie.sample(compiled, **options)
+    told: deque[Any] = deque(maxlen=1)
+
+    def tell() -> None:
+        if told:
+            chains = told.pop()
+            watcher(
+                {
+                    "stage": "drawing",
+                    "done": sum(chain.finished_draws for chain in chains),
+                    "of": sum(chain.total_draws for chain in chains),
+                    "chains": len(chains),
+                    "tuning": sum(chain.tuning for chain in chains),
+                    "divergences": sum(chain.divergences for chain in chains),
+                }
+            )
+
+    sampler = nutpie.sample(compiled, blocking=False, **{"progress_callback": told.append, **options})
+    try:
+        while True:
+            try:
+                tree = sampler.wait(timeout=TOLD_SECONDS)
+                break
+            except TimeoutError:
+                tell()
+        tell()
+    except KeyboardInterrupt:
+        return sampler.abort()
+    except BaseException:
+        sampler.cancel()
+        raise
+    return tree
 
 
 def _by_pymc(plan: Plan, marginal: pm.Model, starts: Callable, run: dict[str, Any], options: dict[str, Any]) -> _Drawn:
     register()
     elimination.register()
-    coordinates = plan.structure.coordinates
+    coordinates, watcher = plan.structure.coordinates, run["watcher"]
+    chains, each = run["chains"], run["tune"] + run["draws"]
+    seen: dict[str, Any] = {"stage": "drawing", "done": 0, "of": chains * each, "chains": chains, "tuning": chains}
+    seen["divergences"] = 0
+    next_told = 0.0
+
+    def told(draw: Any, **_: Any) -> None:
+        nonlocal next_told
+        seen["done"] += 1
+        seen["tuning"] -= draw.draw_idx == run["tune"]
+        seen["divergences"] += any(stats.get("diverging", False) for stats in draw.stats) and not draw.tuning
+        if seen["done"] == seen["of"] or time.monotonic() >= next_told:
+            next_told = time.monotonic() + TOLD_SECONDS
+            watcher(dict(seen))
+
+    watcher.say("NUTS: compiling")
     with noticed():
         initial = [coordinates.constrain(starts(run["seed"] + chain)) for chain in range(run["chains"])]
     with marginal, quiet(), checked_caches():
         tree, stopped = _until_stopped(
             pm.sample, run["draws"], tune=run["tune"], chains=run["chains"], random_seed=run["seed"],
-            cores=run["cores"] or 1, initvals=initial, progressbar=bool(run["progress"]), nuts_sampler="pymc",
-            compute_convergence_checks=False, **options,
+            cores=run["cores"] or 1, initvals=initial, progressbar=False, nuts_sampler="pymc",
+            compute_convergence_checks=False, **({"callback": told} if watcher.listens else {}) | options,
         )  # fmt: skip
-    return _Drawn("pymc", tree, stopped=stopped)
+    return _Drawn("pymc", tree, stopped=stopped or watcher.raised is not None)
 
 
 def _dressed(plan: Plan, drawn: _Drawn, attributes: dict[str, Any]) -> xr.DataTree:

@@ -25,6 +25,7 @@ from emppl import storage
 from emppl.documents import to_json
 from emppl.errors import EmpplError, InvalidArgumentError
 from emppl.modelfile import USER_MODULE, LoadedModel, load_model
+from emppl.progress import watching
 
 RELIABLE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit statuses
 CHATTY = (
@@ -73,24 +74,17 @@ class Session:
         self.stdout.write(self.document(content))
         self.stdout.flush()
 
+    @property
+    def progress(self) -> bool | None:
+        """What functions take as `progress`: a bar on a terminal, unless nobody is to see one."""
+        return False if self.quiet or self.as_json else None
+
     @contextlib.contextmanager
-    def progress(self, label: str) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-        """A line on standard error, with a bar once what is yielded is called; None is yielded where nobody watches."""
-        if self.quiet or self.as_json or not self.err.is_terminal:
-            yield None
-            return
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        with Progress(*columns, console=self.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-            task = bar.add_task(label, total=None)
-
-            def update(event: dict[str, Any]) -> None:
-                bar.columns = (*columns, BarColumn(24))
-                text = f"{label}: start {event['start']} of {event['of']} ({event['kind']}) · best {event['best']:.4f}"
-                bar.update(task, completed=event["start"], total=event["of"], description=text)
-
-            yield update
+    def doing(self, what: str) -> Iterator[None]:
+        """A line about it on standard error, as long as it takes."""
+        with watching(self.progress) as watcher:
+            watcher.say(what)
+            yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"text"},
     {"compiledir", "concurrency", "errors", "interrupts", "limits", "plain", "portable", "unrolled"},
-    {"arguments", "storage"},
+    {"arguments", "progress", "storage"},
     {"compiling"},
     {"kernels"},
     {"structure"},

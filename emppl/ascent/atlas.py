@@ -7,7 +7,7 @@ its ascent reaches, and takes the names of that mode.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import factorial
 from typing import Any
@@ -124,12 +124,14 @@ def atlas(
     known: Sequence[Mapping[str, np.ndarray]] = (),
     starts: int = 0,
     seed: Seed = 0,
+    told: Callable[[int, int], None] | None = None,
 ) -> Atlas:
     """The modes that the plan's own EM reaches from `points` and from random starts.
 
     points: {name: [n, *shape]}, all parameters on their own scale, thinned draws as a rule (`affordable` says how
     many). chains [n]: the chain of each, 0 for all unless given. known: points whose modes keep their labels, a fit's
-    estimate above all. starts: random starts besides, their seed `seed`.
+    estimate above all. starts: random starts besides, their seed `seed`. told: is called after each ascent from a point
+    or a start with how many were made, and how many there are.
 
     A point climbs by EM until a known mode lies straight uphill of it, or by a whole ascent that finds a new one.
     Cost: about 20 E-steps a point, and those of a fit's start for each new mode. Raises InvalidArgumentError where
@@ -145,7 +147,11 @@ def atlas(
         names = plan.structure.parameter_names
         at_known = [climber.climb({name: np.asarray(theta[name], float) for name in names})[0] for theta in known]
         climber.lost.clear()
-        results = [climber.climb({name: values[i] for name, values in given.items()}) for i in range(n)]
+        results = []
+        for i in range(n):
+            results.append(climber.climb({name: values[i] for name, values in given.items()}))
+            if told is not None:
+                told(i + 1, n + starts)
         lost = Counter(climber.lost)
         ends = []
         for i, child in enumerate(np.random.SeedSequence(as_seed(seed)).spawn(starts)):
@@ -156,6 +162,8 @@ def atlas(
             except Stopped:
                 raise KeyboardInterrupt from None
             ends.append(climber.climb(start)[0])
+            if told is not None:
+                told(n + i + 1, n + starts)
         return _drawn(plan, climber, results, at_known, origin, ends, dict(lost))
 
 

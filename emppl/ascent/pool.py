@@ -186,6 +186,7 @@ def _event(job: Job, jobs: list[Job], result: Ascent, best: float) -> dict[str, 
     return {
         "start": job.number + 1,
         "of": jobs[-1].number + 1,
+        "runs": len(jobs),
         "kind": job.kind,
         "status": result.status.name,
         "log_posterior": result.objective,

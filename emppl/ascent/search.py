@@ -26,6 +26,7 @@ from emppl.interrupts import noticed
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.planner import plan as make_plan
+from emppl.progress import Watcher, watching
 
 
 def fit(
@@ -39,7 +40,7 @@ def fit(
     accelerate: str | None = "squarem",
     obs_weights: Any = None,
     labels: Mapping[str, Any] | None = None,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: bool | Callable[[dict[str, Any]], None] | None = None,
     workers: int = 1,
     source: Any = None,
     block_size: int | None = None,
@@ -56,8 +57,9 @@ def fit(
     seed: a whole number, a numpy Generator (which goes on in its stream) or SeedSequence; None: another each time.
     tol: estimated gain still to be had, in nats; 0: until max_iter. accelerate: "squarem" or None (textbook EM).
     obs_weights: one weight a member, or {observed name: weights}. labels: {latent: values}, masked or −1 where
-    unknown. workers: processes; one that dies costs its start, which is made again. progress: called with a dict a
-    start. Further options go to `emppl.plan` (estimate, method, freeze, support, …).
+    unknown. workers: processes; one that dies costs its start, which is made again. progress: True, a bar on standard
+    error (lines, where that is a file) that is gone at the end; False, none; None, one on a terminal and in notebooks;
+    or a callable, called with a dict a start. Further options go to `emppl.plan` (estimate, method, freeze, …).
 
     source: rows that do not fit in memory, for a model whose rows are pm.Data: {name: array} of arrays that are read
     in slices (memory-mapped, zarr, h5py, dask), a parquet file, a list or a generator function of blocks. Every pass
@@ -94,43 +96,46 @@ def fit(
             "block_size and executor are about a source of blocks, and none is given", "block_size, executor",
             ('source={"y": array}', "workers=2: starts in several processes"),
         )  # fmt: skip
-    if source is not None:
-        from emppl.streaming import streamed
+    with watching(progress, ticking=workers < 2 and executor is None) as watcher:
+        watcher.say("EM: compiling")
+        if source is not None:
+            from emppl.streaming import streamed
 
-        if executor is not None and workers > 1:
-            raise InvalidArgumentError(
-                "starts are not shared out where blocks are", "workers, executor", ("workers=1",)
-            )
-        given = {"obs_weights": obs_weights, "labels": labels, **plan_options}
-        plan = streamed(model_or_plan, source, block_size=block_size, executor=executor, seed=seed, **given)
-    elif isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
-        plan = model_or_plan
-    else:
-        options = {"obs_weights": obs_weights, "labels": labels, **plan_options}
-        if isinstance(model_or_plan, Plan):
-            earlier = {"estimate": model_or_plan.estimate, "method": model_or_plan.method, **model_or_plan.options}
-            options = earlier | {k: v for k, v in options.items() if v is not None}
-        plan = make_plan(model_or_plan, **options)
-    check_data(plan)
-    options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
-    with one_blas_thread(), untraced():
-        kept, running = None, plan
-        if checkpoint is not None:
-            asked = {"starts": starts, "tol": float(tol), "max_iter": max_iter, "accelerate": accelerate}
-            kept = Checkpoint(checkpoint, call_of(plan, start, block_size=block_size, **asked), seed)
-            seed, running = kept.seed, kept.noting(plan)
-        found = _from_starts(running, start, starts, seed, options, workers, progress, began, kept)
-        found = _with_tails(found, starts, seed, options, workers, progress, began, kept) if windows(plan) else found
-        return found if running is plan else replace(found, plan=plan)
+            if executor is not None and workers > 1:
+                raise InvalidArgumentError(
+                    "starts are not shared out where blocks are", "workers, executor", ("workers=1",)
+                )
+            given = {"obs_weights": obs_weights, "labels": labels, **plan_options}
+            plan = streamed(model_or_plan, source, block_size=block_size, executor=executor, seed=seed, **given)
+        elif isinstance(model_or_plan, Plan) and not plan_options and obs_weights is None and labels is None:
+            plan = model_or_plan
+        else:
+            options = {"obs_weights": obs_weights, "labels": labels, **plan_options}
+            if isinstance(model_or_plan, Plan):
+                earlier = {"estimate": model_or_plan.estimate, "method": model_or_plan.method, **model_or_plan.options}
+                options = earlier | {k: v for k, v in options.items() if v is not None}
+            plan = make_plan(model_or_plan, **options)
+        check_data(plan)
+        options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
+        with one_blas_thread(), untraced():
+            kept, running = None, plan
+            if checkpoint is not None:
+                asked = {"starts": starts, "tol": float(tol), "max_iter": max_iter, "accelerate": accelerate}
+                kept = Checkpoint(checkpoint, call_of(plan, start, block_size=block_size, **asked), seed)
+                seed, running = kept.seed, kept.noting(plan)
+            found = _from_starts(running, start, starts, seed, options, workers, watcher, began, kept)
+            found = _with_tails(found, starts, seed, options, workers, watcher, began, kept) if windows(plan) else found
+            return found if running is plan else replace(found, plan=plan)
 
 
 def _from_starts(
-    plan: Plan, start: Any, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Any,
+    plan: Plan, start: Any, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Watcher,
     began: float, kept: Checkpoint | None,
 ) -> Fit:  # fmt: skip
     of_these = kept and kept.round()
     jobs = make_jobs(plan, start, starts, seed)
     record = options["accelerate"] is None or len(jobs) == 1
+    progress.say(f"EM: 0/{len(jobs)} starts", len(jobs))
     reached = run(plan, jobs, options, workers, progress, record, of_these)
     judge(plan, reached)
     try:
@@ -139,6 +144,7 @@ def _from_starts(
             more = run(plan, further, options, workers, progress, record, of_these)
             judge(plan, more)
             jobs, reached = jobs + further, reached.followed_by(more)
+        progress.say("EM: checking the certificate")
     except KeyboardInterrupt:
         reached.interrupted = True
     return conclude(plan, jobs, reached, options, seed, began)
@@ -161,7 +167,7 @@ def _with_tails(
     seed: int | None,
     options: dict[str, Any],
     workers: int,
-    progress: Any,
+    progress: Watcher,
     began: float,
     kept: Checkpoint | None,
 ) -> Fit:
@@ -181,7 +187,7 @@ def _with_tails_measured(
     seed: int | None,
     options: dict[str, Any],
     workers: int,
-    progress: Any,
+    progress: Watcher,
     began: float,
     kept: Checkpoint | None,
 ) -> Fit:

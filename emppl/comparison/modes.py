@@ -1,6 +1,6 @@
 """Modes: did NUTS find a higher point than EM, how many modes are there, and how much of the posterior is in each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,18 @@ def _guides(draws: xr.DataTree, n_draws: int) -> list[np.ndarray]:
 
 
 def survey(
-    fit: Any, draws: xr.DataTree, found: Heights, ascents: int | None = None, others: Sequence[Theta] = ()
+    fit: Any,
+    draws: xr.DataTree,
+    found: Heights,
+    ascents: int | None = None,
+    others: Sequence[Theta] = (),
+    told: Callable[[int, int], None] | None = None,
 ) -> Atlas | None:
     """The modes that EM reaches from thinned draws and from random starts; None where there is nothing to climb with.
 
     `atlas.known[0]` is the mode of the fit, `atlas.known[1]` that of the highest draw, then those of `others`;
     components are named as in the fit. `ascents`: from how many draws (`affordable` says where None is given), 0 for
-    no atlas.
+    no atlas. told: as `atlas` has it.
     """
     plan = fit.plan
     climbs = isinstance(plan, Plan) and plan.sample is None and plan.method == "em" and plan.structure.parameters
@@ -82,7 +87,8 @@ def survey(
     picked = spread(chains * length, number)
     points = {name: values[picked] for name, values in theta.items()}
     starts = min(STARTS, max(number // 6, 2))
-    return atlas(plan, points, chains=picked // length, known=[fit.point, found.best, *others], starts=starts)
+    known = [fit.point, found.best, *others]
+    return atlas(plan, points, chains=picked // length, known=known, starts=starts, told=told)
 
 
 def go_on(fit: Any, found: Heights, modes: Atlas | None) -> Any:
@@ -97,7 +103,7 @@ def go_on(fit: Any, found: Heights, modes: Atlas | None) -> Any:
         starts.append(modes.modes[0].theta)
     if not starts:
         return None
-    again = fit_again(fit.plan, start=starts, starts=0, seed=fit.seed)
+    again = fit_again(fit.plan, start=starts, starts=0, seed=fit.seed, progress=False)
     usable = status_name(again.status) in ("CONVERGED", "MAX_ITER")
     return again if usable and again.log_posterior > fit.log_posterior + HEIGHT_LIMIT else None
 

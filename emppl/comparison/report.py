@@ -1,7 +1,7 @@
 """Comparison: EM's fit beside NUTS's draws, aligned, tabulated and judged."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import wrap
@@ -32,6 +32,7 @@ from emppl.labels.diagnose import examine
 from emppl.labels.draws import Theta, posterior_of
 from emppl.labels.relabel import reference
 from emppl.portable import Portable
+from emppl.progress import watching
 from emppl.text import visible
 
 if TYPE_CHECKING:
@@ -240,7 +241,14 @@ class Comparison(Portable):
         return plots.data(self)
 
 
-def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int | None = None) -> Comparison:
+def compare(
+    fit: Any,
+    draws: xr.DataTree,
+    *,
+    method: str = "auto",
+    ascents: int | None = None,
+    progress: bool | Callable[[dict[str, Any]], None] | None = None,
+) -> Comparison:
     """EM's fit beside draws of the same posterior: labels aligned, numbers tabulated, differences judged.
 
     `fit`: a Fit, or several of one model as {name: Fit}: the first is compared in full, the others stand beside it
@@ -248,6 +256,9 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int 
     `pm.sample` return it; every draw is aligned to the fit's labels by `method` (see `emppl.relabel`). Posterior
     probabilities of the latents are read from the `latent` group, and computed where there is none. `ascents`: from how
     many draws EM climbs to say how many modes there are (None: up to 200, fewer where a pass is dear; 0: from none).
+    `progress`: True, a bar on standard error (lines, where that is a file) that is gone at the end; False, none; None,
+    one on a terminal and in notebooks; or a callable, called with {"stage": "comparing", "what"} as each part begins,
+    with "done" and "of" where it counts ascents.
     Raises InvalidArgumentError for draws that lack the model's parameters or hold other data than it has, and for fits
     of different models.
     Cost: about 200 evaluations of the objective and 20 E-steps for each ascent, besides the alignment.
@@ -259,30 +270,39 @@ def compare(fit: Any, draws: xr.DataTree, *, method: str = "auto", ascents: int 
             "the argument `fit`",
             ("comparison = emppl.compare(emppl.fit(model), emppl.sample(model))",),
         )
-    plan, point, theta = reference(draws, fit, None)
-    _refuse_other_draws(plan, draws)
-    switching, aligned = examine(draws, plan, point, theta, method)
-    table, details, left_out = tabulate(fit, aligned)
-    averaged = members(fit, aligned)
-    found = heights(fit, aligned)
-    others = renamed(fit, further)
-    atlas = survey(fit, aligned, found, ascents, [other.point for other in others])
-    own = table[~details["derived"].astype(bool)]
-    mixed = mixing(aligned, table, details, switching, atlas)
-    if not mixed.holds:
-        table = table.assign(flag=flags(table.join(details), not is_degenerate(fit), pooled=False))
-    evidence = Evidence(
-        fit, aligned, table, details, switching, averaged, found, mixed, atlas, go_on(fit, found, atlas),
-        laplace_table(fit, aligned, details), prior_table(fit, aligned, details),
-        predict(aligned, atlas, float(mixed.r_hat.max())),
-    )  # fmt: skip
-    several = estimates(name, fit, others, table, details)
-    verdicts = in_order([*judge(evidence), *against_others(name, fit, others, several, atlas, details, mixed.holds)])
-    return Comparison(
-        fit, aligned, table, verdicts, switching, _timing(fit, aligned, own), averaged, details, left_out,
-        found.best, mixed, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
-        {name: fit, **further}, several,
-    )  # fmt: skip
+    with watching(progress) as watcher:
+        plan, point, theta = reference(draws, fit, None)
+        _refuse_other_draws(plan, draws)
+        watcher({"stage": "comparing", "what": "labels"})
+        switching, aligned = examine(draws, plan, point, theta, method)
+        watcher({"stage": "comparing", "what": "table"})
+        table, details, left_out = tabulate(fit, aligned)
+        averaged = members(fit, aligned)
+        found = heights(fit, aligned)
+        others = renamed(fit, further)
+        atlas = survey(
+            fit, aligned, found, ascents, [other.point for other in others],
+            lambda done, of: watcher({"stage": "comparing", "what": "ascents", "done": done, "of": of}),
+        )  # fmt: skip
+        watcher({"stage": "comparing", "what": "verdicts"})
+        own = table[~details["derived"].astype(bool)]
+        mixed = mixing(aligned, table, details, switching, atlas)
+        if not mixed.holds:
+            table = table.assign(flag=flags(table.join(details), not is_degenerate(fit), pooled=False))
+        evidence = Evidence(
+            fit, aligned, table, details, switching, averaged, found, mixed, atlas, go_on(fit, found, atlas),
+            laplace_table(fit, aligned, details), prior_table(fit, aligned, details),
+            predict(aligned, atlas, float(mixed.r_hat.max())),
+        )  # fmt: skip
+        several = estimates(name, fit, others, table, details)
+        verdicts = in_order(
+            [*judge(evidence), *against_others(name, fit, others, several, atlas, details, mixed.holds)]
+        )
+        return Comparison(
+            fit, aligned, table, verdicts, switching, _timing(fit, aligned, own), averaged, details, left_out,
+            found.best, mixed, atlas, evidence.better, evidence.laplace, evidence.priors, evidence.prediction,
+            {name: fit, **further}, several,
+        )  # fmt: skip
 
 
 def _refuse_other_draws(plan: Any, draws: xr.DataTree) -> None:
