@@ -80,9 +80,6 @@ def conclude(
     notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner))
     written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)
     notes = (*notes, *([written] if written else []))
-    if not _information_is_affordable(plan):
-        notes = (*notes, f"no standard errors and no look at the curvature: with {plan.structure.coordinates.size:,} "
-                 "coordinates and so many members they would take too long")  # fmt: skip
     points = _points(attempt, plan, winner, agreed, options["tol"])
     status = winner.status
     if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
@@ -237,6 +234,10 @@ def _points(
         points.append(evidence.Point("maximum", False, np.inf, tol, "not looked at: the fit was stopped"))
     elif winner.information is not None:
         points.append(attempt(None, evidence.is_maximum, plan, winner.information, tol))
+    elif plan.method == "em" and winner.theta and not _information_is_affordable(plan):
+        text = (f"not judged, and no standard errors: with {plan.structure.coordinates.size:,} coordinates and so many "
+                "members the curvature would take too long")  # fmt: skip
+        points.append(evidence.Point("maximum", False, np.inf, tol, text))
     points.append(evidence.starts_agree(agreed))
     return [point for point in points if point is not None]
 

@@ -23,7 +23,9 @@ from emppl.structure.types import Structure
 SUBSAMPLE = 400  # densities of latents' configurations that one value goes through
 EVALUATIONS = 2e7  # densities that the whole search may cost
 EACH = 40  # values that one coordinate may cost, as a rule
-FEWEST, MOST = 8, 250  # coordinates looked at; others take the width of their nearest neighbour in the same parameter
+FEWEST, MOST = 8, 250  # coordinates of a parameter looked at; others take the width of their nearest neighbour there
+FEWEST_IN_ALL = 64  # coordinates of all parameters looked at, where these are many
+OF_A_GRAPH = 3.0  # densities that take as long as the graph of the parameters does, for each coordinate
 TIMES = 4.0  # a width is looked for by factors of this
 NEAR = 1.05  # widths that agree to this factor are the same
 STRIDES = (8.0, 4.0, 2.0, 1.0)  # along a log
@@ -46,9 +48,9 @@ class Scales:
             u = coordinates.unconstrain(support_point(self.structure))
             u = np.where(np.isfinite(u), u, 0.0)
             objective = _Objective(self.structure, coordinates, u)
-            chosen, nearest = _representatives(coordinates, objective.cost)
             unit = _data_unit(self.structure)
             linear, logs = ~coordinates.transformed, coordinates.logarithmic
+            chosen, nearest = _representatives(coordinates, objective.cost, (linear, logs))
             for i in chosen[linear[chosen]]:
                 u = _to_the_top(objective, u, i, unit)
             for i in chosen[logs[chosen]]:
@@ -104,17 +106,26 @@ class _Objective:
         return total if np.isfinite(total) else -np.inf
 
 
-def _representatives(coordinates: Coordinates, cost: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates that are looked at, spread evenly over each parameter, and the nearest of these to each [P]."""
+def _representatives(
+    coordinates: Coordinates, cost: float, kinds: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates that are looked at, and the nearest of these in the same parameter to each [P].
+
+    Spread evenly over those of each kind (masks [P]) in each parameter. Each value goes through the graph of all
+    parameters, whichever coordinate it is of: a model of many coordinates has few of them looked at.
+    """
+    groups = [places for part in coordinates.slices.values() for kind in kinds
+              if len(places := np.arange(coordinates.size)[part][kind[part]])]  # fmt: skip
+    in_all = max(FEWEST_IN_ALL, EVALUATIONS / (EACH * (cost + OF_A_GRAPH * coordinates.size)))
     room = int(np.clip(EVALUATIONS / (EACH * cost), FEWEST, MOST))
-    chosen, nearest = [], np.arange(coordinates.size)
-    for part in coordinates.slices.values():
-        places = np.arange(coordinates.size)[part]
+    room = max(1, min(room, int(in_all / max(1, len(groups)))))
+    chosen, nearest = [np.zeros(0, dtype=int)], np.arange(coordinates.size)
+    for places in groups:
+        taken = places
         if len(places) > room:
             taken = places[np.linspace(0, len(places) - 1, room).astype(int)]
-            nearest[part] = taken[np.abs(places[:, None] - taken).argmin(axis=1)]
-            places = taken
-        chosen.append(places)
+            nearest[places] = taken[np.abs(places[:, None] - taken).argmin(axis=1)]
+        chosen.append(taken)
     return np.concatenate(chosen), nearest
 
 

@@ -170,6 +170,8 @@ class Coordinates:
         There a large number is a border, elsewhere just a number: of an ordered vector the first coordinate is a number
         as it stands, of a Cholesky factor those below the diagonal are.
         """
+        if self._unscaled is not None:  # found by moving one coordinate after the other: once is enough
+            return self._unscaled.transformed
         mask = np.zeros(self.size, dtype=bool)
         for node in self.parameters:
             if node.transform is not None:
