@@ -238,9 +238,7 @@ def advice(fit: Any) -> list[str]:
     longer = "--max-iter 20000 carries it on"
     by_status = {
         "MAX_ITER": longer,
-        "DEGENERATE": "--estimate map keeps the priors, which hold the spread above zero"
-        if ml
-        else "fewer components (--set k=…), or a prior on the spread whose density vanishes at zero",
+        "DEGENERATE": "the certificate says what would hold it; fewer components (--set k=…) may not need holding",
         "SPURIOUS": f"{again}, or --estimate map" if ml else f"{again}, or fewer components (--set k=…)",
         "SADDLE": f"{again}, or another --seed",
         "DECREASED": DEFECT,
@@ -254,7 +252,7 @@ def advice(fit: Any) -> list[str]:
             continue
         if point.name == "starts":
             ways.append(f"{again}: a mode found once may not be the best")
-        elif point.name != "maximum":
+        elif point.name not in ("maximum", "bounded"):
             ways.append(DEFECT)
         elif "nats" in point.text:
             ways.append(longer)

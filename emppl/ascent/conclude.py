@@ -12,11 +12,21 @@ import pandas as pd
 
 from emppl.ascent import certificate as evidence
 from emppl.ascent.agreement import Agreement, agreement, modes_of
-from emppl.ascent.degeneracy import check_possible, collapsed_on_ties, empty, narrow, runs_off, spurious
+from emppl.ascent.degeneracy import (
+    check_possible,
+    collapse,
+    collapsed_on_ties,
+    empty,
+    is_vanishing,
+    narrow,
+    runs_off,
+    spurious,
+)
 from emppl.ascent.loop import NEWTON_LIMIT, USABLE, Ascent, Status, polish
 from emppl.ascent.pool import Job, Reached
 from emppl.ascent.result import Fit, make_fit
-from emppl.ascent.starts import TIES_MATTER, heaviest_tie
+from emppl.ascent.starts import TIES_MATTER, heaviest_tie, start_point
+from emppl.ascent.unbounded import Collapse, followed
 from emppl.errors import NoStartError
 from emppl.inference.information import observed_information
 from emppl.interrupts import noticed
@@ -75,18 +85,24 @@ def conclude(
     agreed = agreement(results, [job.kind != "given" for job in jobs], best)
     ties = max((attempt(0, _ties_under, plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
+    gone = [r for r in results if _has_collapsed(plan, r)]
+    highest = max(gone, key=lambda r: r.objective) if gone else None
+    held = None if highest is None else attempt(None, followed, plan, highest.theta)
+    all_gone = winner.status not in USABLE and bool(gone)
+    if _has_collapsed(plan, winner):
+        winner = attempt(winner, _before_the_collapse, plan, winner)
     winner = attempt(winner, _finished, plan, winner, options)
     results[best], information = winner, winner.information
-    notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner))
+    notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner, held))
     written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)
     notes = (*notes, *([written] if written else []))
     points = _points(attempt, plan, winner, agreed, options["tol"])
     status = winner.status
     if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
         status = Status.DISAGREES
-    if status in USABLE and plan.estimate == "ml" and ties >= max(3, TIES_MATTER * n_rows):
+    if held is not None and held.is_unbounded and (all_gone or ties >= max(3, TIES_MATTER * n_rows)):
         status = Status.DEGENERATE
-        points.append(evidence.Point("bounded", False, float(ties), 0.0, _unbounded_on_ties(ties)))
+        points.append(evidence.Point("bounded", False, float(ties), 0.0, _unbounded(plan, held, ties, winner)))
     table = pd.DataFrame(
         {
             "start": [j.number for j in jobs],
@@ -179,14 +195,45 @@ def _ties_under(plan: Plan, job: Job, result: Ascent) -> int:
     return len(tie[1]) if tie is not None else collapsed_on_ties(plan.sample or plan, result.theta)
 
 
-def _unbounded_on_ties(ties: int) -> str:
+def all_collapsed(plan: Plan, results: list[Ascent]) -> bool:
+    """Whether no ascent came to rest, and a spread has collapsed in one of them at least."""
+    ended = [r for r in results if r.theta and np.isfinite(r.objective)]
+    gone = (Status.DEGENERATE, Status.SADDLE)
+    return bool(ended) and all(r.status in gone for r in ended) and any(_has_collapsed(plan, r) for r in ended)
+
+
+def _has_collapsed(plan: Plan, result: Ascent) -> bool:
     return (
-        f"the likelihood has no maximum: {ties} observations are equal, and a component that sits on them can be made "
-        "ever narrower; what is reported is the best inner mode. A prior on the spread cures it: estimate='map'"
+        result.status is Status.DEGENERATE
+        and bool(result.theta)
+        and (is_vanishing(plan, result.theta) or collapse(plan, result.theta, None) is not None)
     )
 
 
-def _notes(plan: Plan, jobs: list[Job], results: list[Ascent], winner: Ascent) -> tuple[str, ...]:
+def _before_the_collapse(plan: Plan, result: Ascent) -> Ascent:
+    """A collapsed ascent as what it is worth: the point of equal shares, since the height it reached means nothing."""
+    theta = start_point(plan, "alike", np.random.default_rng(0))
+    value = plan.e_step(theta).objective
+    return replace(result, theta=theta, objective=float(value), information=None)
+
+
+def _unbounded(plan: Plan, held: Collapse, ties: int, winner: Ascent) -> str:
+    what = "likelihood" if plan.estimate == "ml" else "posterior density"
+    why = (
+        f"{ties} observations are equal, and a component that sits on them can be made ever narrower"
+        if ties
+        else f"a spread of {held.of} can be made ever narrower"
+    )
+    shown = {
+        True: "what is reported is the best inner mode",
+        False: "no inner mode was found, and what is reported is a point before any collapse, no estimate",
+    }[winner.status in USABLE]
+    return f"the {what} has no maximum: {why}; {shown}. Way out: {held.remedy}"
+
+
+def _notes(
+    plan: Plan, jobs: list[Job], results: list[Ascent], winner: Ascent, held: Collapse | None
+) -> tuple[str, ...]:
     notes = []
     if any(job.kind == "ties" and result.status is Status.CONVERGED for job, result in zip(jobs, results)):
         _, rows = heaviest_tie(plan) or (0, [])
@@ -196,7 +243,7 @@ def _notes(plan: Plan, jobs: list[Job], results: list[Ascent], winner: Ascent) -
         )
     collapsed = [r for r in results if r.status is Status.DEGENERATE]
     if collapsed:
-        cure = "a prior cures it: estimate='map'" if plan.estimate == "ml" else "a prior that vanishes there cures it"
+        cure = "a prior on it may be the cure" if held is None else held.remedy
         aside = "grew without bound" if len(collapsed) == len(results) else "grew without bound and were set aside"
         notes.append(f"{len(collapsed)} of {len(results)} starts {aside} ({collapsed[0].reason}); {cure}")
     higher = [r for r in results if r.status is Status.SPURIOUS and r.objective > winner.objective]

@@ -31,9 +31,7 @@ class Status(Enum):
 
     CONVERGED = "the gain left is below tol"
     MAX_ITER = "iterations exhausted: raise max_iter or use accelerate='squarem'"
-    DEGENERATE = (
-        "the objective grows without bound (a component collapses or a parameter runs off): a prior on it cures it"
-    )
+    DEGENERATE = "the objective grows without bound (a component collapses, a parameter runs off): see the certificate"
     SPURIOUS = "a component lives on a handful of nearly equal observations: a local maximum without meaning"
     SADDLE = "stopped at a saddle: the objective rises along a named direction; use another start"
     DISAGREES = "the log joint is not that of PyMC's model.logp: a rule of emppl is wrong here, please report"

@@ -13,12 +13,12 @@ import numpy as np
 from emppl.arguments import Seed, as_seed, check_keywords
 from emppl.ascent.agreement import MOST_STARTS, agreement
 from emppl.ascent.checkpoint import Checkpoint, call_of
-from emppl.ascent.conclude import conclude, judge, winning
+from emppl.ascent.conclude import all_collapsed, conclude, judge, winning
 from emppl.ascent.degeneracy import check_data
 from emppl.ascent.loop import USABLE, Ascent, Status
 from emppl.ascent.pool import Job
 from emppl.ascent.result import Fit
-from emppl.ascent.stages import further_jobs, make_jobs, run
+from emppl.ascent.stages import further_jobs, inner_jobs, make_jobs, run
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
 from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError
@@ -144,6 +144,11 @@ def _from_starts(
             more = run(plan, further, options, workers, progress, record, of_these)
             judge(plan, more)
             jobs, reached = jobs + further, reached.followed_by(more)
+        if not reached.interrupted and all_collapsed(plan, reached.whole):
+            inner = inner_jobs(plan, jobs, seed)
+            more = run(plan, inner, options, workers, progress, record, of_these)
+            judge(plan, more)
+            jobs, reached = jobs + inner, reached.followed_by(more)
         progress.say("EM: checking the certificate")
     except KeyboardInterrupt:
         reached.interrupted = True

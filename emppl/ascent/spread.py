@@ -81,5 +81,5 @@ def _unit(y: np.ndarray) -> float:
     """Spread of the data, by their median deviation, since these families are chosen for outliers."""
     y = y[np.isfinite(y)]
     if not y.size or np.ptp(y) == 0:
-        return max(abs(float(y.max(initial=0.0))), 1.0)
+        return float(np.abs(y).max(initial=0.0)) or 1.0
     return float(np.median(np.abs(y - np.median(y)))) or float(y.std())

@@ -10,11 +10,12 @@ import numpy as np
 from emppl.ascent.arguments import given_starts
 from emppl.ascent.loop import Ascent, Status
 from emppl.ascent.pool import Job, Reached, each
-from emppl.ascent.starts import KINDS, PROBED, heaviest_tie
+from emppl.ascent.starts import KINDS, PROBED, heaviest_tie, start_point
 from emppl.planner import Plan
 
 SHORT_RUN = 24  # E-steps of a short run
 CHEAP = 4e7  # densities × features of all starts' short runs up to which every start goes to the end
+INNER = 6  # starts that look for an inner mode where all others have collapsed
 CARRIED_ON = 4  # starts that go to the end where that is not cheap
 
 
@@ -36,6 +37,17 @@ def further_jobs(plan: Plan, jobs: list[Job], number: int, seed: int | None) -> 
     children = np.random.SeedSequence(seed).spawn(made + number)[made:]
     kinds = [KINDS[i % len(KINDS)] if plan.structure.plates else "prior" for i in range(made, made + number)]
     return [Job(len(jobs) + i, kind, None, child) for i, (kind, child) in enumerate(zip(kinds, children))]
+
+
+def inner_jobs(plan: Plan, jobs: list[Job], seed: int | None) -> list[Job]:
+    """Starts of wide components that are much alike, for an inner mode where all of `jobs` have collapsed.
+
+    The seeds are those of no other start.
+    """
+    children = np.random.SeedSequence(seed, spawn_key=(INNER,)).spawn(INNER)
+    kind = "soft" if plan.structure.plates else "prior"
+    points = [start_point(plan, kind, np.random.default_rng(child)) for child in children]
+    return [Job(len(jobs) + i, kind, theta, None) for i, theta in enumerate(points)]
 
 
 def run(

@@ -23,6 +23,7 @@ TIES_MATTER = 0.01  # share of the rows that must be equal for a collapse on the
 TIE_SPREAD = 1 / 16
 PROBED = 5  # starts from which on one of them is spent on ties
 FEW, NEWTON_STEPS = 12, 60  # numbers that Newton's steps move at a start, and how many steps
+SOFT = (0.3, 1.0)  # the same where all other starts have collapsed: components that are wide and much alike
 SOFTENING = 0.05  # share of each member that is spread over all configurations, so that no component starts empty
 
 
@@ -148,7 +149,7 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
         label[tie[1]] = 0
     elif kind == "random" and regressions:
         label = through_members(regressions, j, rng)
-    elif kind in ("k-means++", "ties"):
+    elif kind in ("k-means++", "ties", "soft", "alike"):
         label = lloyd(data, centres_plus_plus(data, j, rng), rounds=int(rng.integers(0, 6)))
     else:
         rows = rng.choice(len(data), size=j, replace=len(data) < j)
@@ -157,6 +158,8 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
     order = _order(plan, p, first, rng)
     # on ties the softening alone gives the component its first spread: TIE_SPREAD of that of the data
     softening = SOFTENING if tie is None or tie[0] != p else TIE_SPREAD**2 * j * len(tie[1]) / plate.size
+    if kind in ("soft", "alike"):
+        softening = float(rng.uniform(*SOFT)) if kind == "soft" else 1.0
     r = np.full((plate.size, j), softening / j)
     r[np.arange(plate.size), np.argsort(order)[label]] += 1.0 - softening
     if engine.mask is not None:

@@ -7,6 +7,7 @@ import small_models
 
 import emppl
 from emppl import Status
+from emppl.ascent.unbounded import followed
 
 RNG = np.random.default_rng(5)
 
@@ -50,6 +51,49 @@ def test_a_start_put_on_two_rows_is_no_mode():
     fit = emppl.fit(mixture(y), estimate="ml", start=start, starts=6, seed=0)
     assert fit.status is Status.CONVERGED and fit.starts["status"][0] in ("SPURIOUS", "DEGENERATE")
     assert any("set aside" in note for note in fit.certificate.notes)
+
+
+def far_ties(prior):
+    """A hundred values around 0 and ten that are 10: a component on the ten has no bound of its own."""
+    y = np.r_[np.random.default_rng(21).normal(size=100), np.full(10, 10.0)]
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(20.0), shape=2)
+        sd = prior("sd", shape=2)
+        z = pm.Categorical("z", p=w, shape=len(y))
+        pm.Normal("y", mu[z], sd[z], observed=y)
+    return model
+
+
+def half_normal(name, **size):
+    return pm.HalfNormal(name, np.float64(10.0), **size)
+
+
+def inverse_gamma(name, **size):
+    return pm.InverseGamma(name, np.float64(2.0), np.float64(1.0), **size)
+
+
+@pytest.mark.parametrize("estimate", ["map", "ml"])
+def test_what_has_no_maximum_is_not_given_the_height_of_a_collapse(estimate):
+    """A HalfNormal prior is flat at zero and holds nothing: neither that nor keeping it is named as the cure."""
+    fit = emppl.fit(far_ties(half_normal), estimate=estimate, seed=1, starts=3)
+    assert fit.status is Status.DEGENERATE and not fit.certificate.holds
+    assert fit.log_posterior == pytest.approx(fit.plan.log_posterior(fit.point)) and fit.log_posterior < -250
+    (point,) = (p for p in fit.certificate.points if p.name == "bounded")
+    assert "10 observations are equal" in point.text and "no inner mode was found" in point.text
+    assert "InverseGamma(2, s) on sd" in point.text and "estimate='map'" not in point.text
+
+
+def test_the_remedy_that_is_named_was_tried():
+    """Under a prior that falls fast enough the same collapse has a bound, and dropping it is what takes that away."""
+    kept, dropped = (emppl.plan(far_ties(inverse_gamma), estimate=e) for e in ("map", "ml"))
+    flat = emppl.plan(far_ties(half_normal))
+    theta = {"w": [0.9, 0.1], "mu": [0.0, 10.0], "sd": [1.0, 1e-5]}
+    theta = {name: np.array(value) for name, value in theta.items()}
+    assert not followed(kept, theta).is_unbounded
+    assert followed(dropped, theta).is_unbounded and followed(dropped, theta).own_priors_cure
+    assert followed(flat, theta).is_unbounded and followed(flat, theta).inverse_gamma_cures
+    assert followed(flat, theta).parameters == ("sd",)
 
 
 def test_a_prior_that_vanishes_at_zero_cures_it():
