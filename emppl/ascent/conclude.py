@@ -100,7 +100,8 @@ def conclude(
     status = winner.status
     if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
         status = Status.DISAGREES
-    if held is not None and held.is_unbounded and (all_gone or ties >= max(3, TIES_MATTER * n_rows)):
+    tied = ties >= max(3, TIES_MATTER * n_rows)
+    if held is not None and ((held.is_unbounded and (all_gone or tied)) or (plan.estimate == "ml" and tied)):
         status = Status.DEGENERATE
         points.append(evidence.Point("bounded", False, float(ties), 0.0, _unbounded(plan, held, ties, winner)))
     table = pd.DataFrame(
@@ -206,7 +207,11 @@ def _has_collapsed(plan: Plan, result: Ascent) -> bool:
     return (
         result.status is Status.DEGENERATE
         and bool(result.theta)
-        and (is_vanishing(plan, result.theta) or collapse(plan, result.theta, None) is not None)
+        and (
+            is_vanishing(plan, result.theta)
+            or collapse(plan, result.theta, None) is not None
+            or "collaps" in result.reason  # the objective left the numbers on the way there
+        )
     )
 
 
