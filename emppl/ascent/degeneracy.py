@@ -22,7 +22,7 @@ NARROW = 1e-3
 EMPTY = 1e-8  # expected members
 FEW = 12  # configurations; of the values of a count many stay empty, and nothing follows from it
 REMOTE = 1e3  # widths: what has no domain and lies beyond is tried at twice its value
-FAR_OUT = 4.0  # widths from zero, from which on a coefficient is asked whether the data are separated along it
+FAR_OUT = 2.0  # widths from zero, from which on a coefficient is asked whether the data are separated along it
 ROUNDING = 1e-9
 STILL_RISING = 0.01  # nats for each unit of a log or logit, or for a doubling of what has neither
 

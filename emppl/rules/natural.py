@@ -24,6 +24,7 @@ MAX_VALUES = 1e7  # parameters evaluated while looking for groups
 MAX_FEATURES = 5e7  # numbers in the features of one factor
 MAX_GROUPS = 256  # rows with known, differing parameters are worth grouping up to here
 AGREES = 1e-9
+FAR = 100.0  # widths, at one of the two points where parameters are compared by values
 BOTH = slice(None)  # of the random points
 MAX_TRIALS = 64  # configurations that are all checked by values
 MAX_CHECKED = 2e7  # members × configurations up to which they are
@@ -77,7 +78,9 @@ class Deriver:
         self.structure = structure
         rng = np.random.default_rng(seed)
         coordinates = structure.coordinates
-        points = [coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)) for _ in range(2)]
+        u = rng.normal(scale=0.5, size=(2, coordinates.size))
+        u[1, ~coordinates.transformed] *= FAR  # beside a known offset of a million widths a width is hardly seen
+        points = [coordinates.constrain(v) for v in u]
         self.arguments = [coordinates.arguments(theta) for theta in points]
         self.rng = rng
         self.total = sum(node.size for node in structure.latents)

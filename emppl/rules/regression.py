@@ -196,11 +196,11 @@ class _Search:
         self.transformed = structure.coordinates.transformed
 
     def _arguments(self, draw: int, wide: bool = True) -> list[np.ndarray]:
-        """theta of a draw. Numbers without a domain take many sizes, so that small columns of covariates are seen."""
+        """theta of a draw. Numbers without a domain take many sizes: small columns are seen, beside large offsets too."""
         rng = np.random.default_rng([11, draw])
         u = rng.normal(scale=0.5, size=len(self.transformed))
         if wide:
-            u = np.where(self.transformed, u, u * 10.0 ** rng.uniform(-2, 2, size=len(u)))
+            u = np.where(self.transformed, u, u * 10.0 ** rng.uniform(-1, 5, size=len(u)))
         coordinates = self.deriver.structure.coordinates
         return coordinates.arguments(coordinates.constrain(u))
 
