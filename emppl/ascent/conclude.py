@@ -204,15 +204,9 @@ def all_collapsed(plan: Plan, results: list[Ascent]) -> bool:
 
 
 def _has_collapsed(plan: Plan, result: Ascent) -> bool:
-    return (
-        result.status is Status.DEGENERATE
-        and bool(result.theta)
-        and (
-            is_vanishing(plan, result.theta)
-            or collapse(plan, result.theta, None) is not None
-            or "collaps" in result.reason  # the objective left the numbers on the way there
-        )
-    )
+    if result.status is not Status.DEGENERATE or not result.theta:
+        return False
+    return result.collapsed or is_vanishing(plan, result.theta) or collapse(plan, result.theta, None) is not None
 
 
 def _before_the_collapse(plan: Plan, result: Ascent) -> Ascent:

@@ -59,6 +59,7 @@ class Ascent:
     path: np.ndarray = field(repr=False)  # objective by iteration
     trace: list[Theta] = field(repr=False)
     information: Information | None = field(repr=False, default=None)
+    collapsed: bool = False  # whether it was left on its way to a spread of zero, or to where there are no numbers
 
 
 class _Watch:
@@ -191,7 +192,7 @@ def ascend(
         left = abs(watch.path[-1] - watch.path[-2])
     return Ascent(
         watch.best or theta, watch.objective, status, reason, max(len(watch.path) - 1, 0), watch.passes, float(left),
-        watch.fall, np.array(watch.path), watch.trace, information,
+        watch.fall, np.array(watch.path), watch.trace, information, status is Status.DEGENERATE,
     )  # fmt: skip
 
 
