@@ -363,7 +363,7 @@ def test_log_likelihoods_of_rows_over_several_plates_add_up():
         pm.Normal("y", pt.concatenate([mu[z[::-1]], mu, mu[v]]), np.float64(1.0), observed=y)
     plan = emppl.plan(model)
     theta = {"mu": np.array([-1.0, 2.0])}
-    found, _, _ = sampling._along_draws(plan, {"mu": theta["mu"][None]}, 1)
+    found, _, _, _ = sampling._along_draws(plan, {"mu": theta["mu"][None]}, 1)
     assert {name: values.shape[1:] for name, (values, _) in found.items()} == {
         "y_of_z": (3,), "y_of_v": (4,), "y_without_latent": (2,),
     }  # fmt: skip

@@ -22,6 +22,7 @@ SOURCE = Path(__file__).parents[2] / "emppl" / "kernels" / "compiled.py"
 PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
+import numpy as np
 import compiled
 assert abs(compiled._log_sum(np.zeros(3), np.full(3, 2.0), 3) - 3 * np.log(2.0)) < 1e-12
 """
