@@ -283,7 +283,7 @@ def test_latents_tied_together():
         ({"start": 0.5}, ("start", "bias")),
         ({"start": "bias"}, ("start", "bias")),
         ({"accelerate": "fast"}, ("accelerate", "'squarem'")),
-        ({"tol": 0.0}, ("tol",)),
+        ({"tol": -1.0}, ("tol",)),
         ({"tol": np.nan}, ("tol",)),
         ({"max_iter": -1}, ("max_iter",)),
         ({"starts": -1}, ("starts",)),
