@@ -196,7 +196,7 @@ class _Search:
         self.transformed = structure.coordinates.transformed
 
     def _arguments(self, draw: int, wide: bool = True) -> list[np.ndarray]:
-        """theta of a draw. Numbers without a domain take many sizes: small columns are seen, beside large offsets too."""
+        """theta of a draw. Numbers without a domain take many sizes, so that small columns are seen, and large ones."""
         rng = np.random.default_rng([11, draw])
         u = rng.normal(scale=0.5, size=len(self.transformed))
         if wide:
