@@ -52,7 +52,7 @@ def _analysed(
             f"support names {', '.join(sorted(unknown))}, which is no latent variable",
             f"latent variables: {', '.join(node.name for node in reading.latents) or 'none'}",
         )
-    check_overflow(model.observed_RVs)
+    check_overflow(model.observed_RVs, model.basic_RVs)
     _check_frozen_values(reading)
     check_indices(reading.factors, reading.parameters, reading.latents)
     coordinates = Coordinates(reading.parameters)

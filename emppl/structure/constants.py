@@ -187,9 +187,10 @@ class _Doubles:
     def _inside(self, op: Any, inputs: list[Any]) -> list[Any]:
         """The outputs of a graph within the graph, of other inputs."""
         inner = _Doubles((), self.keep, self.draws)
-        inner._kept |= zip(op.inner_inputs, inputs)
-        inner.read(op.inner_outputs)
-        return [inner.kept(v) for v in op.inner_outputs]
+        within = op.fgraph.unfreeze()  # frozen nodes cannot be cloned, as those that infer shapes do
+        inner._kept |= zip(within.inputs, inputs)
+        inner.read(within.outputs)
+        return [inner.kept(v) for v in within.outputs]
 
 
 def _constant(data: np.ndarray, dtype: str, name: str | None) -> Any:

@@ -126,14 +126,16 @@ def check_priors(factors: Sequence[Factor], coordinates: Any, text: dict[str, st
             )
 
 
-def check_overflow(variables: Sequence[Any]) -> None:
-    """Raise InvalidDataError where whole-number constants of a distribution overflow in PyMC's own log density.
+def check_overflow(observed: Sequence[Any], variables: Sequence[Any]) -> None:
+    """Raise InvalidDataError where whole-number constants of what is observed overflow in PyMC's own log density.
+
+    variables: all of the model's, where the distribution of an observed one ends.
 
     PyTensor holds 20000 in 16 bits, in which 20000 - (-20000) is -25536; its logarithm is nan.
     """
-    for rv in variables:
+    for rv in observed:
         for v in ancestors([rv], blockers=[other for other in variables if other is not rv]):
-            if v.owner is None or not isinstance(v.owner.op, RandomVariable):
+            if v.owner is None or not isinstance(v.owner.op, RandomVariable) or (v in variables and v is not rv):
                 continue
             params = [_plain(p) for p in v.owner.op.dist_params(v.owner)]
             narrow = [p for p in params if isinstance(p, Constant) and p.type.dtype in NARROW]
