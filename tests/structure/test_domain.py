@@ -73,7 +73,7 @@ def log_prior(plan: emppl.planner.Plan, theta: dict[str, np.ndarray]) -> float:
 def test_an_m_step_stays_in_the_support(prior: str, estimate: str):
     """From any point, and no lower than it: the data pull outside with all their might."""
     plan = emppl.plan(of_centres(prior), estimate=estimate)
-    coordinates = plan.structure.coordinates
+    coordinates = plan.structure.coordinates.unscaled
     theta = emppl.structure.initial.initial_point(plan.structure)
     height = -np.inf
     for _ in range(4):
