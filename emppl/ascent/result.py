@@ -138,7 +138,7 @@ class Fit(Portable):
     def _limits(self) -> dict[str, Any]:
         """Bounds [2, *shape] of the parameters that PyMC keeps between two numbers, or on one side of one."""
         if isinstance(self.plan, SavedPlan):
-            return {str(n): v.values for n, v in self.plan.stored.get("bounds", xr.Dataset()).items()}
+            return {str(n): v.values for n, v in self.plan.stored["bounds"].items()}
         coordinates, found = self.plan.structure.coordinates, {}
         for name in self.plan.structure.parameter_names:
             if self._scale(name) == "interval":
@@ -412,16 +412,17 @@ def _read(head: dict[str, Any], groups: dict[str, xr.Dataset]) -> Fit:
     """The fit that a file's JSON and arrays describe; KeyError, TypeError or ValueError where they describe none."""
     theta, trace, names = groups["theta"], groups["trace"], tuple(_texts(head["parameters"], "parameters"))
     scales = dict(zip(_texts(head["scales"], "scales"), _texts(head["scales"].values(), "scales")))
-    for key in ("responsibilities", "assignment", "standard_errors", "laplace"):
+    for key in ("responsibilities", "assignment", "standard_errors", "bounds", "laplace"):
         groups[key]  # none is missing
-    for group in ("theta", "standard_errors", "responsibilities", "laplace", "trace"):
+    for group in ("theta", "standard_errors", "bounds", "responsibilities", "laplace", "trace"):
         for name, values in groups[group].data_vars.items():
             if values.dtype.kind not in "biuf":
                 raise TypeError(f"{group}/{name} holds no numbers")
     for name in names:
         if not np.isfinite(theta[name].values).all():
             raise ValueError(f"the estimate of {name} is no finite number")
-        for group, lead in (("standard_errors", ()), ("laplace", ("chain", "draw"))):
+        kept = [("standard_errors", ()), ("laplace", ("chain", "draw"))]
+        for group, lead in [*kept, ("bounds", ("end",))] if name in groups["bounds"] else kept:
             if groups[group][name].dims != (*lead, *theta[name].dims):
                 raise ValueError(f"{group}/{name} has the dims {groups[group][name].dims}")
     if trace["log_posterior"].dims != ("iteration",):

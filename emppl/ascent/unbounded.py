@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from pytensor.graph.traversal import explicit_graph_inputs
-from scipy.stats import invgamma
 
 from emppl.ascent.degeneracy import STILL_RISING, spreads
 from emppl.ascent.spread import graph_spreads
@@ -70,7 +69,7 @@ def followed(plan: Any, theta: Theta) -> Collapse | None:
     own = np.array([prior(point) for point in points]) if plan.estimate == "ml" else np.zeros(len(points))
     return Collapse(
         of, parameters, _rises(values), plan.estimate == "ml" and _falls(values + own),
-        _falls(values + invgamma.logpdf(np.exp(logs), SHAPE)),
+        _falls(values - (SHAPE + 1.0) * logs - np.exp(-logs)),
     )  # fmt: skip
 
 
