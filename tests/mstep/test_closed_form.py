@@ -23,7 +23,7 @@ EXPOSURE = RNG.uniform(0.5, 2.0, 9)
 def is_the_maximum(plan: emppl.Plan, graph: emppl.Plan, seed: int = 0) -> None:
     """Each closed form against a numeric search of the same Q, and against the gradient of the enumerated graph's Q."""
     coordinates = plan.structure.coordinates
-    for theta in small_models.points(plan, count=2, seed=seed):
+    for theta in small_models.points(coordinates.unscaled, count=2, seed=seed):  # all components hold members there
         posterior, enumerated = plan.e_step(theta), graph.e_step(theta)
         scale = max(1.0, sum(counts.sum() for counts in posterior.counts))
         closed = [block for block in plan.blocks if block.rule == "closed form"]
