@@ -32,6 +32,7 @@ POINTS = 3  # further points at which a map must hold
 ALIKE = 1e-7  # of the log joint, relative to its size: rounding of a solution
 STEP = 1e-4  # of a coordinate, for derivatives by differences
 BARRED = 1e3  # what an impossible configuration differs by from a possible one
+FARTHEST = 1e100  # what a log joint differs by at most: sums of squares stay numbers
 ITERATIONS = 20  # steps to a solution, which is met exactly if at all
 TRIED, HARDLY = 5, 0.3  # steps after which it is given up where more than that part of the way is left
 FORWARD = 1e-6  # of a coordinate, for their derivatives
@@ -185,7 +186,8 @@ class Tables:
         for here, there in zip(self(u), target):
             barred, meant = here < 0.5 * LOWEST, there < 0.5 * LOWEST
             difference = np.where(barred | meant, np.where(barred == meant, 0.0, BARRED), here - there)
-            parts.append(np.nan_to_num(difference, nan=BARRED, posinf=BARRED, neginf=-BARRED).ravel())
+            difference = np.nan_to_num(difference, nan=FARTHEST, posinf=FARTHEST, neginf=-FARTHEST)
+            parts.append(np.clip(difference, -FARTHEST, FARTHEST).ravel())
         return np.concatenate(parts)
 
     def solve(
