@@ -425,6 +425,8 @@ def _read(head: dict[str, Any], groups: dict[str, xr.Dataset]) -> Fit:
         for group, lead in [*kept, ("bounds", ("end",))] if name in groups["bounds"] else kept:
             if groups[group][name].dims != (*lead, *theta[name].dims):
                 raise ValueError(f"{group}/{name} has the dims {groups[group][name].dims}")
+        if scales.get(name) == "interval" and groups["bounds"][name].dims != ("end", *theta[name].dims):
+            raise ValueError(f"bounds/{name} has the dims {groups['bounds'][name].dims}")
     if trace["log_posterior"].dims != ("iteration",):
         raise ValueError("the trace is not one number an iteration")
     starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])
