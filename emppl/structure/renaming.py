@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from emppl.kernels.mixture import LOWEST, log_joint
+from emppl.structure.initial import initial_point
 from emppl.structure.symmetry import MOST_VALUES, ComponentAxis, Theta, densities, dim_of, same, unnamed
 from emppl.structure.types import Node, Structure
 
@@ -28,8 +29,11 @@ MOST, FEWEST = 4000, 300  # evaluations of the log joint that it may take
 LARGEST = 120  # coordinates beyond which nothing is solved for
 PAIRS = 2  # components none of which may change places, after which no other pair is tried
 WARMING = 4  # EM steps that bring a point to where the data are
+TRIALS = 6  # random points of which the likeliest, one EM step on, is where the data are looked for
+SPREAD = 0.3  # of a coordinate, between points
 POINTS = 3  # further points at which a map must hold
 ALIKE = 1e-7  # of the log joint, relative to its size: rounding of a solution
+APART = 1e-5  # of the log joint, relative to its size: less between two values shows nothing about their names
 STEP = 1e-4  # of a coordinate, for derivatives by differences
 BARRED = 1e3  # what an impossible configuration differs by from a possible one
 FARTHEST = 1e100  # what a log joint differs by at most: sums of squares stay numbers
@@ -181,6 +185,12 @@ class Tables:
             moved.append(table[:, places])
         return [*moved, *tables[len(moved) :]]
 
+    def apart(self, pair: tuple[int, int], u: np.ndarray) -> bool:
+        """Whether two values of the latents are told apart at u at all: else whatever moves nothing renames them."""
+        here = self(u)
+        target = self.renamed(here, pair)
+        return target is not None and np.abs(self.residuals(u, target)).max(initial=0.0) > APART * _size(here)
+
     def residuals(self, u: np.ndarray, target: Sequence[np.ndarray]) -> np.ndarray:
         parts = []
         for here, there in zip(self(u), target):
@@ -201,8 +211,7 @@ class Tables:
         nothing = np.full(len(u), np.nan)
         if target is None:
             return nothing
-        finite = np.concatenate([t.ravel() for t in target])
-        size = max(1.0, float(np.abs(finite[finite > 0.5 * LOWEST]).max(initial=0.0)))
+        size = _size(target)
         for guess in guesses:
             if np.isfinite(guess).all():
                 found = self._climb(guess, target, ALIKE * size, free)
@@ -251,6 +260,12 @@ class Tables:
             columns.append(np.concatenate(parts))
         slopes = np.array(columns).T
         return np.where(np.isfinite(slopes) & (np.abs(slopes) < -0.5 * LOWEST * STEP), slopes, 0.0)
+
+
+def _size(tables: Sequence[np.ndarray]) -> float:
+    """The largest log joint of what is possible, 1 at least."""
+    every = np.concatenate([table.ravel() for table in tables])
+    return max(1.0, float(np.abs(every[every > 0.5 * LOWEST]).max(initial=0.0)))
 
 
 def _least_squares(matrix: np.ndarray, wanted: np.ndarray, damping: float = 0.0) -> np.ndarray:
@@ -364,21 +379,31 @@ def _exchange(swaps: Mapping[tuple[int, int], Renaming], first: Sequence[int], a
 
 
 def _points(plan: Any, rng: np.random.Generator) -> list[np.ndarray]:
-    """Points u [P] around where the data are, which a few EM steps from two random points tell."""
+    """Points u [P] around where the data are, which a few EM steps from the best of some random points tell.
+
+    Points at which components coincide would tell nothing, and they are many: where all components are alike is often
+    a stationary point of EM. So the points to begin at are drawn both from the prior and around where all members are
+    shared alike, and the likelihood chooses.
+    """
     coordinates = plan.structure.coordinates
-    ends = []
-    for _ in range(2):
-        theta = coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size))
+    best, end = -np.inf, np.zeros(coordinates.size)
+    for turn in range(TRIALS):
         with suppress(*UNFIT):
-            for _ in range(WARMING):
-                posterior = plan.e_step(theta, keep=True, hard=False)
-                if not np.isfinite(posterior.log_likelihood):
-                    break
-                theta = plan.m_step(theta, posterior)
-        ends.append(coordinates.inside(coordinates.unconstrain(theta), 4.0))
-    spread = np.abs(ends[1] - ends[0])
-    spread = np.where(spread > 0, spread, 0.3) + np.where(coordinates.transformed, 0.3, 0.0)
-    return [ends[0] + spread * rng.normal(size=len(spread)) for _ in range(1 + POINTS)]
+            if turn % 2:
+                theta = initial_point(plan.structure, draw=True, seed=turn)
+            else:
+                theta = coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size))
+            theta = plan.m_step(theta, plan.e_step(theta, keep=True, hard=False))
+            value = plan.e_step(theta, hard=False).log_likelihood
+            if np.isfinite(value) and value > best:
+                best, end = value, coordinates.unconstrain(theta)
+    with suppress(*UNFIT):
+        theta = coordinates.constrain(end)
+        for _ in range(WARMING):
+            theta = plan.m_step(theta, plan.e_step(theta, keep=True, hard=False))
+        end = coordinates.unconstrain(theta)
+    end = coordinates.inside(end, 4.0)
+    return [end + SPREAD * rng.normal(size=len(end)) for _ in range(1 + POINTS)]
 
 
 def _renaming(
@@ -389,6 +414,8 @@ def _renaming(
     Where slots can be permuted the rest of the parameters is tried alone first: what it need not move stays then.
     """
     base, whole = points[0], np.ones(len(points[0]), dtype=bool)
+    if not tables.apart(pair, base):
+        return None
     own = _permuting(tables.coordinates, axis, pair)
     if own is not None:
         jacobian = np.array([own(base + e) - own(base) for e in np.eye(len(base))]).T
@@ -419,9 +446,7 @@ def _linear(
     wanted = np.concatenate([m.reshape(-1, len(base)) for m in moved])
     if free.any():
         matrix[free] += _least_squares(here[:, free], wanted - here @ start)
-    matrix = _rounded(matrix)
-    offset = there - matrix @ base
-    offset = np.where(np.abs(offset) < 1e-8, 0.0, offset)
+    matrix, offset = _exact(tables.coordinates, matrix, base, there)
     if np.allclose(matrix, np.eye(len(base))) and np.allclose(offset, 0.0):
         return None  # nothing moves: the names are not in the model
     swap = Renaming(pair, matrix, offset, free)
@@ -431,9 +456,18 @@ def _linear(
     return None
 
 
-def _rounded(matrix: np.ndarray) -> np.ndarray:
-    near = np.round(matrix * TWELFTHS) / TWELFTHS
-    return np.where(np.abs(matrix - near) < 1e-6, near, matrix)
+def _exact(coordinates: Any, matrix: np.ndarray, base: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The map from base to there, matrix [P, P] and offset [P], with rounding taken off.
+
+    That is done in PyMC's own coordinates, where entries are mostly whole numbers, halves or thirds, and offsets zero.
+    """
+    shift, width = coordinates.shift, coordinates.width
+    units = width[:, None] / width
+    near = np.round(matrix * units * TWELFTHS) / TWELFTHS
+    own = np.where(np.abs(matrix - near / units) < 1e-6, near, matrix * units)
+    offset = coordinates.raw(there) - own @ coordinates.raw(base)
+    offset = np.where(np.abs(offset) < 1e-8 * width, 0.0, offset)
+    return own / units, (own @ shift - shift + offset) / width
 
 
 def _permuting(coordinates: Any, axis: ComponentAxis | None, pair: tuple[int, int]) -> Any:

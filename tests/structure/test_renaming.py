@@ -161,6 +161,31 @@ def test_the_prior_may_tell_mapped_components_apart():
     assert axis.symmetric_likelihood and not axis.symmetric_prior
 
 
+def test_a_point_where_components_coincide_tells_nothing():
+    """At mu = 0 nothing would have to move; elsewhere 0 and mu² cannot change places."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 1e-7)
+        z = pm.Categorical("z", p=np.array([0.5, 0.5]), shape=len(Y))
+        pm.Normal("y", pm.math.stack([mu**2, 0.0 * mu])[z], 1.0, observed=Y)
+    assert emppl.plan(model).symmetries == ()
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e6])
+def test_renamings_are_found_and_exact_whatever_the_unit(unit):
+    with pm.Model() as model:
+        g = pm.Normal("g", 0.0, 2.0)
+        centre, half = pm.Normal("centre", 0.0, 5.0 * unit), pm.Normal("half", 0.0, 5.0 * unit)
+        s = pm.HalfNormal("s", 2.0 * unit)
+        p = pm.math.sigmoid(g * V)
+        z = pm.Categorical("z", p=pt.stack([1.0 - p, p], axis=-1), shape=len(Y))
+        pm.Normal("y", pt.stack([centre - half, centre + half])[z], s, observed=unit * (Y + 100.0))
+    (axis,) = emppl.plan(model).symmetries
+    theta = {"g": 0.7, "centre": 99.0 * unit, "half": 2.0 * unit, "s": 1.5 * unit}
+    moved = axis.permute({name: np.array(value) for name, value in theta.items()}, [1, 0])
+    for name, value in theta.items():
+        assert moved[name] == pytest.approx(-value if name in ("g", "half") else value, rel=1e-12)
+
+
 def test_doses_are_renamed_from_the_other_end():
     """Means a + b · dose: the outer doses change names as b turns its sign, the middle one keeps its own."""
     with pm.Model() as model:
