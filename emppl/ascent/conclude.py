@@ -31,6 +31,7 @@ from emppl.errors import NoStartError
 from emppl.inference.information import observed_information
 from emppl.interrupts import noticed
 from emppl.planner import Plan
+from emppl.structure.initial import initial_point
 
 MOST_WORK = 3e11  # members times coordinates, over all gradients of an information matrix: some minutes
 MEMBERS_OF_A_GRAPH = 10_000  # that take as long as the graph of the parameters does, for each coordinate
@@ -210,9 +211,15 @@ def _has_collapsed(plan: Plan, result: Ascent) -> bool:
 
 
 def _before_the_collapse(plan: Plan, result: Ascent) -> Ascent:
-    """A collapsed ascent as what it is worth: the point of equal shares, since the height it reached means nothing."""
+    """A collapsed ascent as what it is worth: the point of equal shares, since the height it reached means nothing.
+
+    Where all data are equal, that has a spread of zero too: then it is the point that the priors give.
+    """
     theta = start_point(plan, "alike", np.random.default_rng(0))
     value = plan.e_step(theta).objective
+    if not np.isfinite(value):
+        theta = initial_point(plan.structure)
+        value = plan.e_step(theta).objective
     return replace(result, theta=theta, objective=float(value), information=None)
 
 

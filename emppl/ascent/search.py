@@ -144,7 +144,7 @@ def _from_starts(
             more = run(plan, further, options, workers, progress, record, of_these)
             judge(plan, more)
             jobs, reached = jobs + further, reached.followed_by(more)
-        if not reached.interrupted and all_collapsed(plan, reached.whole):
+        if starts and not reached.interrupted and all_collapsed(plan, reached.whole):
             inner = inner_jobs(plan, jobs, seed)
             more = run(plan, inner, options, workers, progress, record, of_these)
             judge(plan, more)

@@ -10,7 +10,16 @@ from scipy.special import softmax
 
 from emppl.ascent.atlas import Atlas, affordable, atlas
 from emppl.ascent.search import fit as fit_again
-from emppl.comparison.evidence import Evidence, Heights, Verdict, in_words, listed, status_name, verdict
+from emppl.comparison.evidence import (
+    Evidence,
+    Heights,
+    Verdict,
+    in_words,
+    is_degenerate,
+    listed,
+    status_name,
+    verdict,
+)
 from emppl.comparison.members import spread
 from emppl.comparison.mixing import residence
 from emppl.labels.draws import Theta, at, sampler_record, shape_of, stacked, theta_draws
@@ -133,6 +142,9 @@ def modes(evidence: Evidence) -> Verdict:
         holds = gap <= HEIGHT_LIMIT
         advice = "" if holds else "compare the EM fit as well: emppl.fit(model, start=fit)"
         return Verdict("modes", gap, HEIGHT_LIMIT, holds, text, measure, False, advice)
+    if is_degenerate(fit):
+        text = f"{number}; the {found.of} grows without bound, so that no height says which point is best"
+        return Verdict("modes", np.nan, HEIGHT_LIMIT, False, text, measure, True)
     if gap <= HEIGHT_LIMIT:
         text = f"{number}; NUTS found no higher {found.of} than EM ({where})"
         return Verdict("modes", gap, HEIGHT_LIMIT, True, text, measure, True)
