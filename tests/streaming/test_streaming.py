@@ -72,14 +72,18 @@ def test_the_log_likelihood_is_the_sum_over_rows_of_the_mixture_s_density():
 
 @pytest.mark.parametrize("name, starts", [("vectors", 1), ("named", 3)])
 def test_a_fit_is_that_of_all_rows_in_memory(name, starts):
-    """Where the sample is all rows, starts are the same, and so is everything."""
+    """Where the sample is all rows, starts are the same, and so is everything.
+
+    To a millionth of a standard error: a mean of `vectors` is at 1e8, where doubles are 1.5e-8 apart.
+    """
     build, data = CASES[name]
     here = emppl.fit(build(data), starts=starts, seed=4)
     there = emppl.fit(build(head(data)), source=data, block_size=BLOCK, starts=starts, seed=4)
     np.testing.assert_allclose(there.log_likelihood, here.log_likelihood, rtol=1e-10)
-    for parameter, value in here.point.items():
-        np.testing.assert_allclose(there.point[parameter], value, rtol=1e-8, atol=1e-8 * np.abs(value).max())
     found = there.standard_errors()
+    for parameter, value in here.point.items():
+        error = here.standard_errors()[parameter].values
+        assert (np.abs(there.point[parameter] - value) <= 1e-6 * error).all(), parameter
     for parameter, value in here.standard_errors().data_vars.items():
         if parameter in found:
             np.testing.assert_allclose(found[parameter], value, rtol=1e-6, atol=1e-6 * float(value.max()))
