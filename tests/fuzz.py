@@ -432,6 +432,18 @@ def _other_unit(plain: Any, measured: Any, theta: dict[str, np.ndarray], scaled:
     shift = measured.log_posterior(scaled(theta)) - plain.log_posterior(theta)
     if not abs(other.log_posterior - one.log_posterior - shift) <= 1e-5 + 1e-9 * abs(shift):
         return f"a log posterior {other.log_posterior - one.log_posterior - shift:.3g} higher"
+    problem = _differs(one, other, scaled)
+    if problem and plain.axes:  # two copies of a mode, whose names no sorting exchanges, as those of p and 1 - p
+        one, other = (
+            emppl.fit(p, start=theta, starts=0, max_iter=500)
+            for p, theta in ((plain, one.point), (measured, scaled(one.point)))
+        )
+        problem = _differs(one, other, scaled)
+    return problem
+
+
+def _differs(one: Any, other: Any, scaled: Any) -> str:
+    """What the second fit has another point or standard error of, in its unit, than the first."""
     errors = {name: np.asarray(v) for name, v in one.standard_errors().items()}
     expected, widths = scaled(one.point), scaled(errors)
     for name, value in other.point.items():  # sorted: labels may end the other way round

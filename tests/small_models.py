@@ -501,8 +501,8 @@ def plan(name: str, seed: int = 0, **options: Any) -> emppl.Plan:
 
 
 def points(plan: Any, count: int = 3, seed: int = 0) -> list[Arrays]:
-    """Parameter values drawn at random in unconstrained coordinates; of a plan, or of its coordinates."""
-    coordinates = plan.structure.coordinates if hasattr(plan, "structure") else plan
+    """Parameter values drawn at random in PyMC's unconstrained coordinates; of a plan, or of its coordinates."""
+    coordinates = (plan.structure.coordinates if hasattr(plan, "structure") else plan).unscaled
     rng = np.random.default_rng(seed)
     return [coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size)) for _ in range(count)]
 

@@ -19,6 +19,7 @@ from emppl.ascent.degeneracy import (
     empty,
     is_vanishing,
     narrow,
+    narrowest,
     runs_off,
     spurious,
 )
@@ -185,6 +186,9 @@ def judged(plan: Plan, result: Ascent) -> Ascent:
     if reason:
         return replace(result, status=Status.SPURIOUS, reason=reason)
     if result.information is not None and not result.information.is_maximum:
+        ahead = followed(plan, result.theta)
+        if ahead is not None and ahead.is_unbounded and ahead.at_once:
+            return replace(result, status=Status.DEGENERATE, reason=narrowest(plan, result.theta), collapsed=True)
         return replace(result, status=Status.SADDLE, reason="the curvature is positive in one direction")
     return replace(result, reason=empty(plan, posterior) or result.reason)
 

@@ -11,7 +11,7 @@ import numpy as np
 from emppl.ascent.accelerate import GENERATORS
 from emppl.ascent.border import NEAR_ENOUGH, put_on_border
 from emppl.ascent.degeneracy import STILL_RISING, collapse, is_vanishing, narrowest
-from emppl.inference.information import BORDER, Information, observed_information
+from emppl.inference.information import BORDER, DOUBTFUL, Information, observed_information
 from emppl.interrupts import noticed
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.glm import RULE as GLM
@@ -23,6 +23,7 @@ ROUNDING = 1e-9  # relative fall of the objective that is still rounding
 NEWTON_LIMIT = 250  # coordinates; beyond it 2 P gradients cost more than the iterations they save
 PATIENCE = 60  # E-steps after which slow EM is handed to Newton
 CARRIES = 0.1  # a step that leaves less than this part of the decrement may be followed by one of the same curvature
+FARTHEST = 4 * BORDER  # that the search goes along what does not bend, at one time
 NUMERIC_PATIENCE = 5  # the same where each M-step is itself a search
 
 
@@ -236,9 +237,8 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
             information = observed_information(plan, u)
             spent += _passes_of(information)
     for _ in range(15):
-        if not information.is_maximum and information.decrement > 0.5:
-            break
-        if information.decrement < 0.01 * tol:
+        hopeless = not information.is_maximum and information.decrement > 0.5
+        if hopeless or information.decrement < 0.01 * tol:
             further, more = up_the_flat(plan, u, information, watch)
             spent += more
             if further is None:
@@ -270,7 +270,18 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
     if fresh and information.carried:
         information = observed_information(plan, u)
         spent += _passes_of(information)
+    if information.is_doubtful and information.decrement < tol:
+        information = _off_the_slope(plan, information)
+        spent += _passes_of(information)
     return information, spent
+
+
+def _off_the_slope(plan: Any, information: Information) -> Information:
+    """The same with the curvature of where no slope is left across what bends, which tells a bent ridge from a hill."""
+    closer = observed_information(plan, information.u + information.step(DOUBTFUL))
+    if not np.array_equal(closer.interior, information.interior) or not closer.decrement < information.decrement:
+        return information
+    return replace(information, information=closer.information)
 
 
 def up_the_flat(plan: Any, u: np.ndarray, information: Information, watch: _Watch) -> tuple[np.ndarray | None, int]:
@@ -278,9 +289,9 @@ def up_the_flat(plan: Any, u: np.ndarray, information: Information, watch: _Watc
 
     The Newton decrement does not see them: beside the curvature of the others, theirs is rounding. And E-steps spent.
     """
-    way, size = information.way_up_the_flat()
+    way, size = information.way_up_the_flat(FARTHEST)
     far, found, spent = 1.0, None, 0
-    while size > STILL_RISING and far < 4 * BORDER:
+    while size > STILL_RISING and far < FARTHEST:
         trial = plan.structure.coordinates.constrain(u + far * way)
         value = plan.e_step(trial).objective
         spent += 1

@@ -28,6 +28,7 @@ class Collapse:
     of: str
     parameters: tuple[str, ...]
     is_unbounded: bool
+    at_once: bool  # whether it rises from the point itself on, so that nothing ends an ascent there
     own_priors_cure: bool  # whether those that "ml" drops would hold it
     inverse_gamma_cures: bool
 
@@ -68,8 +69,8 @@ def followed(plan: Any, theta: Theta) -> Collapse | None:
     prior = whole_log_prior(plan.structure)
     own = np.array([prior(point) for point in points]) if plan.estimate == "ml" else np.zeros(len(points))
     return Collapse(
-        of, parameters, _rises(values), plan.estimate == "ml" and _falls(values + own),
-        _falls(values - (SHAPE + 1.0) * logs - np.exp(-logs)),
+        of, parameters, _rises(values), bool((np.diff(values) > STILL_RISING).all()),
+        plan.estimate == "ml" and _falls(values + own), _falls(values - (SHAPE + 1.0) * logs - np.exp(-logs)),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from emppl.estep.missing import by_score, is_worthwhile, score_covariance
 from emppl.inference.differences import jacobian, owners
 
 FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
+DOUBTFUL = 1e-4  # below it the slope that an ascent leaves may be all that bends a direction
 BORDER = 18.0  # a logit, or a log counted from where the model puts it, is on the border beyond this
 LEAST_BEND = 1.0  # nats within the width of a coordinate: what bends less is not scaled up to one that bends
 
@@ -83,25 +84,42 @@ class Information:
             return float(np.log(values).sum() - 2.0 * np.log(self.widths).sum())
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether a direction hardly bends: along a bent ridge, slope times bend looks like curvature."""
+        values = np.abs(self.spectrum[0])
+        least = FLAT_CURVATURE * values.max(initial=0.0)
+        return bool(((values > least) & (values < DOUBTFUL * values.max(initial=0.0))).any())
+
+    @property
     def is_definite(self) -> bool:
         """Whether the objective bends downwards in every interior direction."""
         return self.smallest_curvature > FLAT_CURVATURE
 
-    def step(self) -> np.ndarray:
-        """The Newton step [P], with curvature of the wrong sign turned round, so that it always points uphill."""
+    def step(self, least: float = 0.0) -> np.ndarray:
+        """The Newton step [P], with curvature of the wrong sign turned round, so that it always points uphill.
+
+        Along directions alone whose curvature is `least` of the largest.
+        """
         values, vectors = self.spectrum
         full = np.zeros(len(self.u))
         if len(values):
-            floor = 1e-9 * np.abs(values).max() + 1e-300
-            full[self.interior] = self.widths * (vectors @ (self.slopes / np.maximum(np.abs(values), floor)))
+            size = np.abs(values)
+            floor = 1e-9 * size.max() + 1e-300
+            parts = np.where(size >= least * size.max(), self.slopes / np.maximum(size, floor), 0.0)
+            full[self.interior] = self.widths * (vectors @ parts)
         return full
 
-    def way_up_the_flat(self) -> tuple[np.ndarray, float]:
-        """(direction [P], the slope along it) in which the objective rises most, among those that do not bend."""
-        flat, full = self._is_flat, np.zeros(len(self.u))
+    def way_up_the_flat(self, far: float) -> tuple[np.ndarray, float]:
+        """(direction [P], the slope along it) in which the objective rises most, among those that do not bend.
+
+        Nor do those along which a quadratic model would have its top more than `far` away.
+        """
+        values, vectors = self.spectrum
+        lengths = np.linalg.norm(self.widths[:, None] * vectors, axis=0)
+        flat, full = self._is_flat | (np.abs(self.slopes) * lengths > far * np.abs(values)), np.zeros(len(self.u))
         slopes = self.slopes[flat]
         size = float(np.linalg.norm(slopes))
-        full[self.interior] = self.widths * (self.spectrum[1][:, flat] @ slopes)
+        full[self.interior] = self.widths * (vectors[:, flat] @ slopes)
         return full / max(size, 1e-300), size
 
     @property

@@ -219,6 +219,7 @@ class Tables:
                     return found
         return nothing
 
+    @np.errstate(over="ignore")  # from afar, squares of log joints have no number: no step that leads there is taken
     def _climb(self, u: np.ndarray, target: Sequence[np.ndarray], enough: float, free: np.ndarray) -> np.ndarray | None:
         """Steps of Levenberg and Marquardt from u to where the log joint is the target's, None where they miss it."""
         here, damping = self.residuals(u, target), DAMPING

@@ -45,7 +45,7 @@ def test_a_collapsed_start_is_kept_with_its_reason():
 
 def test_a_start_put_on_two_rows_is_no_mode():
     """A component on two close values is a maximum without meaning."""
-    y = np.r_[0.0, 1e-4, RNG.normal(size=40) + 3.0]
+    y = np.r_[0.0, 1e-4, np.random.default_rng(5).normal(size=40) + 3.0]
     start = {"w": [0.05, 0.95], "mu": [5e-5, 3.0], "sd": [5e-5, 1.0]}
     fit = emppl.fit(mixture(y), estimate="ml", start=start, starts=0)
     assert fit.status in (Status.SPURIOUS, Status.DEGENERATE)

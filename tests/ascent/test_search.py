@@ -30,7 +30,9 @@ KMEANS = json.loads((DATA / "kmeans_hard_em" / "reference.json").read_text())
 
 @pytest.fixture(scope="module")
 def plan():
-    return emppl.plan(coins.build(weights="free"))
+    plan = emppl.plan(coins.build(weights="free"))
+    assert plan.axes  # found now: an interrupt while they are is one before any start
+    return plan
 
 
 def same(one: emppl.Fit, two: emppl.Fit) -> None:

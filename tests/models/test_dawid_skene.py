@@ -61,8 +61,8 @@ def test_published_path():
 
 
 def test_with_the_prior_class_and_label_agree():
-    """Raters are right more often than wrong, so that no name is in doubt."""
-    fit = emppl.fit(dawid_skene.build(), starts=4, seed=0)
+    """Raters are right more often than wrong, so that no name is in doubt; five modes lie within 9 nats."""
+    fit = emppl.fit(dawid_skene.build(), starts=20, seed=0)
     rates = fit.theta["error_rates"].mean("rater").values
     assert (rates.argmax(axis=1) == np.arange(4)).all() and fit.certificate.holds
 
