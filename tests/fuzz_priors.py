@@ -193,14 +193,19 @@ class Maker:
         answer = []
         for prior in self.priors:
             arguments = {k: self.theta[v] if isinstance(v, str) else v for k, v in prior.doubles.items()}
-            function = density(prior.family, tuple(np.ndim(v) for v in arguments.values()), len(prior.shape))
-            answer.append(float(function(self.theta[prior.name], *[np.asarray(v, float) for v in arguments.values()])))
+            shapes = prior.family, tuple(np.ndim(v) for v in arguments.values()), len(prior.shape)
+            values = self.theta[prior.name], *[np.asarray(v, float) for v in arguments.values()]
+            value = float(density(*shapes)(*values))
+            answer.append(value if np.isfinite(value) else float(density(*shapes, stable=True)(*values)))
         return np.array(answer)
 
 
 @cache
-def density(family: str, ndims: tuple[int, ...], ndim: int) -> Any:
-    """PyMC's log density of a family, summed, as a function of a value and its arguments, all in double."""
+def density(family: str, ndims: tuple[int, ...], ndim: int, stable: bool = False) -> Any:
+    """PyMC's log density of a family, summed, as a function of a value and its arguments, all in double.
+
+    stable: with PyTensor's rewrites, without which the tail of a SkewNormal is the log of zero.
+    """
     kind = FAMILIES[family]
     value = pt.tensor("value", dtype="float64", shape=(None,) * ndim)
     arguments = [pt.tensor(name, dtype="float64", shape=(None,) * n) for name, n in zip(kind.arguments, ndims)]
@@ -209,7 +214,7 @@ def density(family: str, ndims: tuple[int, ...], ndim: int) -> Any:
     # log(2) is in single precision in some of PyMC's own formulas
     (graph,) = in_double([pm.logp(kind.make.dist(**given, **size), value).sum()])
     with pytensor.config.change_flags(cxx=""):
-        return pytensor.function([value, *arguments], graph, mode=Mode("py", None), on_unused_input="ignore")
+        return pytensor.function([value, *arguments], graph, mode=Mode("py", "fast_run" if stable else None), on_unused_input="ignore")
 
 
 @dataclass(frozen=True)
