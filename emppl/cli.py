@@ -7,6 +7,7 @@ PyMC and for nothing else.
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
@@ -30,6 +31,7 @@ from emppl.documents import (
     verdict_records,
 )
 from emppl.errors import InvalidArgumentError
+from emppl.explanation import missing
 from emppl.session import Session, folder_for, running, write_result, write_text
 
 ABOUT_DRAWS = ("labels", "convergence", "precision", "divergences")  # verdicts of a comparison that `sample` shows
@@ -460,7 +462,10 @@ def _plan(
     session: Session, model: str, data: str | None, settings: list[str] | None, estimate: Estimate, method: Method
 ) -> emppl.Plan:
     loaded = session.loaded or session.load(model, data, settings)
-    return emppl.plan(loaded.model, estimate=estimate.value, method=method.value, name=loaded.name)
+    plan = emppl.plan(loaded.model, estimate=estimate.value, method=method.value, name=loaded.name)
+    for line in missing(plan.structure) if session.command != "explain" else ():
+        warnings.warn(line, stacklevel=1)
+    return plan
 
 
 def _fit(

@@ -107,6 +107,26 @@ def text(plan: Any) -> str:
     return visible("\n".join(lines))
 
 
+def missing(structure: Any) -> list[str]:
+    """What becomes of missing data, which PyMC makes variables of, a line each."""
+    lines, model = [], structure.model
+    parameters = {node.name for node in structure.parameters}
+    for rv in model.free_RVs:
+        name = rv.name.removesuffix("_unobserved")
+        if name == rv.name or f"{name}_observed" not in model.named_vars:
+            continue
+        shape = rv.type.shape  # a length is not known before the model runs where data may be set anew
+        number = "" if None in shape else f"{np.prod(shape):,} "
+        what = f"{name}: {number}{'value is' if shape == (1,) else 'values are'} missing, imputed by PyMC as {rv.name}"
+        if rv.name in structure.dropped:
+            lines.append(f"{what}: left out, as nothing else depends on what was there (its density integrates to one)")
+        elif rv.name in parameters:
+            lines.append(f"{what}: estimated with the parameters, not integrated out; otherwise leave these rows out")
+        else:
+            lines.append(f"{what}: summed out")
+    return lines
+
+
 def remarks(plan: Any) -> list[str]:
     """E-step, refusals and symmetry, a line each."""
     lines = [f"E-step: {estep(plan)}"]
@@ -124,8 +144,7 @@ def remarks(plan: Any) -> list[str]:
     for block in plan.blocks:
         for rule, reason in block.refused:
             lines.append(f"{', '.join(block.parameters)}: {rule} refused: {reason} → {block.rule}, {block.cost}")
-    if plan.structure.dropped:
-        lines.append(f"left out, since nothing depends on them: {', '.join(plan.structure.dropped)}")
+    lines += missing(plan.structure)
     if not plan.structure.latents:
         lines.append("no latent variable: this is plain maximum a posteriori estimation, and EM has nothing to sum out")
     for node in plan.structure.latents:

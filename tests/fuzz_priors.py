@@ -214,7 +214,9 @@ def density(family: str, ndims: tuple[int, ...], ndim: int, stable: bool = False
     # log(2) is in single precision in some of PyMC's own formulas
     (graph,) = in_double([pm.logp(kind.make.dist(**given, **size), value).sum()])
     with pytensor.config.change_flags(cxx=""):
-        return pytensor.function([value, *arguments], graph, mode=Mode("py", "fast_run" if stable else None), on_unused_input="ignore")
+        return pytensor.function(
+            [value, *arguments], graph, mode=Mode("py", "fast_run" if stable else None), on_unused_input="ignore"
+        )
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,17 @@ def test_warnings_of_ours_are_one_line_and_others_are_not_shown(run, monkeypatch
     )
 
 
+def test_missing_values_are_told(run):
+    text = "import pymc as pm, numpy as np\ndef build(data=None):\n    with pm.Model() as m:\n"
+    text += "        z = pm.Bernoulli('z', 0.5, shape=3)\n        mu = pm.Normal('mu', 0.0, 1.0, shape=2)\n"
+    text += "        pm.Normal('y', mu[z], 1.0, observed=[1.0, np.nan, 2.0])\n    return m\n"
+    Path("gap.py").write_text(text)
+    told = "y: 1 value is missing, imputed by PyMC as y_unobserved: left out"
+    assert told in run("fit", "gap.py", "--starts", "2").stderr
+    explained = run("explain", "gap.py")
+    assert told in " ".join(explained.stdout.split()) and not explained.stderr
+
+
 # -- exit statuses -----------------------------------------------------------------------------------------------------
 
 

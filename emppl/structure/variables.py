@@ -34,7 +34,31 @@ def freeze_data(graphs: list[Any], **options: Any) -> list[Any]:
         checks = {
             v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
         }
-    return in_double(graphs, **options)
+    return in_double(masks_as_places(graphs), **options)
+
+
+def masks_as_places(graphs: list[Any]) -> list[Any]:
+    """Constant truth values that pick entries become the places that they pick, as PyMC's masks of missing data do.
+
+    Rows are then picked as by any other index.
+    """
+    while (masked := next((v for v in ancestors(graphs) if v.owner and _is_masked(v.owner)), None)) is not None:
+        source, *indices = masked.owner.inputs
+        picks: list[Any] = []
+        for entry in masked.owner.op.idx_list:
+            index = entry if isinstance(entry, slice) else indices[entry]
+            picks += np.nonzero(index.data) if isinstance(index, Constant) and index.type.dtype == "bool" else [index]
+        places = source[tuple(picks)]
+        graphs = substitute([places if g is masked else g for g in graphs], {masked: places})
+    return graphs
+
+
+def _is_masked(node: Any) -> bool:
+    if not isinstance(node.op, AdvancedSubtensor):
+        return False
+    if any(isinstance(entry, slice) and entry != slice(None) for entry in node.op.idx_list):
+        return False
+    return any(isinstance(v, Constant) and v.type.dtype == "bool" for v in node.inputs[1:])
 
 
 def with_constants(graphs: Sequence[Any]) -> list[Any]:

@@ -79,6 +79,36 @@ def test_missing_values_that_matter_stay():
             pm.Normal("z", x, 1.0, observed=np.zeros(3))
     structure = emppl.analyse(model)
     assert structure.dropped == () and "x_unobserved" in structure.parameter_names
+    assert "x: 1 value is missing" in str(emppl.plan(model)) and "estimated with the parameters" in str(
+        emppl.plan(model)
+    )
+
+
+@pytest.mark.parametrize("of_column", [False, True])
+def test_rows_around_what_is_missing_keep_their_natural_form(of_column):
+    """PyMC picks what was observed by truth values; the fit is that of the rows which are there."""
+    rng = np.random.default_rng(0)
+    y = np.r_[rng.normal(0.0, 1.0, 20), rng.normal(6.0, 1.0, 20)]
+    seen = np.arange(40) % 9 != 4
+
+    def build(values, masked):
+        with pm.Model() as model:
+            mu = pm.Normal("mu", 0.0, 10.0, shape=2)
+            z = pm.Categorical("z", p=[0.4, 0.6], shape=len(values))
+            centre = mu[z] if not of_column else mu[:, None][z][:, 0]
+            pm.Normal("y", centre, 1.0, observed=np.where(masked, np.nan, values))
+        return model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImputationWarning)
+        plan = emppl.plan(build(y, ~seen))
+    entry = next(e for e in plan.factors if e.factor.name == "y_observed")
+    assert entry.form is not None and entry.form.features is not None
+    assert "y: 4 values are missing" in str(plan)
+    here, there = emppl.fit(plan, seed=0), emppl.fit(build(y[seen], np.zeros(seen.sum(), bool)), seed=0)
+    assert here.certificate.holds
+    np.testing.assert_allclose(np.sort(here.point["mu"]), np.sort(there.point["mu"]), rtol=1e-8)
+    assert here.log_posterior == pytest.approx(there.log_posterior, abs=1e-9)
 
 
 def test_data_containers_are_read():
