@@ -6,6 +6,7 @@ for anything else that cannot be, naming the column and the row.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,22 @@ def column(data: Table, name: str, *, correct: str = "rename yours, or add it", 
         raise ValueError(f"column {name!r} has shape {values.shape}: give one number a row, for two rows or more")
     require(name, values, np.isfinite(values), "not a finite number", mend)
     return values
+
+
+def warn_of_words(data: Table, names: Sequence[str], what: str, among_numbers: bool = False) -> None:
+    """A warning about columns that hold words, with the first of those that stand among numbers and its row.
+
+    what: what becomes of them, "are left out"; among_numbers: of others nothing is said.
+    """
+    told = []
+    for name in names:
+        values = pd.Series(np.ma.filled(np.ma.asarray(data[name]).astype(object), None))
+        words = np.flatnonzero(pd.to_numeric(values, errors="coerce").isna() & values.notna())
+        few = 0 < len(words) <= len(values) / 2
+        if few or not among_numbers:
+            told.append(f"{name!r} (row {words[0]} holds {values[words[0]]!r} among numbers)" if few else repr(name))
+    if told:
+        warnings.warn(f"columns that do not hold numbers {what}: {', '.join(told)}", stacklevel=1)
 
 
 def require(name: str, values: np.ndarray, good: np.ndarray, what: str, mend: str) -> None:

@@ -38,6 +38,8 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.models._columns import warn_of_words
+
 FOLDER = Path(__file__).parent / "data"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
 COVARIANCES = ("full", "diagonal", "tied", "spherical", "tied_spherical")
@@ -166,6 +168,7 @@ def _features(data: pd.DataFrame | Mapping[str, Any], columns: str | Sequence[st
         chosen = [name for name in frame.columns if _is_numeric(frame[name])]
         if not chosen:
             raise ValueError(f"no numeric column in the data, which hold {list(frame.columns)}")
+        warn_of_words(frame, [name for name in frame.columns if name not in chosen], "are left out")
     else:
         chosen = list(columns)
         for name in chosen:

@@ -25,7 +25,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, covariate, design, names_of, require, whole, widths
+from emppl.models._columns import are_counts, column, covariate, design, names_of, require, warn_of_words, whole, widths
 
 EXAMPLE = Path(__file__).parent / "data" / "npreg.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -70,7 +70,9 @@ def build(
         degree = 2 if family == "normal" and degree == 1 else degree
     gating = names_of(concomitants)
     if covariates is None:
-        covariates = [str(name) for name in data if name not in (response, *gating) and _is_numeric(data[name])]
+        others = [str(name) for name in data if name not in (response, *gating)]
+        covariates = [name for name in others if _is_numeric(data[name])]
+        warn_of_words(data, [name for name in others if name not in covariates], "are left out")
     names = names_of(covariates)
     if not names:
         raise ValueError(f"no covariate among the columns {list(data)} besides the response {response!r}")

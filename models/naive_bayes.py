@@ -25,6 +25,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models._columns import warn_of_words
+
 EXAMPLE = Path(__file__).parent / "data" / "windsor_houses.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
 
@@ -131,6 +133,7 @@ def _features(
                 f"column {name!r} takes {len(distinct)} different words in {length} rows, as names do: group them, or "
                 "leave it out, as with columns=…"
             )
+    warn_of_words(data, [name for name in categories if name not in words], "are taken as words", among_numbers=True)
     return numbers, categories
 
 

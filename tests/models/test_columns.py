@@ -19,6 +19,22 @@ def test_columns_are_read():
     np.testing.assert_array_equal(columns.are_counts(np.array([0, 2, -1, 0.5, np.nan])), [1, 1, 0, 0, 0])
 
 
+def test_words_among_numbers_are_told():
+    table = {"x": ["1", "2.5", "n/a", 4], "word": [*"abcd"]}
+    with pytest.warns(UserWarning, match="'x' \\(row 2 holds 'n/a' among numbers\\), 'word'") as told:
+        columns.warn_of_words(table, ["x", "word"], "are left out")
+        columns.warn_of_words(table, ["word"], "are taken as words", among_numbers=True)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", ["gaussian_mixture", "mixture_regression"])
+def test_columns_that_are_left_out_are_named(name):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": rng.normal(size=20), "x": rng.normal(size=20), "day": [*"ab"] * 10})
+    with pytest.warns(UserWarning, match="do not hold numbers are left out: 'day'"):
+        importlib.import_module(f"emppl.models.{name}").build(data)
+
+
 def test_a_coefficient_of_its_width_moves_the_predictor_by_the_spread():
     x = np.column_stack([np.ones(6), np.array([3.0, 1, 4, 1, 5, 9]), np.array([-2.0, 7, 1, 8, 2, 8])])
     widths = columns.widths(x, 2.5)
