@@ -44,8 +44,9 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
         variance = np.einsum("...i,ij,...j->...", j, filled, j)
         scale = np.abs(j).max(axis=-1, keepdims=True) if j.shape[-1] else 0.0
         touched = (np.abs(j) > 1e-8 * scale)[..., unknown].any(axis=-1) if bad.any() else np.zeros(node.shape, bool)
-        if node.name in coordinates.slices and bad[coordinates.slices[node.name]].any() and j.shape[-1]:
-            touched = touched | (np.abs(j).max(axis=-1) < 1e-12)  # on the border, where nothing moves it
+        part = coordinates.slices.get(node.name)
+        if any(part == weights for weights, _ in coordinates.simplexes) and bad[part].any():
+            touched = touched | (np.abs(j).max(axis=-1) < 1e-12)  # a weight on the border, where nothing moves it
         errors[node.name] = np.where(touched, np.nan, np.sqrt(np.maximum(variance, 0.0)))
     return errors
 
