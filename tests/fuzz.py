@@ -424,7 +424,7 @@ def _compare(seed: int, maker: Maker, model: pm.Model) -> Outcome:
 
 def _other_unit(plain: Any, measured: Any, theta: dict[str, np.ndarray], scaled: Any, seed: int) -> str:
     """What differs between the fit in unit 1 and that in another one; nothing if all is well."""
-    one, other = (emppl.fit(p, seed=seed, starts=2, max_iter=500) for p in (plain, measured))
+    one, other = (emppl.fit(p, seed=seed, starts=2, max_iter=200) for p in (plain, measured))
     if emppl.Status.MAX_ITER in (one.status, other.status):  # which claims nothing: on a kink, rounding decides
         return ""
     if one.status is not other.status:
@@ -437,7 +437,7 @@ def _other_unit(plain: Any, measured: Any, theta: dict[str, np.ndarray], scaled:
     problem = _differs(one, other, scaled)
     if problem and plain.axes:  # two copies of a mode, whose names no sorting exchanges, as those of p and 1 - p
         one, other = (
-            emppl.fit(p, start=theta, starts=0, max_iter=500)
+            emppl.fit(p, start=theta, starts=0, max_iter=200)
             for p, theta in ((plain, one.point), (measured, scaled(one.point)))
         )
         problem = _differs(one, other, scaled)
