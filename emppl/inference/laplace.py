@@ -45,8 +45,9 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
         scale = np.abs(j).max(axis=-1, keepdims=True) if j.shape[-1] else 0.0
         touched = (np.abs(j) > 1e-8 * scale)[..., unknown].any(axis=-1) if bad.any() else np.zeros(node.shape, bool)
         part = coordinates.slices.get(node.name)
-        if any(part == weights for weights, _ in coordinates.simplexes) and bad[part].any():
-            touched = touched | (np.abs(j).max(axis=-1) < 1e-12)  # a weight on the border, where nothing moves it
+        if part is not None and bad[part].any() and j.shape[-1]:
+            least = 1e-12 if any(part == weights for weights, _ in coordinates.simplexes) else 0.0
+            touched = touched | (np.abs(j).max(axis=-1) <= least)  # on the border, where nothing moves it
         errors[node.name] = np.where(touched, np.nan, np.sqrt(np.maximum(variance, 0.0)))
     return errors
 

@@ -23,9 +23,12 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.traversal import graph_inputs, toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar.basic import BinaryBitOp, FixedLogicalComparison, LogicalComparison, UnaryBitOp
-from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector, Split
+from pytensor.tensor.basic import Alloc, AllocDiag, ExtractDiag, Join, MakeVector, Split
+from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.extra_ops import CumOp, Repeat
+from pytensor.tensor.linalg.constructors import BaseBlockDiagonal
+from pytensor.tensor.linalg.products import KroneckerProduct
 from pytensor.tensor.math import Dot
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
@@ -37,11 +40,11 @@ COMPARISONS = (LogicalComparison, FixedLogicalComparison)
 BITS = (BinaryBitOp, UnaryBitOp)
 # Which inputs hold the numbers that come out; the others say where, or how many.
 NUMBERS: dict[type, Callable[[int], int]] = {
-    **dict.fromkeys((Join, MakeVector, Dot), lambda given: given),
+    **dict.fromkeys((Join, MakeVector, Dot, KroneckerProduct, BaseBlockDiagonal), lambda given: given),
     **dict.fromkeys((IncSubtensor, AdvancedIncSubtensor), lambda given: 2),
     **dict.fromkeys(
-        (DimShuffle, Reshape, SpecifyShape, Alloc, Subtensor, AdvancedSubtensor, Split, ExtractDiag, Repeat, CAReduce,
-         CumOp, CheckAndRaise),
+        (DimShuffle, Reshape, SpecifyShape, Alloc, AllocDiag, Subtensor, AdvancedSubtensor, Split, ExtractDiag, Repeat,
+         CAReduce, CumOp, CheckAndRaise),
         lambda given: 1,
     ),
 }  # fmt: skip
@@ -142,6 +145,8 @@ class _Doubles:
                 of_numbers[0] = False
             return [self.number(v) if n else self.kept(v) for v, n in zip(given, of_numbers)]
         count = next((rule(len(given)) for kind, rule in NUMBERS.items() if isinstance(op, kind)), 0)
+        if _is_algebra(op):
+            count = len(given)
         values = [self.number(v) if numbers else self.kept(v) for v in given[:count]]
         if isinstance(op, IncSubtensor | AdvancedIncSubtensor) and _kind(values[1]) == "f" != _kind(values[0]):
             values[0] = values[0].astype("float64")  # it takes the type of what is put into
@@ -213,7 +218,16 @@ def _has_numbers(op: Any) -> bool:
     """Whether what comes out of an op of whole numbers can be worked out in doubles instead."""
     if isinstance(op, Elemwise):
         return not isinstance(op.scalar_op, BITS)
-    return isinstance(op, tuple(NUMBERS))
+    return isinstance(op, tuple(NUMBERS)) or _is_algebra(op)
+
+
+def _is_algebra(op: Any) -> bool:
+    """Whether an op is linear algebra along leading axes: made of all that it is given, as numbers."""
+    if not isinstance(op, Blockwise):
+        return False
+    core = op.core_op
+    count = next((rule for kind, rule in NUMBERS.items() if isinstance(core, kind)), None)
+    return count is None or count(3) == 3
 
 
 def _widened(v: Any) -> Any:

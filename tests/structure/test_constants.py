@@ -60,6 +60,16 @@ GRAPHS = {
     "sorted": lambda x: pt.sort(x * x) * a,
     "largest": lambda x: (x * x).max() - a,
     "index": lambda x: long[pt.cast(x, "int16") + 200] if x.type.dtype.startswith("float") else long[x + 200],
+    "Cholesky factor": lambda x: pt.linalg.cholesky(pt.diag(x) + 1)[2] * a,
+    "inverse": lambda x: pt.linalg.inv(pt.diag(x)) @ a,
+    "inverse of products": lambda x: pt.linalg.inv(pt.diag(x * x)) @ a,
+    "Kronecker product": lambda x: pt.linalg.inv(pt.linalg.kron(pt.diag(x), pt.eye(2, dtype="int8")))[0, 0] * a,
+    "blocks": lambda x: pt.linalg.inv(pt.linalg.block_diag(pt.diag(x), pt.diag(x)))[0, 0] * a,
+    "solution": lambda x: pt.linalg.solve(pt.diag(x) + 1, x),
+    "triangular solution": lambda x: pt.linalg.solve_triangular(pt.diag(x) + 1, x, lower=True),
+    "determinant": lambda x: pt.linalg.det(pt.diag(x) + 1) * a,
+    "eigenvalues": lambda x: pt.linalg.eigh(pt.diag(x) + 1)[0],
+    "matrix products": lambda x: pt.stack([pt.outer(x, x)] * 2) @ pt.stack([pt.outer(x, x)] * 2) / 7,
     "row of an index": lambda x: (x * x)[z] * a,
 }  # fmt: skip
 
