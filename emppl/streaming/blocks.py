@@ -290,7 +290,7 @@ def checked(number: int, block: Any, shapes: Sequence[Shape], values: bool) -> R
     rows: Rows = {}
     for shape in shapes:
         where = f"source, block {number}, {shape.name!r}"
-        array = np.asarray(block[shape.name])
+        array = np.require(block[shape.name], requirements="A")  # what came over a network lies anywhere in memory
         if array.ndim != 1 + len(shape.trailing) or array.shape[1:] != shape.trailing:
             wanted = ", ".join(["rows", *map(str, shape.trailing)])
             raise InvalidDataError(f"block {number} of {shape.name} has shape {array.shape}, not ({wanted})", where)

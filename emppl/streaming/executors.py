@@ -18,6 +18,7 @@ import numpy as np
 from emppl.errors import InvalidArgumentError, WorkersLostError
 from emppl.streaming.blocks import Mapped, Piece, Source, here, sliced
 
+PAUSE = 0.5  # seconds before a lost block is sent again, and twice as long each time
 RETRIES = 3  # how often a block is tried again, whose task raised or whose worker died
 POLLED_SECONDS = 1.0  # how long one waits for a block before looking whether there still are workers
 NO_WORKERS_SECONDS = 20.0  # how long a cluster may be without any, as it is while it starts them anew
@@ -105,6 +106,7 @@ class Workers:
                                 "executor", ("smaller blocks (block_size=…), if workers run out of memory",),
                             ) from problem  # fmt: skip
                     self._held.pop(piece.number, None)
+                    time.sleep(PAUSE * 2 ** (RETRIES - left))  # until the scheduler knows who is gone
                     futures[i] = self._alive(submit, piece)
                 futures[i] = None  # dask keeps a result as long as its future
                 yield result
@@ -129,8 +131,8 @@ class Workers:
             try:
                 return future.result(timeout=POLLED_SECONDS)
             except TimeoutError:
-                if future.done():  # its own
-                    raise
+                if future.done():  # meanwhile, or it is the task's own
+                    return future.result()
             if self._workers():
                 seen = time.monotonic()
             elif time.monotonic() - seen > NO_WORKERS_SECONDS:

@@ -78,6 +78,18 @@ def test_rows_in_single_precision_are_read_as_they_are():
     np.testing.assert_allclose(single, double, rtol=1e-7)
 
 
+def test_where_rows_lie_in_memory_changes_no_digit():
+    """What a worker is sent over a network begins at any byte."""
+    rows = np.random.default_rng(1).normal(size=(60, 2))
+    bytes_before = np.zeros(rows.nbytes + 5, dtype=np.uint8)
+    astray = bytes_before[5:].view(np.float64).reshape(rows.shape)
+    astray[:] = rows
+    assert not astray.flags.aligned
+    found = checked(0, {"x": astray}, [Shape("x", (2,), np.dtype("float64"))], values=False)["x"]
+    assert found.flags.aligned
+    np.testing.assert_array_equal(found, rows)
+
+
 @pytest.mark.parametrize(
     "given, reason",
     [
