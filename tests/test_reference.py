@@ -81,7 +81,8 @@ def test_old_faithful(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_iris(shape):
     case = reference("iris_gmm3")["fits"][shape]
-    reaches(gaussian_mixture.build(table("iris_gmm3"), k=3, covariance=SHAPES[shape]), case["loglik"])
+    flowers = table("iris_gmm3").drop(columns="species")
+    reaches(gaussian_mixture.build(flowers, k=3, covariance=SHAPES[shape]), case["loglik"])
 
 
 @pytest.mark.parametrize("variance, k", [("equal", 1), ("equal", 2), ("equal", 3), ("unequal", 3)])
