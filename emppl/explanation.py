@@ -9,6 +9,7 @@ import numpy as np
 
 from emppl.kernels.threads import threads
 from emppl.structure.symmetry import unnamed
+from emppl.structure.variables import is_masked_part
 from emppl.text import visible
 
 
@@ -112,9 +113,9 @@ def missing(structure: Any) -> list[str]:
     lines, model = [], structure.model
     parameters = {node.name for node in structure.parameters}
     for rv in model.free_RVs:
-        name = rv.name.removesuffix("_unobserved")
-        if name == rv.name or f"{name}_observed" not in model.named_vars:
+        if not is_masked_part(model, rv):
             continue
+        name = rv.name.removesuffix("_unobserved")
         shape = rv.type.shape  # a length is not known before the model runs where data may be set anew
         number = "" if None in shape else f"{np.prod(shape):,} "
         what = f"{name}: {number}{'value is' if shape == (1,) else 'values are'} missing, imputed by PyMC as {rv.name}"

@@ -421,12 +421,12 @@ def _read(head: dict[str, Any], groups: dict[str, xr.Dataset]) -> Fit:
     for name in names:
         if not np.isfinite(theta[name].values).all():
             raise ValueError(f"the estimate of {name} is no finite number")
-        kept = [("standard_errors", ()), ("laplace", ("chain", "draw"))]
-        for group, lead in [*kept, ("bounds", ("end",))] if name in groups["bounds"] else kept:
+        kept: list[tuple[str, tuple[str, ...]]] = [("standard_errors", ()), ("laplace", ("chain", "draw"))]
+        if name in groups["bounds"] or scales.get(name) == "interval":
+            kept.append(("bounds", ("end",)))
+        for group, lead in kept:
             if groups[group][name].dims != (*lead, *theta[name].dims):
                 raise ValueError(f"{group}/{name} has the dims {groups[group][name].dims}")
-        if scales.get(name) == "interval" and groups["bounds"][name].dims != ("end", *theta[name].dims):
-            raise ValueError(f"bounds/{name} has the dims {groups['bounds'][name].dims}")
     if trace["log_posterior"].dims != ("iteration",):
         raise ValueError("the trace is not one number an iteration")
     starts = pd.DataFrame(head["starts"]["data"], columns=head["starts"]["columns"])

@@ -36,7 +36,7 @@ from emppl.structure.domain import default_transform
 from emppl.structure.indices import slices_apart
 from emppl.structure.support import Supports, is_discrete
 from emppl.structure.types import Factor, Node
-from emppl.structure.variables import constant_data, distribution_text, freeze_data
+from emppl.structure.variables import constant_data, distribution_text, freeze_data, is_masked_part
 
 Entry = tuple[str, Any, Any, tuple[Any, ...], Any]  # name, log density, distribution, its parameters, value
 
@@ -212,17 +212,11 @@ class Reading:
         model, leaves = self.model, []
         for rv in model.free_RVs:
             untransformed = rv.name.endswith("_unobserved") and model.rvs_to_transforms.get(rv) is None
-            if untransformed or self._is_masked_part(rv):
+            if untransformed or is_masked_part(model, rv):
                 others = [other for other in model.basic_RVs if other is not rv] + list(model.potentials)
                 if not any(rv in set(ancestors([other])) for other in others):
                     leaves.append(rv.name)
         return tuple(leaves)
-
-    def _is_masked_part(self, rv: Any) -> bool:
-        return (
-            rv.name.endswith("_unobserved")
-            and f"{rv.name.removesuffix('_unobserved')}_observed" in self.model.named_vars
-        )
 
     def _observed_value(self, rv: Any) -> Constant:
         given = self.model.rvs_to_values[rv]

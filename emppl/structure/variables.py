@@ -61,6 +61,12 @@ def _is_masked(node: Any) -> bool:
     return any(isinstance(v, Constant) and v.type.dtype == "bool" for v in node.inputs[1:])
 
 
+def is_masked_part(model: Any, rv: Any) -> bool:
+    """Whether a random variable is what PyMC makes of the missing values of an observed one."""
+    name = rv.name.removesuffix("_unobserved")
+    return name != rv.name and f"{name}_observed" in model.named_vars
+
+
 def with_constants(graphs: Sequence[Any]) -> list[Any]:
     """The graphs with shared data and dim lengths as constants, of the values that they have now."""
     shared = {
