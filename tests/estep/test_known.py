@@ -89,7 +89,7 @@ def test_whole_weights_are_repeated_rows(build: Build, estep: str):
             np.testing.assert_allclose(counts, same, rtol=1e-10)
         m_steps = [settled(plan, theta, e_step) for plan, e_step in ((weighted, one), (repeated, two))]
         for name, value in m_steps[0].items():
-            np.testing.assert_allclose(value, m_steps[1][name], rtol=1e-4)
+            np.testing.assert_allclose(value, m_steps[1][name], rtol=1e-4 if build is lines else 1e-5)
 
 
 def settled(plan, theta, e_step):
