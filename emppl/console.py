@@ -174,7 +174,7 @@ def _show_parameters(console: Console, fit: Any) -> None:
     if not np.isfinite(shown["standard_error"]).all():
         reason = "hard assignments have no standard errors"
         if fit.plan.method == "em":
-            reason = "no standard error on a border, or where the data do not tell"
+            reason = "no standard error on a border, at a corner of the density, or where the data do not tell"
         console.print(Text(f"  –: {reason}", style=FAINT))
     if rest > 0:
         console.print(Text(f"  … and {rest:,} more numbers: --json has all of them", style=FAINT))

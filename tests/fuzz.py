@@ -435,7 +435,7 @@ def _other_unit(plain: Any, measured: Any, theta: dict[str, np.ndarray], scaled:
     if not abs(other.log_posterior - one.log_posterior - shift) <= 1e-5 + 1e-9 * abs(shift):
         return f"a log posterior {other.log_posterior - one.log_posterior - shift:.3g} higher"
     problem = _differs(one, other, scaled)
-    if problem and plain.axes:  # two copies of a mode, whose names no sorting exchanges, as those of p and 1 - p
+    if problem:  # two copies of a mode, whose names no sorting exchanges, as those of p and 1 - p
         one, other = (
             emppl.fit(p, start=theta, starts=0, max_iter=200)
             for p, theta in ((plain, one.point), (measured, scaled(one.point)))

@@ -373,6 +373,8 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     left, curvature = information.decrement, information.smallest_curvature
     border = border_names(plan, information)
     where = f"; on the border: {', '.join(border)}" if border else ""
+    corner = _names_at(plan, information.corners)
+    where += f"; at a corner of the density, without standard error: {', '.join(corner)}" if corner else ""
     if not information.is_maximum:
         direction = direction_in_words(plan, information.direction(0))
         return Point(
@@ -393,8 +395,13 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
 
 def border_names(plan: Plan, information: Information) -> list[str]:
     """Parameters with an element on the border of its domain (a weight of 0, a probability of 1)."""
+    return _names_at(plan, ~(information.interior | information.corners))
+
+
+def _names_at(plan: Plan, chosen: np.ndarray) -> list[str]:
+    """Parameters with a coordinate among the chosen [P]."""
     coordinates = plan.structure.coordinates
-    return [n.name for n in coordinates.parameters if not information.interior[coordinates.slices[n.name]].all()]
+    return [n.name for n in coordinates.parameters if chosen[coordinates.slices[n.name]].any()]
 
 
 def moves(plan: Plan, u: np.ndarray, direction: np.ndarray) -> bool:

@@ -99,7 +99,8 @@ def shape(evidence: Evidence) -> Verdict | None:
         parts.append(f"{kind}EM's 95% interval covers {least:.0%} of its posterior")
     if len(border):
         parts.append(
-            f"{listed(border)} {'is' if len(border) == 1 else 'are'} on a border, where no standard error exists"
+            f"{listed(border)} {'is' if len(border) == 1 else 'are'} on a border or at a corner of the density, "
+            "where no standard error exists"
         )
     holds = not len(border) and bool(least >= COVERAGE_LIMIT)
     advice = "" if holds else "take the intervals of these parameters from NUTS, not from the standard errors"

@@ -18,6 +18,9 @@ Slopes = Callable[[np.ndarray], np.ndarray]
 
 ROUNDS = 6  # steps tried for a coordinate
 AGREES = 1e-4  # relative difference of a product with a random direction, which differences alone can make
+LEAST_BEND = 1.0  # nats within the width of a coordinate: what bends less is not scaled up to one that bends
+APART = 2e-2  # widths over which a slope must change as its derivative says: far beyond the step of that
+JUMPS = 0.25  # of what it changes and of what it should, by which a slope that jumps misses
 PAYS = 40  # coordinates from which on it is worth finding out who moves what
 
 
@@ -100,6 +103,40 @@ def _rows(
             break
         h = np.where(h <= 30 * wanted, h, wanted) if len(group) > 1 else wanted
     return rows
+
+
+def corners(slopes: Slopes, point: np.ndarray, inside: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Coordinates in `inside` along which the objective has a corner for its top, so that `hessian` means nothing: [n].
+
+    Differences of a slope that jumps are the larger, the smaller their step. slopes(v) [≥ P]: its first P are a
+    gradient, `hessian` [n, n] its derivative by differences. Two evaluations where there is no corner.
+    """
+    found = np.zeros(len(inside), bool)
+    if not len(inside):
+        return found
+    bends = np.abs(np.diag(hessian))
+    steps = APART / np.sqrt(np.where(np.isfinite(bends), np.maximum(bends, LEAST_BEND), LEAST_BEND))
+
+    def ends(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        up, down = point.copy(), point.copy()
+        up[inside] += step
+        down[inside] -= step
+        with np.errstate(invalid="ignore"):
+            return slopes(up)[: len(point)][inside], slopes(down)[: len(point)][inside]
+
+    def misses(change: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            size = np.abs(change) + np.abs(expected)
+            return (np.abs(change - expected) > JUMPS * size) & (size * steps > JUMPS * APART**2)
+
+    step = steps * np.random.default_rng(0).choice([-1.0, 1.0], size=len(inside))
+    above, below = ends(step)
+    for n in np.flatnonzero(misses(above - below, 2.0 * step @ hessian)):
+        alone = np.where(np.arange(len(inside)) == n, steps, 0.0)
+        above, below = ends(alone)
+        is_top = above[n] <= 0.0 <= below[n]
+        found[n] = is_top and misses(above - below, 2.0 * alone @ hessian)[n]
+    return found
 
 
 def owners(plan: Any, point: np.ndarray) -> np.ndarray | None:

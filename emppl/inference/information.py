@@ -9,26 +9,28 @@ from typing import Any
 import numpy as np
 
 from emppl.estep.missing import by_score, is_worthwhile, score_covariance
-from emppl.inference.differences import jacobian, owners
+from emppl.inference.differences import LEAST_BEND, corners, jacobian, owners
 
 FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
 DOUBTFUL = 1e-4  # below it the slope that an ascent leaves may be all that bends a direction
 BORDER = 18.0  # a logit, or a log counted from where the model puts it, is on the border beyond this
-LEAST_BEND = 1.0  # nats within the width of a coordinate: what bends less is not scaled up to one that bends
 
 
 @dataclass(frozen=True, eq=False)
 class Information:
     """Curvature of the objective at unconstrained coordinates u [P].
 
-    `interior` [P]: coordinates that are not on the border; gradient and information are over these alone. What is said
-    of its eigenvalues is said of the information scaled to unit diagonal, which no unit of a parameter changes.
+    `interior` [P]: coordinates that are neither on the border nor at a corner; gradient and information are over these
+    alone. `corners` [P]: those along which the slope jumps from positive to negative (the median of a Laplace
+    distribution, at one of its values), so that the objective has a top there and no curvature. What is said of the
+    eigenvalues is said of the information scaled to unit diagonal, which no unit of a parameter changes.
     """
 
     u: np.ndarray = field(repr=False)
     interior: np.ndarray = field(repr=False)
     gradient: np.ndarray = field(repr=False)
     information: np.ndarray = field(repr=False)  # minus the Hessian, symmetrised
+    corners: np.ndarray = field(repr=False)
     carried: bool = False  # whether it is that of a point near by
 
     @cached_property
@@ -133,7 +135,7 @@ class Information:
 
     @cached_property
     def covariance(self) -> np.ndarray:
-        """Inverse information [P, P]; nan in coordinates on the border or mixed up in a flat direction."""
+        """Inverse information [P, P]; nan in coordinates not inside or mixed up in a flat direction."""
         n = len(self.u)
         full = np.full((n, n), np.nan)
         values, vectors = self.spectrum
@@ -175,17 +177,16 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     owner = owners(plan, point) if scores is not None else None
     rows = jacobian(slopes, point, inside, owner, finest).reshape(len(inside), width)
     hessian = rows[:, inside]
+    at_corner = corners(slopes, point, inside, hessian)
     if scores is not None:
         hessian = hessian + _missing(plan, point, rows[:, len(point) :])
     centre = (centre if further is None else centre + further(point))[inside]
     hessian = 0.5 * (hessian + hessian.T)
-    bad = ~np.isfinite(hessian).all(axis=1)
-    if bad.any():
-        keep = inside[~bad]
-        interior = np.zeros_like(interior)
-        interior[keep] = True
-        hessian, centre = hessian[np.ix_(~bad, ~bad)], centre[~bad]
-    return Information(np.asarray(u, float), interior, centre, -hessian)
+    bad = at_corner | ~np.isfinite(hessian[:, ~at_corner]).all(axis=1)
+    found = np.zeros_like(interior)
+    found[inside[at_corner]] = True
+    interior[inside[bad]] = False
+    return Information(np.asarray(u, float), interior, centre[~bad], -hessian[np.ix_(~bad, ~bad)], found)
 
 
 def _scores(plan: Any, point: np.ndarray) -> Any | None:

@@ -22,7 +22,7 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
     bad = ~np.isfinite(np.diag(covariance))
     unknown = bad.copy()
     for part, _ in coordinates.simplexes:  # weights of zero stay there: the others vary among themselves
-        unknown[part] &= information.interior[part]
+        unknown[part] &= information.interior[part] | information.corners[part]
     point = coordinates.off_the_border(u, 2 * BORDER)
     grain = coordinates.grain(point)
     jacobians: dict[str, list[np.ndarray]] = {node.name: [] for node in everything}

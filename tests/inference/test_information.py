@@ -2,6 +2,7 @@
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
 import small_models
 from oracles import hessian
@@ -93,13 +94,38 @@ def test_a_probability_on_the_border_has_no_standard_error():
     assert errors[~edge] == pytest.approx(np.sqrt(0.3 * 0.7 / 90), rel=1e-4)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-7, 1e6])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_at_a_corner_of_the_density_there_is_no_standard_error(unit, hidden):
+    """The median of Laplace's distribution is one of the values, where the slope jumps; the scale's error is known."""
+    y = unit * np.random.default_rng(1).laplace(3.0, 2.0, size=41)
+    with pm.Model() as model:
+        centre = pm.Uniform("centre", -100 * unit, 100 * unit)
+        spread = pm.Uniform("spread", 1e-3 * unit, 100 * unit)
+        pm.Deterministic("twice", 2.0 * centre)
+        if hidden:
+            z = pm.Bernoulli("z", np.float64(0.3), shape=41)
+            pm.Bernoulli("seen", pt.switch(pt.eq(z, 1), np.float64(0.9), np.float64(0.2)), observed=np.arange(41) % 2)
+        pm.Laplace("y", centre, spread, observed=y)
+    fit = emppl.fit(model, estimate="ml", starts=2, seed=0)
+    errors, scale = fit.standard_errors(), float(np.abs(y - np.median(y)).mean())
+    assert float(fit.theta["centre"]) == pytest.approx(np.median(y), rel=1e-8)
+    assert np.isnan([errors["centre"], errors["twice"]]).all()
+    assert fit.certificate.holds and "at a corner of the density, without standard error: centre" in str(
+        fit.certificate
+    )
+    assert float(fit.theta["spread"]) == pytest.approx(scale, rel=1e-6)
+    assert float(errors["spread"]) == pytest.approx(scale / np.sqrt(41), rel=1e-4)
+
+
 # -- what is read from it ----------------------------------------------------------------------------------------------
 
 
 def info(matrix, gradient=None) -> Information:
     matrix = np.asarray(matrix, float)
     n = len(matrix)
-    return Information(np.zeros(n), np.ones(n, bool), np.zeros(n) if gradient is None else np.array(gradient), matrix)
+    slope = np.zeros(n) if gradient is None else np.array(gradient)
+    return Information(np.zeros(n), np.ones(n, bool), slope, matrix, np.zeros(n, bool))
 
 
 def test_a_maximum_a_saddle_and_a_flat_direction():
