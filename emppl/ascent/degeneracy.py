@@ -115,7 +115,10 @@ def _column_name(plan: Any, node: Any, axis: int, column: int) -> str:
 
 
 def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
-    """(factor plan, function of theta → framed parameters) for families that can collapse; compiled once a plan."""
+    """(factor plan, function of theta → framed parameters) for families that can collapse; compiled once a plan.
+
+    A spread that is a known number cannot, however small it is beside the data's.
+    """
     cached = plan.__dict__.get("_small_parameters")
     if cached is None:
         cached = []
@@ -126,6 +129,7 @@ def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
                 and form.family is not None
                 and form.family.narrowness is not None
                 and form.plate is not None
+                and _spread_is_free(plan, entry.factor, form.family)
             ):
                 graphs = form.family.into_frame(form.frame, *form.params.values())
                 cached.append((entry, compile_graph(plan.structure.coordinates.values, list(graphs))))
@@ -134,7 +138,7 @@ def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
 
 
 def spreads(plan: Any, theta: dict[str, np.ndarray]) -> list[tuple[Any, np.ndarray]]:
-    """For each family that has a spread: its smallest variance by cell, relative to the data's. [J × slots]"""
+    """For each family whose spread is estimated: its smallest variance by cell, relative to the data's. [J × slots]"""
     arguments = plan.structure.coordinates.arguments(theta)
     with np.errstate(all="ignore"):
         return [

@@ -86,8 +86,13 @@ def _normal_frame(y: np.ndarray) -> Frame:
     """Mean and standard deviation of the observations, over the members (first axis)."""
     centre = y.mean(axis=0)
     scale = (y - centre).std(axis=0)
-    scale = np.where(scale > 0, scale, np.maximum(np.abs(centre), 1.0))
+    scale = np.where(scale > 0, scale, _size(centre))
     return Frame(centre, scale, -np.log(scale))
+
+
+def _size(values: np.ndarray) -> np.ndarray:
+    """What stands in for the spread of data that have none, in their unit."""
+    return np.where(values != 0, np.abs(values), 1.0)
 
 
 def _normal_maximise(statistics: np.ndarray, groups: Groups, fixed: Groups, pseudo: Groups) -> Groups | None:
@@ -213,7 +218,7 @@ def _mv_frame(y: np.ndarray) -> Frame:
     centre = y.reshape(-1, d).mean(axis=0)
     cov = np.atleast_2d(np.cov((y - centre).reshape(-1, d), rowvar=False, bias=True))
     scale = np.sqrt(np.diag(cov))
-    scale = np.where(scale > 0, scale, np.maximum(np.abs(centre), 1.0))
+    scale = np.where(scale > 0, scale, _size(centre))
     correlation = cov / np.outer(scale, scale)
     values, vectors = np.linalg.eigh(correlation)
     values = np.maximum(values, 1e-14 * max(values.max(), 1.0))

@@ -174,3 +174,20 @@ def test_a_collapse_is_not_blamed_on_a_rule():
     fit = emppl.fit(small_models.model("normal_mixture").model, seed=0, starts=3)
     assert fit.status is Status.DEGENERATE
     assert "please report" not in str(fit.certificate)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9])
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_known_spread_cannot_collapse(unit, constant):
+    """However narrow it is beside the data's, and whatever stands in for that where all data are equal."""
+    y = unit * (np.full(6, 0.7) if constant else np.array([0.0, 0.0, 0.01, 1000.0, 1000.0, 1000.03]))
+    with pm.Model() as model:
+        mu = pm.Normal("mu", np.float64(0.0), 1e3 * unit, shape=2)
+        z = pm.Bernoulli("z", np.float64(0.4), shape=6)
+        pm.Normal("y", mu[z], 0.01 * unit, observed=y)
+    fit = emppl.fit(model, starts=4, seed=0)
+    assert fit.status is Status.CONVERGED
+    if not constant:
+        expected = [0.01 / 3, 1000.01]
+        np.testing.assert_allclose(np.sort(fit.theta["mu"].values) / unit, expected, rtol=1e-6)
+        np.testing.assert_allclose(fit.standard_errors()["mu"].values / unit, 0.01 / np.sqrt(3), rtol=1e-4)
