@@ -12,6 +12,7 @@ import pandas as pd
 
 from emppl.ascent import certificate as evidence
 from emppl.ascent.agreement import Agreement, agreement, modes_of
+from emppl.ascent.border import NEAR_ENOUGH
 from emppl.ascent.degeneracy import (
     check_possible,
     collapse,
@@ -179,6 +180,10 @@ def judged(plan: Plan, result: Ascent) -> Ascent:
     off = runs_off(plan, result.theta, result.information) if plan.method == "em" else None
     if off:
         return replace(result, status=Status.DEGENERATE, reason=off)
+    if not _is_at_rest(result) and is_vanishing(plan, result.theta):
+        ahead = followed(plan, result.theta)
+        if ahead is not None and ahead.is_unbounded:
+            return replace(result, status=Status.DEGENERATE, reason=narrowest(plan, result.theta), collapsed=True)
     if result.status is Status.MAX_ITER:
         return result
     posterior = plan.e_step(result.theta)
@@ -191,6 +196,11 @@ def judged(plan: Plan, result: Ascent) -> Ascent:
             return replace(result, status=Status.DEGENERATE, reason=narrowest(plan, result.theta), collapsed=True)
         return replace(result, status=Status.SADDLE, reason="the curvature is positive in one direction")
     return replace(result, reason=empty(plan, posterior) or result.reason)
+
+
+def _is_at_rest(result: Ascent) -> bool:
+    known = result.information
+    return result.status is Status.CONVERGED and (known is None or known.decrement < NEAR_ENOUGH)
 
 
 def _ties_under(plan: Plan, job: Job, result: Ascent) -> int:

@@ -166,7 +166,10 @@ def collapse(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior | Non
 
 def is_vanishing(plan: Any, theta: dict[str, np.ndarray]) -> bool:
     """Whether a spread is so small that densities around it have lost their digits."""
-    return any((variance < VANISHING).any() for _, variance in spreads(plan, theta))
+    arguments = plan.structure.coordinates.arguments(theta)
+    variances = [variance for _, variance in spreads(plan, theta)]
+    variances += [spread.variances(arguments) for spread in graph_spreads(plan)]
+    return any((variance < VANISHING).any() for variance in variances)
 
 
 def narrowest(plan: Any, theta: dict[str, np.ndarray]) -> str:

@@ -102,3 +102,16 @@ def test_a_leap_into_a_collapse_is_seen_though_it_spent_the_last_iteration(max_i
     assert collapsed.any()  # it is the case that this is about
     assert set(fit.starts["status"][collapsed]) == {"DEGENERATE"}
     assert fit.point["sd"] > 0.1 and fit.log_posterior < 0.0
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+def test_a_spread_held_up_at_a_corner_is_on_its_way_to_zero(unit):
+    """Equal values: the nearer the centre comes to them, the narrower it gets, and neither moves without the other."""
+    with pm.Model() as model:
+        z = pm.Bernoulli("z", np.float64(0.4), shape=4)
+        mu = pm.Normal("mu", ZERO, 2 * unit, shape=2)
+        spread = pm.Gamma("spread", np.float64(2.5), 1.3 / unit)
+        pm.Laplace("y", mu[z], spread, observed=np.full(4, 0.2 * unit))
+    fit = emppl.fit(model, starts=2, seed=0)
+    assert fit.status is Status.DEGENERATE
+    assert set(fit.starts["status"]) == {"DEGENERATE"}
