@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from typing import Any
@@ -18,6 +18,7 @@ from pytensor.scan.op import Scan
 
 from emppl.compiling.batches import at_once
 from emppl.compiling.pairs import in_pairs
+from emppl.compiling.reuse import once
 from emppl.concurrency import Held, Lock
 from emppl.unrolled import Unrolled
 
@@ -70,14 +71,19 @@ class CompiledGraph:
         return CompiledGraph, (self.inputs, self.outputs, self.optimise, self.unroll)
 
     @cached_property
+    def compilation(self) -> Compilation:
+        """What is compiled of it, shared with all that have the same graph."""
+        several = isinstance(self.outputs, list | tuple)
+        with building(**uncompiled(self.outputs if several else [self.outputs])):
+            return once(
+                (self.inputs, self.outputs, self.optimise),
+                lambda: Compilation(self.inputs, self.outputs, _mode(self.optimise)),
+            )
+
+    @property
     def function(self) -> Any:
         """PyTensor's function."""
-        several = isinstance(self.outputs, list | tuple)
-        # rewrites that fail (and are undone) would print tracebacks
-        with building(on_opt_error="ignore", **uncompiled(self.outputs if several else [self.outputs])):
-            function = pytensor.function(self.inputs, self.outputs, mode=_mode(self.optimise), on_unused_input="ignore")
-        function.trust_input = True
-        return function
+        return self.compilation.function
 
     def __call__(self, *arguments: Any) -> Any:
         return self._run(*arguments)
@@ -87,19 +93,39 @@ class CompiledGraph:
             if self._run == self._first:
                 if self._calls_left > 1:
                     self._calls_left -= 1
-                    return self.function(*arguments)
+                    return self.compilation.interpreted(*arguments)
                 self._run = self._written_out()
         return self._run(*arguments)
 
     def _written_out(self) -> Any:
+        run, self.traceable = self.compilation.written_out
+        return Unrolled(self.traceable, run) if self.unroll and self.traceable is not None else run
+
+
+class Compilation:
+    """A graph compiled: PyTensor's function, and the same as straight Python."""
+
+    def __init__(self, inputs: Sequence[Any], outputs: Any, mode: Mode) -> None:
+        # rewrites that fail (and are undone) would print tracebacks
+        with pytensor.config.change_flags(on_opt_error="ignore"):
+            self.function = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
+        self.function.trust_input = True
+        self._lock = Lock()
+
+    def interpreted(self, *arguments: Any) -> Any:
+        """PyTensor's function, which computes in storage of its own: one call at a time."""
+        with self._lock:
+            return self.function(*arguments)
+
+    @cached_property
+    def written_out(self) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+        """The function as straight Python where it can be, and the same of traced arrays (None: there is none)."""
         from emppl.compiling.straightline import straight
 
         found = straight(self.function)
         if found is None:
-            return partial(_alone, self._lock, self.function)
-        run = partial(_alone, self._lock, found.run) if found.stores else found.run
-        self.traceable = found.traceable
-        return Unrolled(self.traceable, run) if self.unroll and self.traceable is not None else run
+            return self.interpreted, None
+        return (partial(_alone, self._lock, found.run) if found.stores else found.run), found.traceable
 
 
 def _alone(lock: Lock, function: Any, *arguments: Any) -> Any:
@@ -131,7 +157,7 @@ def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True,
     last digits are not those of another function for the same.
     """
     compiled = CompiledGraph(inputs, outputs, optimise, unroll)
-    _ = compiled.function  # at once: what cannot be compiled is known here
+    _ = compiled.compilation  # at once: what cannot be compiled is known here
     return compiled
 
 
