@@ -35,6 +35,7 @@ REAL = (0, 1, -1, 3, -7, 100, 0.2, -0.6, 2.5)
 SHARES = (0.1, 0.25, 0.3, 0.7)
 WHOLE = (int, np.int8, np.int16, np.int32, np.int64)
 BROKEN = (float, np.float32, np.float64)
+FADING = ("SkewNormal", "Logistic")  # without PyTensor's rewrites their far tails have no digits, and then no number
 
 
 class Kind(NamedTuple):
@@ -195,7 +196,7 @@ class Maker:
             arguments = {k: self.theta[v] if isinstance(v, str) else v for k, v in prior.doubles.items()}
             shapes = prior.family, tuple(np.ndim(v) for v in arguments.values()), len(prior.shape)
             values = self.theta[prior.name], *[np.asarray(v, float) for v in arguments.values()]
-            answer.append(float(density(*shapes, stable=prior.family == "SkewNormal")(*values)))
+            answer.append(float(density(*shapes, stable=prior.family in FADING)(*values)))
         return np.array(answer)
 
 
@@ -203,7 +204,7 @@ class Maker:
 def density(family: str, ndims: tuple[int, ...], ndim: int, stable: bool = False) -> Any:
     """PyMC's log density of a family, summed, as a function of a value and its arguments, all in double.
 
-    stable: with PyTensor's rewrites, without which the tail of a SkewNormal has no digits, and then no number.
+    stable: with PyTensor's rewrites, without which the far tail of these families has no digits, and then no number.
     """
     kind = FAMILIES[family]
     value = pt.tensor("value", dtype="float64", shape=(None,) * ndim)

@@ -203,7 +203,7 @@ def _model_logp(structure: Structure, rewritten: bool) -> tuple[Any, Coordinates
         coordinates = structure.coordinates
         if structure.frozen:
             coordinates = analyse(structure.model, support=structure.support_given).coordinates
-        inputs, terms = _terms(structure, in_doubles=True)
+        inputs, terms = _terms_in_double(structure)
         graphs = [_total(terms), _total([pt.abs(t) for t in terms])]
         function = compile_graph(list(inputs.values()), graphs, optimise=rewritten)
         cached = (function, coordinates, list(inputs))
@@ -215,7 +215,7 @@ def _written_logp(structure: Structure) -> Any:
     """PyMC's log density with its constants as written, once a structure; None where they are doubles all the same."""
     key = "_written_logp"
     if key not in structure.__dict__:
-        inputs, terms = _terms(structure, in_doubles=False)
+        inputs, terms = _terms(structure)
         computed = [v for v in ancestors(terms) if v.owner is not None and isinstance(v.owner.op, Elemwise)]
         narrow = any(np.dtype(v.type.dtype).itemsize < 8 and v.type.dtype != "bool" for v in computed)
         narrow |= any(new is not old for old, new in _doubles(structure).items())
@@ -232,31 +232,42 @@ def _doubles(structure: Structure) -> dict[Any, Any]:
     return structure.__dict__["_doubles"]
 
 
-def _terms(structure: Structure, in_doubles: bool) -> tuple[dict[str, Any], list[Any]]:
-    """The terms of `model.logp` as graphs of {name: value variable}: constants as written, or in double.
+def _terms(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
+    """The terms of `model.logp` as written, as graphs of {name: value variable}, built once a structure.
 
     Data stay open: what is compared is the model as it is when it is asked.
     """
+    key = "_model_terms"
+    if key not in structure.__dict__:
+        variables = [*structure.model.basic_RVs, *structure.model.potentials]
+        structure.__dict__[key] = _log_densities(structure, {v: v for v in variables})
+    return structure.__dict__[key]
+
+
+def _terms_in_double(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
+    """The same with all constants in double."""
+    doubles = _doubles(structure)
+    is_new = any(new is not old for old, new in doubles.items())
+    inputs, terms = _log_densities(structure, doubles) if is_new else _terms(structure)
+    with building():
+        shared = [v for v in graph_inputs(terms) if isinstance(v, SharedVariable)]
+        return inputs, in_double(terms, numbers=True, data=shared)
+
+
+def _log_densities(structure: Structure, variables: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The terms of `model.logp` without Jacobian, of {variable of the model: what stands in for it}."""
     model = structure.model
     kept = [rv for rv in model.free_RVs if rv.name not in structure.dropped]
-    with building():
-        doubles = _doubles(structure) if in_doubles else {v: v for v in [*model.basic_RVs, *model.potentials]}
-        terms = _log_densities(model, [*kept, *model.observed_RVs], doubles)
-        if in_doubles:
-            shared = [v for v in graph_inputs(terms) if isinstance(v, SharedVariable)]
-            terms = in_double(terms, numbers=True, data=shared)
-    return {rv.name: model.rvs_to_values[rv] for rv in kept}, terms
-
-
-def _log_densities(model: Any, random: list[Any], variables: Mapping[Any, Any]) -> list[Any]:
-    """The terms of `model.logp` without Jacobian, of {variable of the model: what stands in for it}."""
     values = {variables[rv]: value for rv, value in model.rvs_to_values.items()}
     transforms = {variables[rv]: transform for rv, transform in model.rvs_to_transforms.items()}
-    terms = transformed_conditional_logp(
-        [variables[rv] for rv in random], rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False
-    )
-    potentials = [variables[potential] for potential in model.potentials]
-    return [*terms, *replace_rvs_by_values(potentials, rvs_to_values=values, rvs_to_transforms=transforms)]
+    with building():
+        terms = transformed_conditional_logp(
+            [variables[rv] for rv in [*kept, *model.observed_RVs]],
+            rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False,
+        )  # fmt: skip
+        potentials = [variables[potential] for potential in model.potentials]
+        terms += replace_rvs_by_values(potentials, rvs_to_values=values, rvs_to_transforms=transforms)
+    return {rv.name: model.rvs_to_values[rv] for rv in kept}, terms
 
 
 def _total(terms: list[Any]) -> Any:

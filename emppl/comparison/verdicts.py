@@ -20,8 +20,9 @@ from emppl.comparison.evidence import (
 )
 from emppl.comparison.members import changes, member_names
 from emppl.comparison.table import ESS_LIMIT, R_HAT_LIMIT, SKEW_LIMIT, TAIL_LIMIT
-from emppl.labels.diagnose import AMBIGUOUS_SHARE, R_HAT_ALIGNED, LabelState, SwitchingReport
+from emppl.labels.diagnose import LabelState, SwitchingReport
 from emppl.labels.draws import sampler_record
+from emppl.labels.switching import AMBIGUOUS_SHARE, BLURRED, R_HAT_ALIGNED
 from emppl.limits import as_printed
 
 __all__ = ["VERDICTS", "Evidence", "Heights", "Verdict", "headline", "judge", "status_name", "verdict"]
@@ -39,18 +40,24 @@ def labels(evidence: Evidence) -> Verdict:
         count, measure = max(settled, default=1), "different labellings in which chains settled"
         advice = "see the verdicts on convergence and modes: naming differs with the mode here" if count > 1 else ""
         return Verdict("labels", float(count), 1.0, count == 1, report.verdict, measure, False, advice)
-    if report.state is LabelState.OVERLAPPING:
-        value, limit = as_printed(report.ambiguous, AMBIGUOUS_SHARE, 2), AMBIGUOUS_SHARE
-        measure = "share of draws that could be labelled either way"
-    else:
-        value, limit = as_printed(report.r_hat_after, R_HAT_ALIGNED, 3), R_HAT_ALIGNED
-        measure = "largest R-hat after alignment"
+    limit, bound, measure = R_HAT_ALIGNED, "at most", "largest R-hat after alignment"
+    r_hat = report.r_hat_after
+    if not report.state.cured:
+        r_hat, measure = np.fmax(r_hat, report.r_hat_invariant), f"{measure} or of what no renaming changes"
+    value = as_printed(float(r_hat), R_HAT_ALIGNED, 3)
+    if report.state is LabelState.OVERLAPPING:  # the number that shows it, of the three that may
+        share = as_printed(report.ambiguous, AMBIGUOUS_SHARE, 2)
+        if share > AMBIGUOUS_SHARE:
+            value, limit, measure = share, AMBIGUOUS_SHARE, "share of draws that could be labelled either way"
+        elif report.least_distance < BLURRED:
+            value, limit, bound = report.least_distance, BLURRED, AT_LEAST
+            measure = "distance of the members of two components, least over aligned draws"
     advice = {
         LabelState.OVERLAPPING: "read results that do not depend on names (overall mean, density, who is with whom), "
         "or fit fewer components",
         LabelState.DIFFERENT_MODES: "see the verdict on convergence",
     }.get(report.state, "")
-    return Verdict("labels", value, limit, report.state.cured, report.verdict, measure, True, advice)
+    return Verdict("labels", value, limit, report.state.cured, report.verdict, measure, True, advice, bound)
 
 
 @verdict

@@ -169,6 +169,13 @@ class SwitchingReport(Portable):
         """Share of draws that could be labelled either way, on the axis where it is largest (0 without symmetry)."""
         return max((float(axis.ambiguous.mean()) for axis in self.axes if not axis.weak), default=0.0)
 
+    @property
+    def least_distance(self) -> float:
+        """Of the members of two components on average over aligned draws, or where they are one: 1 without symmetry."""
+        strong = [axis for axis in self.axes if not axis.weak]
+        found = [axis.mean_distance if axis.distinct else axis.distance for axis in strong]
+        return min((float(d) for d in found if not np.isnan(d)), default=1.0)
+
     def __repr__(self) -> str:
         return f"SwitchingReport({self.verdict})"
 

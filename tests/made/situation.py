@@ -46,11 +46,13 @@ def wrong(made: Situation) -> list[str]:
             found.append(f"{name} should {'hold' if holds else 'fail'}: {said[name].text}")
     found += [complaint for statement in made.statements if (complaint := statement(comparison))]
     for verdict in comparison.verdicts:
-        if verdict.name == "labels" or not np.isfinite(verdict.value):
+        if not np.isfinite(verdict.value):
             continue
         inside = verdict.value <= verdict.limit if verdict.bound == "at most" else verdict.value >= verdict.limit
-        if inside != verdict.holds and verdict.holds:
-            found.append(f"{verdict.name} holds at {verdict.value}, limit {verdict.limit}")
+        if inside != verdict.holds and (verdict.holds or verdict.name == "labels"):
+            found.append(
+                f"{verdict.name} {'holds' if verdict.holds else 'fails'} at {verdict.value}, limit {verdict.limit}"
+            )
         if "nan" in verdict.text.split() or "inf" in verdict.text.split():
             found.append(f"{verdict.name} speaks of no number: {verdict.text}")
     return found
