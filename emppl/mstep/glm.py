@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from emppl.estep.posterior import Posterior
 from emppl.mstep.closed_form import ThetaLayout
 from emppl.mstep.regression import solved
 from emppl.mstep.update import Refusal, Update
-from emppl.structure.predictor_graph import AFFINE, predictors
+from emppl.structure.predictor_graph import AFFINE, ROUNDING, predictors
 from emppl.structure.types import Factor, Plate, Structure
 
 RULE = "GLM"
@@ -32,7 +33,8 @@ MAX_COEFFICIENTS = 300
 MAX_WIDTH = 64  # of a softmax
 MAX_NUMBERS = 5e7  # in the design matrices
 APART = 1e-9
-FARTHEST = 12.0  # no predictor moves further in one step, in its own units: a logit or a log
+FARTHEST = 12.0  # no predictor moves further in one step if it is a logit or a log,
+WIDTHS = 6.0  # nor further than so many of the widths that its coefficients have, which may have a unit
 APART_ALL, LAST_AXIS, ANY = "one element a density", "the last axis a density", "any"
 Theta = dict[str, np.ndarray]
 
@@ -50,6 +52,11 @@ class Predictor:
     def times(self, step: np.ndarray) -> np.ndarray:
         """X step, in the shape of the predictor."""
         return np.stack([x @ step[columns] for columns, x in self.designs]).reshape(self.shape)
+
+    def longest(self, spread: np.ndarray) -> float:
+        """How far it may move in one step; spread [B]: of its coefficients."""
+        squares = [float(((x * spread[columns]) ** 2).sum()) for columns, x in self.designs]
+        return max(FARTHEST, WIDTHS * float(np.sqrt(sum(squares) / max(1, prod(self.shape)))))
 
     def add_transposed(self, rows: np.ndarray, total: np.ndarray) -> None:
         """total [B] += X' rows."""
@@ -132,6 +139,12 @@ class GLM:
     def layout(self) -> ThetaLayout:
         return ThetaLayout.of(self.structure)
 
+    @cached_property
+    def farthest(self) -> list[float]:
+        """How far each predictor may move in one step."""
+        spread = np.concatenate([self.structure.coordinates.spread(name).ravel() for name in self.names])
+        return [p.longest(spread) for part in self.parts for p in part.predictors]
+
     def __call__(self, theta: Theta, posterior: Posterior) -> Theta | None:
         with np.errstate(all="ignore"):
             found = self._newton(theta, posterior)
@@ -150,6 +163,7 @@ class GLM:
         flat = self.layout.ravel(theta)
         beta = flat[self.index].copy()
         value, slope = self._slope(where, rows, arguments, beta)
+        farthest = self.farthest
         for _ in range(STEPS):
             if not np.isfinite(value) or not np.isfinite(slope).all():
                 return None
@@ -157,8 +171,9 @@ class GLM:
             if step is None or not 0.5 * float(slope @ step) > ENOUGH:
                 break
             along = [[p.times(step) for p in part.predictors] for part in self.parts]
-            longest = max(float(np.abs(a).max(initial=0.0)) for part in along for a in part)
-            size = min(1.0, FARTHEST / max(longest, 1e-300))
+            size = 1.0
+            for far, a in zip(farthest, (a for part in along for a in part)):
+                size = min(size, far / max(float(np.abs(a).max(initial=0.0)), 1e-300))
             for _ in range(30):
                 trial = [[h + size * a for h, a in zip(hs, moves)] for hs, moves in zip(where, along)]
                 new, new_slope = self._slope(trial, rows, arguments, beta + size * step)
@@ -365,12 +380,13 @@ def _designs(structure: Structure, names: Sequence[str], at: Any, batched: Seque
         here = at(*coordinates.arguments(zero))
         columns: list[list[np.ndarray]] = [[] for _ in here]
         for name in names:
+            steps = np.exp2(np.round(np.log2(coordinates.spread(name))))  # which no product with them rounds
             for i in range(structure.node(name).size):
                 moved = np.zeros_like(theta[name], dtype=float)
-                moved.flat[i] = 1.0
+                moved.flat[i] = steps.flat[i]
                 there = at(*coordinates.arguments(zero | {name: moved}))
                 for c, a, b in zip(columns, here, there):
-                    c.append(np.asarray(b - a, dtype=float))
+                    c.append(np.asarray(b - a, dtype=float) / steps.flat[i])
     answer = []
     for c, h, many in zip(columns, here, batched):
         shape = np.shape(h)
@@ -390,14 +406,15 @@ def _are_affine(structure: Structure, names: Sequence[str], at: Any, designs: Se
     index = np.concatenate([layout.part(name) for name in names])
     for scale in (0.5, 5.0):
         theta = coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size))
-        theta |= {name: scale * rng.normal(size=np.shape(theta[name])) for name in names}
+        theta |= {name: scale * coordinates.spread(name) * rng.normal(size=np.shape(theta[name])) for name in names}
         zero = theta | {name: np.zeros_like(theta[name]) for name in names}
         with np.errstate(all="ignore"):
             origin, values = (at(*coordinates.arguments(t)) for t in (zero, theta))
         for predictor, start, value in zip(designs, origin, values):
             value, expected = np.asarray(value, float), start + predictor.times(layout.ravel(theta)[index])
             size = max(float(np.abs(v).max(initial=0.0)) for v in (start, value, expected))
-            if not np.allclose(value, expected, rtol=0, atol=AFFINE * max(size, 1e-300)):
+            change = float(np.abs(expected - start).max(initial=0.0))
+            if not np.allclose(value, expected, rtol=0, atol=AFFINE * change + ROUNDING * size + 1e-300):
                 return False
     return True
 

@@ -113,6 +113,11 @@ class Coordinates:
         """How much PyMC's own coordinates [P] move with one of u."""
         return self._shift_and_width[1]
 
+    def spread(self, name: str) -> np.ndarray:
+        """How much each number of a parameter [*shape] moves with one of u; 1 for logs, logits and the like."""
+        part, node = self.slices[name], next(node for node in self.parameters if node.name == name)
+        return np.ones(node.shape) if node.transform is not None else self.width[part].reshape(node.shape)
+
     def raw(self, u: np.ndarray) -> np.ndarray:
         """PyMC's own coordinates [P] of u [P]."""
         return np.asarray(u, float) if self._scales is None else self.shift + self.width * np.asarray(u, float)

@@ -19,7 +19,8 @@ from pytensor.tensor.sort import SortOp
 from emppl.compiling import compile_graph, depends_on, substitute
 from emppl.structure.types import Factor, Plate, Structure
 
-AFFINE = 1e-8  # of two increments by the same step from different points, relative to the values
+AFFINE = 1e-8  # of two increments by the same step from different points, relative to their size
+ROUNDING = 1e-12  # the same relative to the values
 ROUNDS = 12  # configurations that few members go through; designs are checked under all
 MANY = 200  # members, which are in different configurations at once
 KINKED = (ps.Abs, ps.Sign, ps.Maximum, ps.Minimum, ps.Clip, ps.IntDiv, ps.Mod, SortOp)  # pieces, affine each
@@ -100,7 +101,7 @@ def _affine(
     few = plate is not None and plate.size < MANY
     for turn in range(max(2, min(n_configurations, ROUNDS)) if few else 2):
         values = _assigned(structure, plate, (first + turn) % n_configurations, rng)
-        step = {name: rng.normal(size=structure.node(name).shape) for name in names}
+        step = {name: coordinates.spread(name) * rng.normal(size=structure.node(name).shape) for name in names}
         pairs = []
         for factor in (1.0, 1.0, -0.5) if turn < 2 else (1.0, -0.5):
             theta = coordinates.constrain(rng.normal(scale=0.7, size=coordinates.size))
@@ -116,7 +117,8 @@ def _affine(
                 continue
             size = max(float(np.abs(v).max(initial=0.0)) for _, *both in ends for v in both)
             changes = [(b - a) / factor for factor, a, b in ends]
-            good[i] &= all(np.allclose(changes[0], c, rtol=0, atol=AFFINE * max(size, 1e-300)) for c in changes[1:])
+            limit = AFFINE * float(np.abs(changes[0]).max(initial=0.0)) + ROUNDING * size + 1e-300
+            good[i] &= all(np.allclose(changes[0], c, rtol=0, atol=limit) for c in changes[1:])
     return list(good)
 
 
