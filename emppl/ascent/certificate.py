@@ -386,6 +386,8 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     where = f"; on the border: {', '.join(border)}" if border else ""
     corner = _names_at(plan, information.corners)
     where += f"; at a corner of the density, without standard error: {', '.join(corner)}" if corner else ""
+    lost = _names_at(plan, information.lost)
+    where += f"; too far from zero, or too near a border, for a standard error: {', '.join(lost)}" if lost else ""
     if not information.is_maximum:
         direction = direction_in_words(plan, information.direction(0))
         return Point(
@@ -406,7 +408,7 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
 
 def border_names(plan: Plan, information: Information) -> list[str]:
     """Parameters with an element on the border of its domain (a weight of 0, a probability of 1)."""
-    return _names_at(plan, ~(information.interior | information.corners))
+    return _names_at(plan, information.on_border)
 
 
 def _names_at(plan: Plan, chosen: np.ndarray) -> list[str]:

@@ -16,9 +16,10 @@ from emppl.rules.tables import family
 from emppl.structure.faults import check_covariates, check_priors
 from emppl.structure.initial import initial_point
 
-COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
+COLLAPSED = 1e-12  # smallest variance in the frame of the data, where all of the data has variance one
 VANISHING = 1e-5
 NARROW = 1e-3
+LOWEST = 60.0  # logs or logits, at which a spread is as small as it can get
 EMPTY = 1e-8  # expected members
 FEW = 12  # configurations; of the values of a count many stay empty, and nothing follows from it
 REMOTE = 1e3  # widths: what has no domain and lies beyond is tried at twice its value
@@ -38,7 +39,7 @@ def check_data(plan: Any) -> None:
     for entry in plan.factors:
         factor, form = entry.factor, entry.form
         rule = family(factor.op) if factor.kind == "observed" and factor.op is not None else None
-        if rule is None or rule.narrowness is None or not _spread_is_free(plan, factor, rule):
+        if rule is None or rule.narrowness is None or not _can_collapse(plan, entry, rule):
             continue
         axis = form.axis if form is not None else 0
         node = plan.structure.node(entry.factor.variable)
@@ -102,9 +103,33 @@ def check_possible(plan: Any) -> None:
             )
 
 
-def _spread_is_free(plan: Any, factor: Any, rule: Any) -> bool:
-    graphs = [graph for name, graph in zip(rule.parameters, factor.params) if name != "mu"]
-    return bool(set(explicit_graph_inputs(graphs)) & set(plan.structure.coordinates.values))
+def _can_collapse(plan: Any, entry: Any, rule: Any) -> bool:
+    """Whether a spread is estimated, and its range ends no sooner than what counts as zero."""
+    graphs = [graph for name, graph in zip(rule.parameters, entry.factor.params) if name != "mu"]
+    inputs = set(explicit_graph_inputs(graphs))
+    coordinates = plan.structure.coordinates
+    own = [node for node in coordinates.parameters if node.value in inputs]
+    if not own or entry.form is None or entry.form.plate is None or entry.form.family.narrowness is None:
+        return bool(own)
+    least = np.inf
+    for end in (-LOWEST, LOWEST):
+        u = coordinates.unconstrain(initial_point(plan.structure))
+        for node in own:
+            part = coordinates.slices[node.name]
+            u[part] = np.where(coordinates.transformed[part], end, u[part])
+        arguments = coordinates.arguments(coordinates.constrain(u))
+        with np.errstate(all="ignore"):
+            variance = entry.form.family.narrowness(_framed(plan, entry)(*arguments))
+        least = min(least, float(np.nan_to_num(np.min(variance), nan=0.0)))
+    return least < COLLAPSED
+
+
+def _framed(plan: Any, entry: Any) -> Any:
+    """theta → the parameters of a factor's family in the frame of its data, by name."""
+    form = entry.form
+    graphs = form.family.into_frame(form.frame, *form.params.values())
+    function = compile_graph(plan.structure.coordinates.values, list(graphs))
+    return lambda *arguments: dict(zip(form.params, function(*arguments)))
 
 
 def _column_name(plan: Any, node: Any, axis: int, column: int) -> str:
@@ -115,9 +140,9 @@ def _column_name(plan: Any, node: Any, axis: int, column: int) -> str:
 
 
 def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
-    """(factor plan, function of theta → framed parameters) for families that can collapse; compiled once a plan.
+    """(factor plan, theta → framed parameters by name) for families that can collapse; compiled once a plan.
 
-    A spread that is a known number cannot, however small it is beside the data's.
+    A spread that is a known number cannot, however small it is beside the data's, nor one that is bounded from below.
     """
     cached = plan.__dict__.get("_small_parameters")
     if cached is None:
@@ -129,10 +154,9 @@ def _small_parameters(plan: Any) -> list[tuple[Any, Any]]:
                 and form.family is not None
                 and form.family.narrowness is not None
                 and form.plate is not None
-                and _spread_is_free(plan, entry.factor, form.family)
+                and _can_collapse(plan, entry, form.family)
             ):
-                graphs = form.family.into_frame(form.frame, *form.params.values())
-                cached.append((entry, compile_graph(plan.structure.coordinates.values, list(graphs))))
+                cached.append((entry, _framed(plan, entry)))
         plan.__dict__["_small_parameters"] = cached
     return cached
 
@@ -142,8 +166,8 @@ def spreads(plan: Any, theta: dict[str, np.ndarray]) -> list[tuple[Any, np.ndarr
     arguments = plan.structure.coordinates.arguments(theta)
     with np.errstate(all="ignore"):
         return [
-            (entry, np.asarray(entry.form.family.narrowness(dict(zip(entry.form.params, function(*arguments))))))
-            for entry, function in _small_parameters(plan)
+            (entry, np.asarray(entry.form.family.narrowness(framed(*arguments))))
+            for entry, framed in _small_parameters(plan)
         ]
 
 
@@ -276,7 +300,10 @@ def spurious(plan: Any, theta: dict[str, np.ndarray], posterior: Posterior) -> s
     for entry, variance in spreads(plan, theta):
         statistics = entry.form.cell_statistics(posterior.statistics[entry.plate][:, entry.columns])
         d = entry.form.factor.value.data.shape[-1] if entry.form.family.name == "MvNormal" else 1
-        bad = (variance < NARROW) & (statistics[:, 0] < 5 * (d + 1)) & (statistics[:, 0] > 0.5)
+        # cells of one spread, as of one that all components share, have all of their observations to go by
+        _, same = np.unique(variance, return_inverse=True)
+        held = np.bincount(same.ravel(), weights=statistics[:, 0])[same.ravel()]
+        bad = (variance < NARROW) & (held < 5 * (d + 1)) & (statistics[:, 0] > 0.5)
         if bad.any():
             cell = int(np.flatnonzero(bad)[0])
             name = component_name(plan, entry, cell)

@@ -15,8 +15,11 @@ import numpy as np
 from emppl.estep.independent import PlateData
 
 Slopes = Callable[[np.ndarray], np.ndarray]
+Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ROUNDS = 6  # steps tried for a coordinate
+FINEST = 2e-13  # a step relative to what is rounded, a thousand times the rounding
+COARSE = 0.1  # widths; a step that is longer says nothing of the curvature
 AGREES = 1e-4  # relative difference of a product with a random direction, which differences alone can make
 LEAST_BEND = 1.0  # nats within the width of a coordinate: what bends less is not scaled up to one that bends
 APART = 2e-2  # widths over which a slope must change as its derivative says: far beyond the step of that
@@ -26,23 +29,24 @@ PAYS = 40  # coordinates from which on it is worth finding out who moves what
 
 def jacobian(
     slopes: Slopes, point: np.ndarray, inside: np.ndarray, owner: np.ndarray | None = None,
-    grain: np.ndarray | None = None,
+    grain: np.ndarray | None = None, between: Between = np.subtract,
 ) -> np.ndarray:  # fmt: skip
     """d slopes / d coordinate, a row for each coordinate in `inside`: [n, S] at point [P].
 
     slopes(v) → [S], whose first P are a gradient. owner [S]: the component that each slope belongs to, -1 for those
     that belong to none or several; None where that is not known. grain [P]: what the rounding of each coordinate is
-    relative to, its own size unless given. Coordinates of no component have an evaluation of
+    relative to, its own size unless given; between(v, w) [P]: how far two points are apart once they are rounded to
+    that. A row is nan where no step is small enough. Coordinates of no component have an evaluation of
     their own, and stand in the rows of the others by symmetry.
     """
     grain = np.abs(point) if grain is None else grain
     if owner is not None:
         groups = _groups(owner[inside])
         if len(groups) < len(inside):
-            found = _in_groups(slopes, point, inside, groups, owner, grain)
+            found = _in_groups(slopes, point, inside, groups, owner, grain, between)
             if found is not None:
                 return found
-    return np.array([_rows(slopes, point, np.array([i]), inside, grain)[0] for i in inside])
+    return np.array([_rows(slopes, point, np.array([i]), inside, grain, between)[0] for i in inside])
 
 
 def _groups(owners: np.ndarray) -> list[np.ndarray]:
@@ -54,11 +58,12 @@ def _groups(owners: np.ndarray) -> list[np.ndarray]:
 
 def _in_groups(
     slopes: Slopes, point: np.ndarray, inside: np.ndarray, groups: list[np.ndarray], owner: np.ndarray,
-    grain: np.ndarray,
+    grain: np.ndarray, between: Between,
 ) -> np.ndarray | None:  # fmt: skip
     answer, is_shared = np.zeros((len(inside), len(owner))), owner[inside] < 0
     for group in groups:
-        answer[group] = _rows(slopes, point, inside[group], inside, grain, None if is_shared[group[0]] else owner)
+        known = None if is_shared[group[0]] else owner
+        answer[group] = _rows(slopes, point, inside[group], inside, grain, between, known)
     answer[np.ix_(~is_shared, inside[is_shared])] = answer[np.ix_(is_shared, inside[~is_shared])].T
     direction = np.random.default_rng(0).normal(size=len(inside))
     widths = np.sqrt(np.maximum(np.abs(answer[np.arange(len(inside)), inside]), 1e-300))
@@ -76,15 +81,15 @@ def _in_groups(
 
 
 def _rows(
-    slopes: Slopes, point: np.ndarray, group: np.ndarray, inside: np.ndarray, grain: np.ndarray,
+    slopes: Slopes, point: np.ndarray, group: np.ndarray, inside: np.ndarray, grain: np.ndarray, between: Between,
     owner: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Differences along each coordinate of a group that moves at once, each with a step that suits it: [group, S].
 
-    Small beside the width of the objective, that is: a mean of 1e8 may have a width of 1. owner, grain: as in
+    Small beside the width of the objective, that is: a mean of 1e8 may have a width of 1. owner, grain, between: as in
     `jacobian`.
     """
-    finest = 4e-12 * np.maximum(grain, np.abs(point))[group]
+    finest = FINEST * np.maximum(grain, np.abs(point))[group]
     h = np.maximum(1e-5, finest)
     for _ in range(ROUNDS):
         up, down = point.copy(), point.copy()
@@ -92,7 +97,7 @@ def _rows(
         down[group] -= h
         with np.errstate(invalid="ignore"):  # where a spread has collapsed, slopes are infinite
             change = slopes(up) - slopes(down)
-            rows = change / (up[group] - down[group])[:, None]
+            rows = change / between(up, down)[group][:, None]
         if owner is not None:
             rows = np.where(owner == owner[group][:, None], rows, 0.0)
         bend = np.abs(rows[np.arange(len(group)), group])
@@ -102,6 +107,8 @@ def _rows(
         if np.isfinite(rows[:, inside]).all() and (h <= 30 * wanted).all():
             break
         h = np.where(h <= 30 * wanted, h, wanted) if len(group) > 1 else wanted
+    with np.errstate(invalid="ignore"):
+        rows[finest * np.sqrt(bend) > COARSE] = np.nan
     return rows
 
 

@@ -20,9 +20,10 @@ BORDER = 18.0  # a logit, or a log counted from where the model puts it, is on t
 class Information:
     """Curvature of the objective at unconstrained coordinates u [P].
 
-    `interior` [P]: coordinates that are neither on the border nor at a corner; gradient and information are over these
-    alone. `corners` [P]: those along which the slope jumps from positive to negative (the median of a Laplace
-    distribution, at one of its values), so that the objective has a top there and no curvature. What is said of the
+    `interior` [P]: coordinates that are neither on the border nor in `corners` or `lost`; gradient and information are
+    over these alone. `corners` [P]: those along which the slope jumps from positive to negative (the median of a
+    Laplace distribution, at one of its values), so that the objective has a top there and no curvature. `lost` [P]:
+    those whose curvature is no number, or has no digits so far from zero. What is said of the
     eigenvalues is said of the information scaled to unit diagonal, which no unit of a parameter changes.
     """
 
@@ -31,7 +32,13 @@ class Information:
     gradient: np.ndarray = field(repr=False)
     information: np.ndarray = field(repr=False)  # minus the Hessian, symmetrised
     corners: np.ndarray = field(repr=False)
+    lost: np.ndarray = field(repr=False)
     carried: bool = False  # whether it is that of a point near by
+
+    @property
+    def on_border(self) -> np.ndarray:
+        """Coordinates [P] on the border of their domain."""
+        return ~(self.interior | self.corners | self.lost)
 
     @cached_property
     def widths(self) -> np.ndarray:
@@ -175,18 +182,24 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     finest = coordinates.grain(point)
     width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
     owner = owners(plan, point) if scores is not None else None
-    rows = jacobian(slopes, point, inside, owner, finest).reshape(len(inside), width)
+
+    def between(v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return np.asarray((coordinates.raw(v) - coordinates.raw(w)) / coordinates.width)
+
+    rows = jacobian(slopes, point, inside, owner, finest, between).reshape(len(inside), width)
     hessian = rows[:, inside]
     at_corner = corners(slopes, point, inside, hessian)
+    bad = at_corner | ~np.isfinite(np.diag(hessian))
     if scores is not None:
         hessian = hessian + _missing(plan, point, rows[:, len(point) :])
     centre = (centre if further is None else centre + further(point))[inside]
     hessian = 0.5 * (hessian + hessian.T)
-    bad = at_corner | ~np.isfinite(hessian[:, ~at_corner]).all(axis=1)
-    found = np.zeros_like(interior)
+    bad = bad | ~np.isfinite(hessian[:, ~bad]).all(axis=1)
+    found, lost = np.zeros_like(interior), np.zeros_like(interior)
     found[inside[at_corner]] = True
+    lost[inside[bad & ~at_corner]] = True
     interior[inside[bad]] = False
-    return Information(np.asarray(u, float), interior, centre[~bad], -hessian[np.ix_(~bad, ~bad)], found)
+    return Information(np.asarray(u, float), interior, centre[~bad], -hessian[np.ix_(~bad, ~bad)], found, lost)
 
 
 def _scores(plan: Any, point: np.ndarray) -> Any | None:

@@ -22,7 +22,7 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
     bad = ~np.isfinite(np.diag(covariance))
     unknown = bad.copy()
     for part, _ in coordinates.simplexes:  # weights of zero stay there: the others vary among themselves
-        unknown[part] &= information.interior[part] | information.corners[part]
+        unknown[part] &= ~information.on_border[part]
     point = coordinates.off_the_border(u, 2 * BORDER)
     grain = coordinates.grain(point)
     jacobians: dict[str, list[np.ndarray]] = {node.name: [] for node in everything}
@@ -46,7 +46,7 @@ def standard_errors(plan: Any, information: Information | None) -> Theta:
         touched = (np.abs(j) > 1e-8 * scale)[..., unknown].any(axis=-1) if bad.any() else np.zeros(node.shape, bool)
         part = coordinates.slices.get(node.name)
         if part is not None and bad[part].any() and j.shape[-1]:
-            least = 1e-12 if any(part == weights for weights, _ in coordinates.simplexes) else 0.0
+            least = np.exp(-BORDER) if any(part == weights for weights, _ in coordinates.simplexes) else 0.0
             touched = touched | (np.abs(j).max(axis=-1) <= least)  # on the border, where nothing moves it
         errors[node.name] = np.where(touched, np.nan, np.sqrt(np.maximum(variance, 0.0)))
     return errors

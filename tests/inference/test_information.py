@@ -125,7 +125,7 @@ def info(matrix, gradient=None) -> Information:
     matrix = np.asarray(matrix, float)
     n = len(matrix)
     slope = np.zeros(n) if gradient is None else np.array(gradient)
-    return Information(np.zeros(n), np.ones(n, bool), slope, matrix, np.zeros(n, bool))
+    return Information(np.zeros(n), np.ones(n, bool), slope, matrix, np.zeros(n, bool), np.zeros(n, bool))
 
 
 def test_a_maximum_a_saddle_and_a_flat_direction():
