@@ -58,6 +58,10 @@ class NoStartError(EmpplError, RuntimeError):
     """No start reached a finite objective, so there is nothing to report as a fit."""
 
 
+class SamplerError(EmpplError, RuntimeError):
+    """A sampler broke down in the midst of its work."""
+
+
 class SavedFitError(EmpplError, ValueError):
     """A saved fit cannot be read, or belongs to another model."""
 

@@ -21,13 +21,13 @@ from pytensor.graph.replace import clone_replace, graph_replace
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
-from emppl.arguments import Seed, as_seed, unknown_keyword
+from emppl.arguments import Seed, as_seed, as_whole, unknown_keyword
 from emppl.ascent.result import Fit
 from emppl.ascent.starts import start_point
 from emppl.chainstarts import ModeStarts, mode_starts
 from emppl.compiling import building, compile_graph, interpreted_mode, uncompiled
 from emppl.concurrency import quiet
-from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.errors import InvalidArgumentError, SamplerError, UnsupportedModelError
 from emppl.estep import elimination
 from emppl.estep.marginal import marginal_log_likelihood, members, register
 from emppl.estep.tables import free_elements
@@ -90,17 +90,16 @@ def sample(
     Groups of the result: posterior (parameters and deterministics), log_likelihood (per observation), latent
     (posterior probability of each latent value given that draw's parameters), sample_stats, observed_data. Attributes:
     sampling_seconds, compile_seconds, sampler, init, interrupted ("True" after Ctrl-C).
-    Raises UnsupportedModelError where there is nothing to draw.
+    Raises UnsupportedModelError where there is nothing to draw, InvalidArgumentError for numbers that are none or too
+    small (draws, tune and chains are at least 1), SamplerError where nutpie, asked for by name, breaks down.
     """
     own = {name for name, p in signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY}
     for name in nuts_options:  # the others are for the sampler to know
         if get_close_matches(name, own, 1, 0.75):
             raise unknown_keyword(name, "sample", own)
     seed = as_seed(seed)
-    if min(draws, chains) < 1 or tune < 0:
-        raise InvalidArgumentError(
-            f"draws={draws}, tune={tune}, chains={chains}: give positive numbers", "emppl.sample"
-        )
+    draws, chains = as_whole(draws, "draws", 1), as_whole(chains, "chains", 1)
+    tune, cores = as_whole(tune, "tune", 1), None if cores is None else as_whole(cores, "cores", 1)
     if sampler not in ("auto", "nutpie", "pymc"):
         raise InvalidArgumentError(f"sampler must be 'auto', 'nutpie' or 'pymc', not {sampler!r}", "sampler")
     if init not in ("random", "modes"):
@@ -144,9 +143,16 @@ def _sample(
         if sampler in ("auto", "nutpie"):
             try:
                 drawn = _by_nutpie(plan, marginal, starts, run, nuts_options)
-            except Exception as problem:
-                if sampler == "nutpie" or problem is watcher.raised:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as problem:  # a panic of Rust is no Exception
+                if problem is watcher.raised or (sampler == "nutpie" and isinstance(problem, Exception)):
                     raise
+                if sampler == "nutpie":
+                    raise SamplerError(
+                        f"nutpie could not sample this model ({_in_a_line(problem)})", "emppl.sample",
+                        ("sampler='pymc': pm.sample, which is slower",),
+                    ) from problem  # fmt: skip
                 log.debug("nutpie could not sample this model", exc_info=True)
                 warnings.warn(
                     f"slower: pm.sample, since nutpie could not sample this model ({_in_a_line(problem)})",
@@ -182,7 +188,7 @@ def _until_stopped(draw: Callable[..., xr.DataTree], *arguments: Any, **options:
     return tree, stopped
 
 
-def _in_a_line(problem: Exception) -> str:
+def _in_a_line(problem: BaseException) -> str:
     """An error's name and the beginning of its first line."""
     first = next((line.strip() for line in str(problem).splitlines() if line.strip()), "")
     text = f"{type(problem).__name__}: {first}" if first else type(problem).__name__

@@ -18,7 +18,7 @@ from scipy import stats
 import emppl
 from emppl import sampling
 from emppl.compiling import compile_graph
-from emppl.errors import InvalidArgumentError, UnsupportedModelError
+from emppl.errors import InvalidArgumentError, SamplerError, UnsupportedModelError
 from emppl.kernels.caching import CheckedCache
 from emppl.models import coins
 
@@ -327,6 +327,22 @@ def test_nothing_to_draw(model):
 def test_bad_arguments(options):
     with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         emppl.sample(coins.build(), **options)
+
+
+class Panic(BaseException):
+    """As what pyo3 raises where Rust breaks down."""
+
+
+def test_a_panic_of_nutpie_is_an_error_of_ours_or_hands_over_to_pymc(model, monkeypatch):
+    def panics(*_, **__):
+        raise Panic("index out of bounds")
+
+    monkeypatch.setattr(sampling, "_by_nutpie", panics)
+    with pytest.raises(SamplerError, match="Panic: index out of bounds"):
+        emppl.sample(model, draws=5, sampler="nutpie")
+    monkeypatch.setattr(sampling, "_by_pymc", lambda *_: pytest.fail("reached"))
+    with pytest.warns(RuntimeWarning, match="nutpie could not"), pytest.raises(pytest.fail.Exception, match="reached"):
+        emppl.sample(model, draws=5)
 
 
 def test_a_fit_of_another_model():

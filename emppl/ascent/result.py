@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import expit, ndtri
 
-from emppl.arguments import Seed, as_seed
+from emppl.arguments import Seed, as_path, as_seed, as_whole
 from emppl.ascent.certificate import Certificate, Point
 from emppl.ascent.loop import Ascent, Status
 from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
@@ -289,7 +289,7 @@ class Fit(Portable):
         Centred at the mode of the unconstrained density, Jacobian included, which is what NUTS sees (estimate="map");
         for "ml" the normal approximation of the estimator. Groups: posterior, point_estimate, latent.
         """
-        structure = self.plan.structure
+        structure, draws = self.plan.structure, as_whole(draws, "draws", 1)
         if isinstance(self.plan, SavedPlan):
             sample = self.plan.stored["laplace"].isel(draw=slice(None, draws))
         else:
@@ -307,6 +307,7 @@ class Fit(Portable):
         Written aside, then renamed, as `storage.write_bytes` says: OSError on a full disk, InvalidArgumentError for a
         folder or a device.
         """
+        as_path(path, "path")
         structure = self.plan.structure
         head = {
             "format": FORMAT, "emppl": version("emppl"), "model": structure.name, "fingerprint": fingerprint(structure),
@@ -388,6 +389,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
     Raises SavedFitError for whatever is no such file: missing, damaged, changed since, of another origin or of a later
     version. Nothing in the file is executed and no link in it is followed.
     """
+    as_path(path, "path", SavedFitError)
     try:
         tree = read_sealed(path)
         head = json.loads(tree.attrs["emppl"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.arguments import Seed, as_seed, check_keywords
+from emppl.arguments import STARTS_AT_MOST, Seed, as_path, as_seed, as_tolerance, as_whole, check_keywords
 from emppl.ascent.agreement import MOST_STARTS, agreement
 from emppl.ascent.checkpoint import Checkpoint, call_of
 from emppl.ascent.conclude import all_collapsed, conclude, judge, winning
@@ -80,17 +81,17 @@ def fit(
     began = time.perf_counter()
     check_keywords(plan_options, "fit", fit, make_plan)
     seed = as_seed(seed)
-    if starts < 0 or (starts == 0 and start is None):
+    starts = as_whole(starts, "starts", 0, STARTS_AT_MOST)
+    workers, max_iter = as_whole(workers, "workers", 1), as_whole(max_iter, "max_iter", 0, sys.maxsize)
+    tol = as_tolerance(tol, "tol")
+    if checkpoint is not None:
+        as_path(checkpoint, "checkpoint")
+    if starts == 0 and start is None:
         raise InvalidArgumentError(
             f"starts={starts} leaves nothing to start from", "starts", ("starts=10", "start={...}")
         )
     if accelerate not in (None, "squarem"):
         raise InvalidArgumentError(f"accelerate must be 'squarem' or None, not {accelerate!r}", "accelerate")
-    if not tol >= 0 or max_iter < 0:
-        raise InvalidArgumentError(
-            f"neither tol nor max_iter can be negative, as {tol} and {max_iter} are", "tol, max_iter",
-            ("tol=0: until max_iter",),
-        )  # fmt: skip
     if source is None and (block_size is not None or executor is not None):
         raise InvalidArgumentError(
             "block_size and executor are about a source of blocks, and none is given", "block_size, executor",
@@ -120,7 +121,7 @@ def fit(
         with one_blas_thread(), untraced():
             kept, running = None, plan
             if checkpoint is not None:
-                asked = {"starts": starts, "tol": float(tol), "max_iter": max_iter, "accelerate": accelerate}
+                asked = {"starts": starts, "tol": tol, "max_iter": max_iter, "accelerate": accelerate}
                 kept = Checkpoint(checkpoint, call_of(plan, start, block_size=block_size, **asked), seed)
                 seed, running = kept.seed, kept.noting(plan)
             found = _from_starts(running, start, starts, seed, options, workers, watcher, began, kept)

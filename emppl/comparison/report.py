@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from emppl import plots
+from emppl.arguments import as_path, as_whole
 from emppl.ascent.atlas import Atlas
 from emppl.comparison.evidence import Evidence, Verdict, in_order, is_degenerate, judge
 from emppl.comparison.members import members
@@ -165,7 +166,7 @@ class Comparison(Portable):
         Written aside and renamed, so that a page is never half there. `title`: what to call the model (its own name
         where none is given). `command`: the shell command that reproduces the page, where there was one.
         """
-        return write_page(self, Path(path), title, command)
+        return write_page(self, Path(as_path(path, "path")), title, command)
 
     def to_markdown(
         self, path: str | Path, *, title: str | None = None, command: str | None = None, pictures: bool = False
@@ -174,11 +175,11 @@ class Comparison(Portable):
 
         `pictures`: also write them, as SVG, into a folder beside the file that is named after it.
         """
-        return write_markdown(self, Path(path), title, command, pictures)
+        return write_markdown(self, Path(as_path(path, "path")), title, command, pictures)
 
     def to_json(self, path: str | Path, *, title: str | None = None, command: str | None = None) -> Path:
         """Write the report as JSON, numbers unrounded, and return its path; arguments as for `to_html`."""
-        return write_json(self, Path(path), title, command)
+        return write_json(self, Path(as_path(path, "path")), title, command)
 
     def to_datatree(self) -> xr.DataTree:
         """All of it as an ArviZ DataTree that can be saved: aligned draws, estimate, table, permutations, members.
@@ -270,6 +271,7 @@ def compare(
             "the argument `fit`",
             ("comparison = emppl.compare(emppl.fit(model), emppl.sample(model))",),
         )
+    ascents = None if ascents is None else as_whole(ascents, "ascents", 0)
     with watching(progress) as watcher:
         plan, point, theta = reference(draws, fit, None)
         _refuse_other_draws(plan, draws)

@@ -19,7 +19,10 @@ LEAST_DRAWS = 8  # split R-hat halves every chain and takes a variance within ea
 
 
 def posterior_of(draws: xr.DataTree) -> xr.Dataset:
-    """The `posterior` group as a Dataset. Raises InvalidArgumentError when there is none or it lacks chain or draw."""
+    """The `posterior` group as a Dataset.
+
+    Raises InvalidArgumentError when there is none, it lacks chain or draw, or holds no draw.
+    """
     if not isinstance(draws, xr.DataTree):
         raise InvalidArgumentError(
             f"draws must be an xarray DataTree, as ArviZ 1 uses it, not {type(draws).__name__}",
@@ -42,6 +45,13 @@ def posterior_of(draws: xr.DataTree) -> xr.Dataset:
             f"the posterior group has dims {', '.join(map(str, posterior.dims))}, without {' and '.join(missing)}",
             "draws.posterior",
             ("posterior.expand_dims(chain=[0]), for a single chain",),
+        )
+    if not (posterior.sizes["chain"] and posterior.sizes["draw"]):
+        stopped = draws.attrs.get("interrupted") == "True"
+        raise InvalidArgumentError(
+            "there are no draws" + (": sampling was interrupted before the first" if stopped else ""),
+            "draws.posterior",
+            ("sample again",),
         )
     return posterior
 
