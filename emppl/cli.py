@@ -20,6 +20,7 @@ import typer
 import emppl
 from emppl import console as view
 from emppl import storage
+from emppl.arguments import MOST, STARTS_AT_MOST
 from emppl.axisnames import named_axes, no_axes
 from emppl.documents import (
     comparison_document,
@@ -32,6 +33,7 @@ from emppl.documents import (
 )
 from emppl.errors import InvalidArgumentError
 from emppl.explanation import missing
+from emppl.interrupts import noticed
 from emppl.session import Session, folder_for, running, write_result, write_text
 
 ABOUT_DRAWS = ("labels", "convergence", "precision", "divergences")  # verdicts of a comparison that `sample` shows
@@ -90,7 +92,7 @@ Unused = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Starts = Annotated[int, typer.Option("--starts", metavar="N", min=1, help="Random starts of EM.")]
+Starts = Annotated[int, typer.Option("--starts", metavar="N", min=1, max=STARTS_AT_MOST, help="Random starts of EM.")]
 CheckpointOption = Annotated[
     str | None,
     typer.Option("--checkpoint", metavar="FILE", help="Starts are kept there, and the same command goes on from it."),
@@ -103,11 +105,11 @@ MethodOption = Annotated[Method, typer.Option("--method", help="EM, or hard assi
 AlsoOption = Annotated[
     list[Also] | None, typer.Option("--also", help="Set another fit beside: ml, map or hard; may be repeated.")
 ]
-Draws = Annotated[int, typer.Option("--draws", metavar="N", min=4, help="Draws of a chain.")]
+Draws = Annotated[int, typer.Option("--draws", metavar="N", min=4, max=MOST, help="Draws of a chain.")]
 Tune = Annotated[
-    int, typer.Option("--tune", metavar="N", min=0, help="Draws of a chain that tune the sampler, not kept.")
+    int, typer.Option("--tune", metavar="N", min=1, max=MOST, help="Draws of a chain that tune the sampler, not kept.")
 ]
-Chains = Annotated[int, typer.Option("--chains", metavar="N", min=1, help="Chains.")]
+Chains = Annotated[int, typer.Option("--chains", metavar="N", min=1, max=MOST, help="Chains.")]
 InitOption = Annotated[Init, typer.Option("--init", help="Where chains start: around EM's modes, or anywhere.")]
 
 
@@ -297,7 +299,8 @@ def compare(
             _end_with_fit(session, found)
         tree = _sample(session, found, draws, tune, chains, seed, folder, init)
         fits = {"EM": found, **{name.value: _also(session, plan, name, starts, seed, max_iter) for name in also or ()}}
-        comparison = emppl.compare(fits, tree, progress=session.progress)
+        with noticed():
+            comparison = emppl.compare(fits, tree, progress=session.progress)
         with session.doing("writing the report"):
             write_result(
                 session, "draws", folder / "draws.nc", lambda path: storage.write_tree(path, comparison.to_datatree())
@@ -484,10 +487,13 @@ def _fit(
 
 
 def _also(session: Session, plan: emppl.Plan, name: Also, starts: int, seed: int, max_iter: int) -> emppl.Fit:
-    """The same model fitted in another way."""
+    """The same model fitted in another way. KeyboardInterrupt where Ctrl-C ended that fit."""
     estimate = plan.estimate if name is Also.hard else name.value
     other = emppl.plan(plan, estimate=estimate, method="hard" if name is Also.hard else "em")
-    return emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=session.progress)
+    found = emppl.fit(other, starts=starts, seed=seed, max_iter=max_iter, progress=session.progress)
+    if found.status is emppl.Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return found
 
 
 def _end_with_labels(session: Session, tree: Any, subject: dict[str, Any], method: str, folder: Path | None) -> None:
@@ -516,7 +522,7 @@ def _sample(
     session: Session, found: emppl.Fit, draws: int, tune: int, chains: int, seed: int, folder: Path | None,
     init: Init = Init.random,
 ) -> Any:  # fmt: skip
-    """Draws, and written into the folder; after Ctrl-C those that there are, and the fit, before the command ends."""
+    """Draws, and written into the folder; where it ends otherwise, those that there are, and the fit, before that."""
     tree = None
     try:
         tree = emppl.sample(
@@ -524,7 +530,7 @@ def _sample(
         )
         if tree.attrs.get("interrupted") == "True":
             raise KeyboardInterrupt
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C, or a sampler that broke down
         if folder is not None:
             write_result(session, "fit", folder / "fit.nc", found.save)
             if tree is not None and tree["posterior"].sizes["draw"]:

@@ -469,7 +469,7 @@ def _said(problem: Any) -> str:
     """What an exception says, nothing where it cannot even say that."""
     try:
         return str(problem)
-    except Exception:
+    except BaseException:  # SystemExit and KeyboardInterrupt too: they come from its __str__
         return ""
 
 

@@ -24,6 +24,7 @@ from emppl import console as view
 from emppl import storage
 from emppl.documents import to_json
 from emppl.errors import EmpplError, InvalidArgumentError
+from emppl.interrupts import noticed
 from emppl.modelfile import USER_MODULE, LoadedModel, load_model
 from emppl.progress import watching
 
@@ -82,7 +83,7 @@ class Session:
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """A line about it on standard error, as long as it takes."""
-        with watching(self.progress) as watcher:
+        with noticed(), watching(self.progress) as watcher:
             watcher.say(what)
             yield
 
@@ -107,6 +108,7 @@ def running(ctx: typer.Context, as_json: bool = False, quiet: bool = False) -> I
                 told = {"type": type(error).__name__, **told}
                 session.write_json({"reliable": False, "error": told, "files": session.files})
             view.show_error(session.err, error)
+            view.show_files(session.err, session.files)
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
             kept = f"written: {', '.join(session.files.values())}" if session.files else "nothing was written"
@@ -195,7 +197,8 @@ def folder_for(out: str | None, name: str) -> Path:
 def write_result(session: Session, name: str, path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file and note it. What cannot be written is an error that names it."""
     try:
-        write(path)
+        with noticed():
+            write(path)
     except OSError as problem:
         raise InvalidArgumentError(f"{path} cannot be written: {problem}", "--out", ("--out another folder",)) from None
     session.files[name] = str(path)

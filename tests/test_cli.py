@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,6 +18,7 @@ import emppl
 from emppl import storage
 from emppl.cli import app
 from emppl.documents import to_json
+from emppl.errors import SamplerError
 
 BIAS = [0.5195824, 0.7967892]  # Do & Batzoglou's example at the maximum; which coin is called A is for the seed to say
 CONDITIONS = """
@@ -373,6 +376,35 @@ def test_interrupted_before_a_result_is_130(run, monkeypatch, coin_fit, coin_dra
     assert result.exit_code == 130 and result.stdout == "" and "nothing was written" in result.stderr
 
 
+def test_an_interrupted_second_fit_is_130(run, monkeypatch, quick, coin_fit):
+    stopped = dataclasses.replace(coin_fit, status=emppl.Status.INTERRUPTED)
+    monkeypatch.setattr(emppl, "fit", lambda plan, **_: stopped if plan.estimate == "ml" else coin_fit)
+    monkeypatch.setattr(emppl, "compare", lambda *_, **__: pytest.fail("compared all the same"), raising=False)
+    result = run("compare", "coins", "--draws", "150", "--also", "ml")
+    assert result.exit_code == 130 and result.stdout == "" and "emppl-coins/draws.nc" in result.stderr
+
+
+def test_an_interrupt_that_a_library_swallows_while_results_are_written_is_130(run, monkeypatch, coin_fit):
+    def swallowing(self, path):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(emppl, "fit", lambda plan, **_: coin_fit)
+    monkeypatch.setattr(emppl.Fit, "save", swallowing)
+    assert run("fit", "coins", "--out", "kept").exit_code == 130
+
+
+def test_the_fit_is_kept_where_the_sampler_breaks_down(run, monkeypatch, coin_fit):
+    def broken(*_, **__):
+        raise SamplerError("nutpie could not sample this model", "emppl.sample")
+
+    monkeypatch.setattr(emppl, "fit", lambda plan, **_: coin_fit)
+    monkeypatch.setattr(emppl, "sample", broken, raising=False)
+    result = run("sample", "coins")
+    assert result.exit_code == 2 and "SamplerError" in result.stderr and "emppl-coins/fit.nc" in result.stderr
+    assert emppl.load("emppl-coins/fit.nc").log_posterior == coin_fit.log_posterior
+
+
 def test_a_comparison_stops_where_the_fit_was_stopped(run, monkeypatch, coin_fit):
     changed = dataclasses.replace(coin_fit, status=emppl.Status.INTERRUPTED)
     monkeypatch.setattr(emppl, "fit", lambda *_, **__: changed)
@@ -398,6 +430,8 @@ def test_a_comparison_stops_where_the_fit_was_stopped(run, monkeypatch, coin_fit
         (["fit", "unsupported.py"], ["UnsupportedModelError"]),
         (["fit", "coins", "--estimate", "mle"], ["mle", "ml"]),
         (["fit", "coins", "--starts", "0"], ["--starts"]),
+        (["fit", "coins", "--starts", "1" + "0" * 30], ["--starts"]),
+        (["sample", "coins", "--tune", "0"], ["--tune"]),
         (["fit", "coins", "--seed", "-1"], ["--seed"]),
         (["fit", "coins", "--frob"], ["--frob"]),
         (["frob"], ["frob"]),

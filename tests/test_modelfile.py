@@ -304,6 +304,12 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
     assert isinstance(load_model(str(path)).model, pm.Model)
 
 
+@pytest.mark.parametrize("problem", ["SystemExit(5)", "KeyboardInterrupt", "ValueError"])
+def test_an_error_that_cannot_say_what_it_is_is_told_by_its_line(write, problem):
+    write("mute.py", f"class E(Exception):\n    def __str__(self): raise {problem}\nraise E()\n")
+    assert "E\n  where: mute.py, line 3: raise E()" in message(InvalidArgumentError, "mute.py")
+
+
 def test_interruptions_pass_through(write):
     write("m.py", "def build(data=None):\n    raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
