@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,19 +13,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from pytensor.graph.basic import Constant
-from pytensor.tensor.random.type import RandomType
 
 from emppl.ascent.loop import Ascent, Status
 from emppl.errors import InvalidArgumentError, SavedFitError
 from emppl.inference.information import Information
 from emppl.planner import Plan
 from emppl.storage import read_sealed, target, write_sealed
+from emppl.structure.identity import identity, identity_of_model
 from emppl.structure.initial import initial_point
 
 FORMAT = 1
 SLOW_SECONDS = 1.0  # that writing may take after each start
 SHARE_OF_TIME = 0.05  # at most, that is spent on writing where it takes longer
 PASSES_SECONDS = 60.0  # between writes in the midst of a start
+SAME_OBJECTIVE = 1e-8  # relative: two values at the same parameters, be it on two machines
 
 
 class Checkpoint:
@@ -133,9 +133,17 @@ class Round:
         """Runs of the same starts that end earlier or later."""
         return Round(self.checkpoint, f"{self.name} {name}")
 
-    def get(self, start: int) -> Ascent | None:
-        """What a start reached in an earlier run of the same call."""
-        return self.checkpoint.done.get(f"{self.name} {start}")
+    def get(self, start: int, plan: Plan) -> Ascent | None:
+        """What a start of this plan reached in an earlier run of the same call; SavedFitError where it cannot have."""
+        ascent = self.checkpoint.done.get(f"{self.name} {start}")
+        said = None if ascent is None else _amiss(ascent, plan)
+        if said is not None:
+            raise SavedFitError(
+                f"{os.fspath(self.checkpoint.path)!r} holds a start that this fit cannot have reached: {said}",
+                f"checkpoint, start {start}",
+                ("another name, or the file removed: the fit then begins anew",),
+            )
+        return ascent
 
     def put(self, start: int, ascent: Ascent) -> None:
         self.checkpoint.put(f"{self.name} {start}", ascent)
@@ -156,7 +164,7 @@ class _Noted:
         return int(self.over.n)
 
     def __call__(self, eta: np.ndarray, hard: bool) -> Any:
-        key = _digest([eta, hard])
+        key = identity([eta, hard])
         noted = self.checkpoint.passes.get(key)
         if noted is not None:
             from emppl.streaming.readers import Sums
@@ -173,78 +181,66 @@ class _Noted:
 
 def call_of(plan: Plan, start: Any, **plain: Any) -> dict[str, str]:
     """What the result of a fit depends on, by name: text, or a hash of numbers."""
-    observed, rest = hashlib.sha256(), hashlib.sha256()
-    model = plan.structure.model
-    values = {model.rvs_to_values[rv] for rv in model.observed_RVs}
-    for rv in model.observed_RVs:
-        _add(observed, rv.name, _held(model.rvs_to_values[rv]))
+    structure, model = plan.structure, plan.structure.model
+    values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
+    data: list[Any] = [(rv.name, _held(value)) for rv, value in zip(model.observed_RVs, values)]
     if plan.sample is not None:  # of all rows: their sums where the prior begins
-        posterior = plan.e_step(initial_point(plan.structure))
-        for array in (*posterior.statistics, *posterior.counts, np.array(posterior.objective)):
-            _add(observed, "rows", array)
-    number: dict[Any, int] = {}
-    for graph in [*model.basic_RVs, *model.potentials]:
-        for variable in _in_order(graph, number):
-            if variable.owner is not None:
-                op, inputs = variable.owner.op, [number[v] for v in variable.owner.inputs]
-                _add(rest, f"{type(op).__name__} {getattr(op, 'scalar_op', getattr(op, 'name', ''))} {inputs}", None)
-            elif not isinstance(variable.type, RandomType):
-                _add(rest, str(variable.type), None if variable in values else _held(variable))
+        posterior = plan.e_step(initial_point(structure))
+        data += [*posterior.statistics, *posterior.counts, posterior.objective]
     options = {name: value for name, value in plan.options.items() if value is not None}
+    labels = [(node.name, node.dims) for node in (*structure.parameters, *structure.latents, *structure.observed)]
     return {
-        "model": rest.hexdigest(), "data": observed.hexdigest(), "estimate": plan.estimate, "method": plan.method,
-        "options of the plan": _digest(options), "frozen": _digest(plan.frozen), "start": _digest(start),
+        "model": identity_of_model(structure, values), "data": identity(data), "estimate": plan.estimate,
+        "method": plan.method, "options of the plan": identity(options), "frozen": identity(plan.frozen),
+        "coords": identity([labels, structure.coords]), "start": identity(_points(start)),
         **{name: repr(value) for name, value in plain.items()},
     }  # fmt: skip
 
 
-def _in_order(graph: Any, number: dict[Any, int]) -> list[Any]:
-    """The variables above a graph that were not met before, inputs first, numbered as they come."""
-    found, stack = [], [graph]
-    while stack:
-        variable = stack[-1]
-        waiting = [v for v in variable.owner.inputs if v not in number] if variable.owner is not None else []
-        if variable not in number and not waiting:
-            number[variable] = len(number)
-            found.append(variable)
-        if waiting:
-            stack.extend(reversed(waiting))
-        else:
-            stack.pop()
-    return found
+def _amiss(ascent: Ascent, plan: Plan) -> str | None:
+    """Why a start that was read cannot be one of this plan: above all, its objective is that of its parameters."""
+    structure, size = plan.structure, plan.structure.coordinates.size
+    if not ascent.theta and structure.parameters:
+        sound = (
+            ascent.status is Status.FAILED and ascent.objective == -np.inf and not (len(ascent.path) or ascent.trace)
+        )
+        return None if sound else "it has no parameters"
+    shapes = {node.name: tuple(node.shape) for node in structure.parameters}
+    for theta in (ascent.theta, *ascent.trace):
+        found = {name: np.shape(values) for name, values in theta.items()}
+        if found != shapes:
+            return f"its parameters have the shapes {found}, not {shapes}"
+    if len(ascent.path) and ascent.path[-1] != ascent.objective:
+        return f"its path ends at {ascent.path[-1]}, its objective is {ascent.objective}"
+    known = ascent.information
+    if known is not None:
+        inner = int(np.count_nonzero(known.interior))
+        shaped = (known.u, known.interior, known.corners, known.lost, known.gradient, known.information)
+        if [np.shape(one) for one in shaped] != [(size,)] * 4 + [(inner,), (inner, inner)]:
+            return "its information is not over the coordinates of these parameters"
+    try:
+        with np.errstate(all="ignore"):
+            here = float(plan.e_step(ascent.theta).objective)
+    except Exception as problem:  # whatever densities say of parameters that they cannot have
+        return f"the objective cannot be found at its parameters ({type(problem).__name__})"
+    if np.isfinite(ascent.objective):
+        same = abs(here - ascent.objective) <= SAME_OBJECTIVE * max(1.0, abs(ascent.objective))
+    else:
+        same = not np.isfinite(here)
+    return None if same else f"its objective is {ascent.objective}, that of its parameters {here}"
+
+
+def _points(start: Any) -> Any:
+    """What a start says of the parameters, be it of a Fit."""
+    if isinstance(start, list | tuple):
+        return [_points(one) for one in start]
+    return start.point if hasattr(start, "point") else start
 
 
 def _held(variable: Any) -> Any:
     if isinstance(variable, Constant):
         return variable.data
     return variable.get_value(borrow=True) if hasattr(variable, "get_value") else None
-
-
-def _add(digest: Any, name: str, value: Any) -> None:
-    digest.update(name.encode("utf-8", "replace"))
-    if isinstance(value, np.ma.MaskedArray):
-        _add(digest, "mask", np.ma.getmaskarray(value))
-        value = value.filled(0)
-    if isinstance(value, np.ndarray | np.generic):
-        array = np.ascontiguousarray(value)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes() if array.dtype.kind != "O" else repr(array.tolist()).encode())
-    elif isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            _add(digest, str(key), value[key])
-    elif isinstance(value, list | tuple):
-        for one in value:
-            _add(digest, "item", one)
-    elif hasattr(value, "point"):  # a Fit
-        _add(digest, "fit", value.point)
-    else:
-        digest.update(repr(value).encode("utf-8", "replace"))
-
-
-def _digest(value: Any) -> str:
-    digest = hashlib.sha256()
-    _add(digest, "", value)
-    return digest.hexdigest()
 
 
 # -- ascents as JSON and one array of numbers --------------------------------------------------------------------------
@@ -288,6 +284,28 @@ def _unpacked(value: Any, numbers: np.ndarray) -> Any:
 
 
 def _ascent(fields: dict[str, Any]) -> Ascent:
-    information = fields.pop("information")
-    known = None if information is None else Information(**information)
-    return Ascent(**{**fields, "status": Status[fields["status"]], "information": known})
+    known = fields["information"]
+    read: dict[str, Callable[[Any], Any]] = {
+        "objective": float, "reason": _text, "n_iter": int, "n_passes": int, "gain_left": float, "largest_fall": float,
+        "path": _line, "theta": _arrays, "trace": lambda several: [_arrays(one) for one in several], "collapsed": bool,
+        "status": Status.__getitem__, "information": lambda _: None if known is None else Information(**known),
+    }  # fmt: skip
+    return Ascent(**{name: read[name](value) for name, value in fields.items()})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is no text")
+    return value
+
+
+def _line(value: Any) -> np.ndarray:
+    if np.ndim(value) != 1:
+        raise ValueError("a path is not one number an iteration")
+    return np.asarray(value)
+
+
+def _arrays(value: Any) -> dict[str, np.ndarray]:
+    if not isinstance(value, dict) or not all(isinstance(one, np.ndarray) for one in value.values()):
+        raise TypeError("parameters are not arrays by name")
+    return value

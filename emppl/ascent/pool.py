@@ -158,7 +158,7 @@ def each(
     try:
         todo = list(range(len(jobs)))
         for i in todo if kept is not None else []:
-            ascent = kept.get(jobs[i].number)
+            ascent = kept.get(jobs[i].number, plan)
             if ascent is not None:
                 arrived(i, ascent, keep=False)
         todo = [i for i in todo if reached.ascents[i] is None]

@@ -6,16 +6,21 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
+import xarray as xr
 
 import emppl
 from emppl.ascent import pool
-from emppl.ascent.checkpoint import Checkpoint
+from emppl.ascent.checkpoint import Checkpoint, call_of
 from emppl.errors import InvalidArgumentError, SavedFitError
 from emppl.models import coins
+from emppl.structure.identity import identity
 
 HEADS = np.array([5.0, 9.0, 8.0, 4.0, 7.0, 2.0])
 
@@ -152,6 +157,147 @@ def test_a_broken_file_is_refused(plan, tmp_path):
     emppl.fit(coins.build(), starts=1).save(path)
     with pytest.raises(SavedFitError, match="checkpoint"):
         emppl.fit(plan, checkpoint=path, **OPTIONS)
+
+
+def swapped(first, second):
+    with pm.Model() as model:
+        a, b, z = pm.Normal(first, 0.0, 10.0), pm.Normal(second, 0.0, 10.0), pm.Bernoulli("z", 0.3, shape=6)
+        pm.Normal("y", a * (1 - z) + b * z, 1.0, observed=HEADS)
+    return model
+
+
+def means(of=lambda mu: mu, observe=lambda mean: pm.Normal("y", mean, 1.0, observed=HEADS), **options):
+    with pm.Model() as model:
+        mu, z = pm.Normal("mu", 0.0, 10.0, shape=2, **options), pm.Bernoulli("z", 0.3, shape=6)
+        observe(of(mu)[z])
+    return model
+
+
+SQUARE = np.array([[1.0, 2.0], [3.0, -1.0]])
+SHARPNESS = [0.5]
+
+
+def custom(sharpness):
+    def density(v, m):
+        return -sharpness * (v - m) ** 2
+
+    return means(observe=lambda mean: pm.CustomDist("y", mean, logp=density, observed=HEADS))
+
+
+def custom_prior(sharpness):
+    with pm.Model() as model:
+        mu = pm.CustomDist("mu", 1.0, logp=lambda v, s: -sharpness * (v - 3 * s) ** 2, shape=2)
+        pm.Normal("y", mu[pm.Bernoulli("z", 0.3, shape=6)], 1.0, observed=HEADS)
+    return model
+
+
+def custom_graph(factor):
+    def draws(mean, size):
+        return pm.Normal.dist(mean * factor, 1.0, size=size)
+
+    return means(observe=lambda mean: pm.CustomDist("y", mean, dist=draws, observed=HEADS))
+
+
+def by_global(sharpness):
+    """A density that reads a global name, which holds `sharpness` from here on."""
+    SHARPNESS[0] = sharpness
+
+    def density(v, m):
+        return -SHARPNESS[0] * (v - m) ** 2
+
+    return means(observe=lambda mean: pm.CustomDist("y", mean, logp=density, observed=HEADS))
+
+
+ALIKE = {
+    "names": (lambda: swapped("a", "b"), lambda: swapped("b", "a")),
+    "renamed": (lambda: swapped("a", "b"), lambda: swapped("c", "d")),
+    "axis": tuple(lambda axis=axis: means(lambda m: (m[:, None] * SQUARE).sum(axis)) for axis in (0, 1)),
+    "mode": (lambda: means(pt.cumsum), lambda: means(pt.cumprod)),
+    "order": tuple(lambda order=order: means(lambda m: (m + SQUARE).transpose(order)[0]) for order in ((0, 1), (1, 0))),
+    "logp": (lambda: custom(0.5), lambda: custom(2.0)),
+    "logp of a prior": (lambda: custom_prior(0.5), lambda: custom_prior(2.0)),
+    "dist": (lambda: custom_graph(1.0), lambda: custom_graph(2.0)),
+    "global": (lambda: by_global(0.5), lambda: by_global(2.0)),
+    "transform": (means, lambda: means(transform=pm.distributions.transforms.ordered)),
+    "initval": (lambda: means(initval=[0.0, 1.0]), lambda: means(initval=[1.0, 0.0])),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_models_that_look_alike_are_told_apart(what):
+    one, again, other = (call_of(emppl.plan(build()), None)["model"] for build in (ALIKE[what][0], *ALIKE[what]))
+    assert one == again != other
+
+
+def test_a_checkpoint_of_a_model_that_looks_alike_is_refused(tmp_path):
+    one, other = (build() for build in ALIKE["names"])
+    emppl.fit(one, checkpoint=tmp_path / "run.nc", **OPTIONS)
+    with pytest.raises(InvalidArgumentError, match=r"of another call: .*model"):
+        emppl.fit(other, checkpoint=tmp_path / "run.nc", **OPTIONS)
+
+
+def test_another_process_finds_the_same_call():
+    """Whatever the order of its sets: text is hashed anew in every process."""
+    code = f"""
+        import sys
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import emppl, test_checkpoint as t
+        print([t.call_of(emppl.plan(one()), {{"mu": [0.0, 1.0]}}) for one, _ in t.ALIKE.values()])
+    """
+    said = set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        said.add(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    assert len(said) == 1
+
+
+LONG_WEIGHTS = np.ones(2000)
+
+
+@pytest.mark.parametrize("container", [pd.Series, xr.DataArray, list, lambda v: pd.DataFrame({"w": v})])
+def test_long_values_are_told_apart_in_the_midst(container):
+    other = LONG_WEIGHTS.copy()
+    other[1000] = 5.0
+    one, again, another = (identity({"y": container(v)}) for v in (LONG_WEIGHTS, LONG_WEIGHTS.copy(), other))
+    assert one == again != another
+
+
+def test_weights_in_a_series_are_told_apart(tmp_path):
+    weights = np.ones(6)
+    emppl.fit(build(), checkpoint=tmp_path / "run.nc", obs_weights={"heads": pd.Series(weights)}, **OPTIONS)
+    weights[3] = 1 + 1e-9
+    with pytest.raises(InvalidArgumentError, match="options of the plan"):
+        emppl.fit(build(), checkpoint=tmp_path / "run.nc", obs_weights={"heads": pd.Series(weights)}, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: replace(one, theta={}),
+        lambda one: replace(one, theta={"w": one.theta["w"]}),
+        lambda one: replace(one, theta=one.theta | {"p": one.theta["p"][:1]}),
+        lambda one: replace(one, theta=one.theta | {"p": one.theta["p"] * np.nan}),
+        lambda one: replace(one, theta=one.theta | {"p": one.theta["p"] + 1e-3}),
+        lambda one: replace(one, theta=one.theta | {"p": one.theta["p"] + 7.0}),
+        lambda one: replace(one, objective=one.objective + 1.0, path=one.path + 1.0),
+        lambda one: replace(one, objective=one.objective + 1.0),
+        lambda one: replace(one, objective=np.nan),
+        lambda one: replace(one, trace=[{}]),
+        lambda one: replace(one, path=np.zeros((2, 2))),
+        lambda one: replace(one, reason=[1]),
+        lambda one: replace(one, n_iter="many"),
+        lambda one: replace(one, information=replace(one.information, u=np.zeros(9))),
+    ],
+)
+def test_a_start_that_cannot_be_one_of_this_fit_is_refused(plan, tmp_path, monkeypatch, change):
+    """The checksum holds: somebody wrote the file who knows how."""
+    put = Checkpoint.put
+    monkeypatch.setattr(Checkpoint, "put", lambda self, key, ascent: put(self, key, change(ascent)))
+    emppl.fit(plan, checkpoint=tmp_path / "run.nc", **OPTIONS)
+    monkeypatch.undo()
+    with pytest.raises(SavedFitError, match="checkpoint"):
+        emppl.fit(plan, checkpoint=tmp_path / "run.nc", **OPTIONS)
 
 
 SCRIPT = """
