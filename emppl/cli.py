@@ -7,6 +7,8 @@ PyMC and for nothing else.
 from __future__ import annotations
 
 import gc
+import io
+import sys
 import warnings
 from collections.abc import Mapping
 from enum import StrEnum
@@ -34,7 +36,8 @@ from emppl.documents import (
 from emppl.errors import InvalidArgumentError
 from emppl.explanation import missing
 from emppl.interrupts import noticed
-from emppl.session import Session, folder_for, running, write_result, write_text
+from emppl.session import BAD_INPUT, Session, folder_for, let_go, running, write_result, write_text
+from emppl.streams import Tolerant
 
 ABOUT_DRAWS = ("labels", "convergence", "precision", "divergences")  # verdicts of a comparison that `sample` shows
 
@@ -558,7 +561,15 @@ def main() -> None:
     """Entry point of the command `emppl`."""
     gc.freeze()  # what was imported stays to the end: garbage is looked for among what the command makes,
     gc.set_threshold(50_000)  # and not while a small model is compiled, whose graphs stay too
-    app(prog_name="emppl")
+    try:
+        app(prog_name="emppl")
+    except OSError as problem:  # of --help and --version, which no session runs: a full disk behind standard output
+        stderr = Tolerant(sys.stderr or io.StringIO())
+        stderr.write(f"emppl: {problem}\n")
+        stderr.flush()
+        for stream in (sys.stdout, sys.stderr) if stderr.failed else (sys.stdout,):
+            let_go(stream)
+        sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

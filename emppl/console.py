@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emppl.errors import EmpplError
+from emppl.streams import with_a_width
 from emppl.text import visible
 
 PIPE_WIDTH = 120  # columns where the output is no terminal, so that a line stays a line for grep
@@ -39,6 +40,7 @@ def make_console(file: TextIO | None = None, *, stderr: bool = False) -> Console
     console = Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console.width = PIPE_WIDTH
+    with_a_width(console, PIPE_WIDTH)
     console.push_render_hook(_Visible())
     return console
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from emppl.errors import InvalidArgumentError
+from emppl.streams import Tolerant, with_a_width
 
 Event = dict[str, Any]
 Wish = bool | Callable[[Event], None] | None  # what the argument `progress` may be
@@ -90,13 +91,18 @@ def _bar(progress: bool | None, ticking: bool) -> _Bar | None:
 
 
 def stderr_console() -> Console | None:
-    """A console on standard error, a terminal where that is one, whatever the environment says; None if closed."""
+    """A console on standard error, a terminal where that is one, whatever the environment says; None if closed.
+
+    A bar that cannot be written ends no run: the console's stream takes everything.
+    """
     stream = sys.stderr
     if stream is None or stream.closed:
         return None
-    return Console(
-        file=stream, force_terminal=stream.isatty(), force_jupyter=False, markup=False, emoji=False, highlight=False
+    file: Any = Tolerant(stream)
+    console = Console(
+        file=file, force_terminal=stream.isatty(), force_jupyter=False, markup=False, emoji=False, highlight=False
     )
+    return with_a_width(console)
 
 
 def _notebook_display() -> Callable[..., Any] | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -27,6 +27,7 @@ from emppl.errors import EmpplError, InvalidArgumentError
 from emppl.interrupts import noticed
 from emppl.modelfile import USER_MODULE, LoadedModel, load_model
 from emppl.progress import watching
+from emppl.streams import Tolerant
 
 RELIABLE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130  # exit statuses
 CHATTY = (
@@ -95,11 +96,17 @@ def running(ctx: typer.Context, as_json: bool = False, quiet: bool = False) -> I
     Standard output is taken away from everybody else meanwhile, so that no print of a model file or of a library can
     end up inside a JSON document.
     """
-    stdout, stderr = view.readable(sys.stdout), view.readable(sys.stderr)
+    stdout, stderr = view.readable(sys.stdout), Tolerant(view.readable(sys.stderr))
     session = Session(
-        ctx.info_name or "", _line(ctx), as_json, quiet, stdout, view.make_console(stdout), view.make_console(stderr)
+        ctx.info_name or "",
+        _line(ctx),
+        as_json,
+        quiet,
+        stdout,
+        view.make_console(stdout),
+        view.make_console(cast(TextIO, stderr)),
     )
-    with contextlib.redirect_stdout(stderr), _own_warnings(session.err):
+    with _instead_of_both(stderr), _own_warnings(session.err):
         try:
             yield session
         except EmpplError as error:
@@ -126,14 +133,26 @@ def running(ctx: typer.Context, as_json: bool = False, quiet: bool = False) -> I
             raise
         except OSError as problem:  # of the machine, such as a full disk behind standard output
             view.show_error(session.err, InvalidArgumentError(f"{type(problem).__name__}: {problem}", _line(ctx)))
-            _let_go(stdout)
+            let_go(stdout)
             raise typer.Exit(BAD_INPUT) from None
         except Exception as problem:
             problem.add_note("This is a defect of emppl, not of your input: please report it with the model file.")
             raise
 
 
-def _let_go(stream: TextIO) -> None:
+@contextlib.contextmanager
+def _instead_of_both(stderr: Tolerant) -> Iterator[None]:
+    """Standard output and standard error, for whatever the command runs."""
+    stream = cast(TextIO, stderr)
+    try:
+        with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            yield
+    finally:
+        if stderr.failed:
+            let_go(stream)
+
+
+def let_go(stream: TextIO) -> None:
     """What the stream still holds goes nowhere: the interpreter would try once more to write it at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

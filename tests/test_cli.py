@@ -114,6 +114,13 @@ def test_explain_prints_the_plan(run):
     assert all(remark.split(":")[0] in result.stdout for remark in plan.remarks())
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_no_width_at_all_is_no_width(run, monkeypatch, columns):
+    wide = run("explain", "coins").stdout
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run("explain", "coins").stdout == wide
+
+
 def test_explain_may_write_a_text(run):
     result = run("explain", "coins", "--out", "notes/today", "--seed", "3")
     assert result.exit_code == 0 and "notes/today/plan.txt" in result.stdout
@@ -211,6 +218,19 @@ def test_any_value_has_a_form_in_a_document():
 
 
 # -- results on disk ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_file_that_goes_elsewhere_moves_no_results(run):
+    Path("elsewhere").mkdir()
+    Path("elsewhere/heads.csv").write_text("heads,tosses\n5,10\n9,10\n8,10\n4,10\n7,10\n")
+    Path("moves.py").write_text(
+        "import os\nimport pandas as pd\nfrom emppl.models import coins\nos.chdir('elsewhere')\n"
+        "def build(): return coins.build(pd.read_csv('heads.csv'))\n"
+    )
+    assert run("explain", "moves.py", "--out", "kept").exit_code == 0
+    assert Path("kept/plan.txt").exists() and not Path("elsewhere/kept").exists()
+    Path("moves.py").write_text("import os\nos.chdir('elsewhere')\ndef build():\n    1 / 0\n")
+    assert "moves.py, line 4, in build(): 1 / 0" in run("explain", "moves.py").stderr
 
 
 def test_fit_is_saved_where_asked(run):
@@ -581,12 +601,20 @@ def test_bad_words_about_labels_are_named(run, coin_draws, words, told):
         ("rules --json > /dev/full", 2, "No space left on device"),
         ("rules --json >&-", 0, ""),
         ("rules nothing 2>&-", 2, ""),
+        ("rules nothing 2> /dev/full", 2, ""),
+        ("rules --frob 2> /dev/full", 2, ""),
+        ("--version > /dev/full", 2, "No space left on device"),
+        ("fit --help > /dev/full", 2, "No space left on device"),
+        ("explain warns.py > /dev/null 2> /dev/full", 0, ""),
+        ("explain warns.py 2>&1 >/dev/null | true", 0, ""),
         ("rules <&- > /dev/null", 0, ""),
     ],
 )
-def test_streams_that_are_closed_or_full(line, status, said):
+def test_streams_that_are_closed_or_full(line, status, said, tmp_path):
+    told = 'import warnings\nwarnings.warn("odd")\nprint("read")\nfrom emppl.models.coins import build\n'
+    (tmp_path / "warns.py").write_text(told)
     command, _, rest = line.partition(" ")
     script = f'"{sys.executable}" -m emppl.cli {command} {rest}; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == status and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     assert said in done.stderr and (said or not done.stderr)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From left to right; what stands in one group does not know the others of its group.
 LAYERS = (
     {"text"},
-    {"compiledir", "concurrency", "errors", "interrupts", "limits", "plain", "portable", "unrolled"},
+    {"compiledir", "concurrency", "errors", "interrupts", "limits", "plain", "portable", "streams", "unrolled"},
     {"arguments", "progress", "storage"},
     {"compiling"},
     {"kernels"},

@@ -8,8 +8,9 @@ import pytest
 import xarray as xr
 from comparison import fakes
 
+from emppl.comparison import compare
 from emppl.errors import InvalidArgumentError
-from emppl.labels import LabelState, diagnose
+from emppl.labels import LabelState, compare_methods, diagnose, relabel
 from emppl.labels.draws import convergence
 from emppl.labels.relabel import AxisAlignment
 
@@ -35,6 +36,15 @@ def test_no_switching(three):
     assert (report.switches == 0).all()
     assert report.r_hat_before == pytest.approx(report.r_hat_after)
     assert "no switching" in report.verdict
+
+
+@pytest.mark.parametrize("look", [diagnose, relabel, compare, compare_methods], ids=lambda f: f.__name__)
+def test_no_draws_at_all_are_refused(three, look):
+    fit, tree = three
+    none = tree.isel(draw=slice(0))
+    none.attrs["interrupted"] = "True"
+    with pytest.raises(InvalidArgumentError, match="no draws: sampling was interrupted"):
+        look(*((fit, none) if look is compare else (none, fit)))
 
 
 def test_chains_in_different_labellings(three):
