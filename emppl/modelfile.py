@@ -61,7 +61,8 @@ class _Target:
     module: ModuleType
     function: str
     name: str
-    path: Path | None  # None: shipped
+    path: Path | None  # as it was given; None: shipped
+    file: Path | None  # absolute, since a model file may change the working folder
 
     @property
     def shown(self) -> str:
@@ -78,13 +79,14 @@ def load_model(argument: str, data: str | None = None, settings: Sequence[str] =
     """
     options = parse_settings(settings)
     frame = None if data is None else read_csv(data)
-    target = _find(argument)
-    with _as_script(target.path):
-        build = _function(target)
-        _check_options(target, build, options, frame is not None)
-        arguments = dict(options) if frame is None else {DATA: frame, **options}
-        with _explained(target, _call_words(options, data), build):
-            model = build(**arguments)
+    with _own_folder():
+        target = _find(argument)
+        with _as_script(target.file):
+            build = _function(target)
+            _check_options(target, build, options, frame is not None)
+            arguments = dict(options) if frame is None else {DATA: frame, **options}
+            with _explained(target, _call_words(options, data), build):
+                model = build(**arguments)
     if not isinstance(model, pm.Model):
         raise InvalidArgumentError(
             f"{target.function}() returned {_kind(model)}, not a pm.Model",
@@ -242,7 +244,11 @@ def _find(argument: str) -> _Target:
     if place in shipped_names():
         module = importlib.import_module(f"emppl.models.{place}")
         return _Target(
-            module, function or FUNCTION, place if function in (None, FUNCTION) else f"{place}-{function}", None
+            module,
+            function or FUNCTION,
+            place if function in (None, FUNCTION) else f"{place}-{function}",
+            None,
+            None,
         )
     path = _path(place)
     if path.suffix != ".py" and not os.path.exists(path) and not ("/" in place or "\\" in place):
@@ -251,7 +257,8 @@ def _find(argument: str) -> _Target:
     if path.suffix != ".py":
         raise InvalidArgumentError(f"{place} is not a Python file: its name does not end in .py", "MODEL", (SKELETON,))
     name = path.stem if function in (None, FUNCTION) else f"{path.stem}-{function}"
-    return _Target(_load_file(path), function or FUNCTION, name, path)
+    file = path.resolve()
+    return _Target(_load_file(path), function or FUNCTION, name, path, file)
 
 
 def _split(argument: str) -> tuple[str, str | None]:
@@ -302,23 +309,38 @@ def _path(text: str) -> Path:
 def _load_file(path: Path) -> ModuleType:
     """The user's file as a module; prints go to standard error, which leaves standard output to results."""
     name = USER_MODULE + re.sub(r"\W", "_", path.stem)
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    file = path.resolve()
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None  # its suffix is .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up there
-    target = _Target(module, "", path.stem, path)
-    with _as_script(path), _explained(target, "when it was loaded"):
+    target = _Target(module, "", path.stem, path, file)
+    with _as_script(file), _explained(target, "when it was loaded"):
         # compiled here and not by the loader, which would leave a __pycache__ in the user's folder
         with open_regular(path) as stream:
             source = stream.read()
-        exec(compile(source, str(path.resolve()), "exec"), vars(module))
+        exec(compile(source, str(file), "exec"), vars(module))
     return module
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[None]:
+    """A model file may change the working folder for as long as it runs; paths of the command are taken from ours."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 @contextlib.contextmanager
 def _as_script(path: Path | None) -> Iterator[None]:
     """As for a script, modules beside the file can be imported; what it prints goes to standard error."""
-    folder = None if path is None else str(path.resolve().parent)
+    folder = None if path is None else str(path.parent)
     if folder is not None:
         sys.path.insert(0, folder)
     try:
@@ -446,9 +468,10 @@ def _told(
         what = text if spoken and text else f"{type(problem).__name__}: {text}"
         return InvalidArgumentError(what, f"{target.name}, {doing}", options)
     frames = traceback.extract_tb(problem.__traceback__)
-    folder = target.path.resolve().parent
+    assert target.file is not None  # it has a path
+    folder = target.file.parent
     own = [f for f in frames if Path(f.filename).resolve().is_relative_to(folder) and "site-packages" not in f.filename]
-    own = [f for f in own if Path(f.filename).resolve() == target.path.resolve()] or own
+    own = [f for f in own if Path(f.filename).resolve() == target.file] or own
     place = str(target.path)
     if own:
         frame = own[-1]
