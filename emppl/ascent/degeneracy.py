@@ -73,19 +73,36 @@ def check_data(plan: Any) -> None:
 
 
 def check_possible(plan: Any) -> None:
-    """Raise InvalidDataError naming a covariate that is nan, a prior without room, or an observation without a density.
+    """Raise InvalidDataError naming a covariate that is nan, a prior without room, or what is impossible.
 
-    The first observation that has none where the prior begins.
+    That is the first latent without probabilities, or the first observation without a density, where the prior begins.
     """
     structure = plan.structure
     check_covariates(structure.factors)
-    check_priors(structure.factors, structure.coordinates, {n.name: n.distribution for n in structure.parameters})
+    check_priors(
+        structure.factors, structure.coordinates.unscaled, {n.name: n.distribution for n in structure.parameters}
+    )
     arguments = structure.coordinates.arguments(initial_point(structure))
     turns = range(max((len(n.support) for n in structure.latents), default=1))
     values = [
         [np.full(n.shape, n.support[k % len(n.support)], n.value.dtype) for n in structure.latents] for k in turns
     ]
     inputs = [*structure.coordinates.values, *[n.value for n in structure.latents]]
+    for node in structure.latents:
+        own = next((f for f in structure.factors if f.name == node.name and f.latents == (node.name,)), None)
+        if own is None:  # it depends on other latents
+            continue
+        with np.errstate(all="ignore"):
+            function = compile_graph(inputs, own.log_density)
+            density = np.array([function(*arguments, *latents) for latents in values])
+        impossible = np.argwhere(np.isnan(density).any(axis=0) | ~np.isfinite(density).any(axis=0))
+        if len(impossible):
+            index = tuple(int(i) for i in impossible[0])
+            raise InvalidDataError(
+                f"{node.name}{list(index) if index else ''} has no probabilities under {node.distribution}",
+                f"latent variable {node.name!r}",
+                ("give it probabilities from 0 to 1, and rates that are not negative",),
+            )
     for node in structure.observed:
         factor = next(f for f in structure.factors if f.name == node.name)
         with np.errstate(all="ignore"):

@@ -173,7 +173,7 @@ def _to_the_top(objective: _Objective, u: np.ndarray, i: int, unit: float) -> np
     """u with one coordinate of no bounds where the objective is highest, by Newton's steps that never lose."""
     for _ in range(3):
         width, slope = _width(objective, u, i, unit)
-        step = slope * width**2 / objective.members
+        step = slope * width / objective.members * width  # a float's square may raise OverflowError
         if not np.isfinite(step) or not objective(_moved(u, i, step)) > objective(u):
             break
         u = _moved(u, i, step)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 
 from emppl.compiling import building, compile_graph
-from emppl.errors import InvalidArgumentError
+from emppl.errors import InvalidArgumentError, UnsupportedModelError
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.faults import check_indices, check_overflow
 from emppl.structure.graph import Reading
@@ -37,6 +38,13 @@ def analyse(
     a count without an upper end; freeze: {name: value} keeps a parameter at a value.
     Raises UnsupportedModelError with the names met and the ways out.
     """
+    if pytensor.config.floatX != "float64":
+        raise UnsupportedModelError(
+            f"pytensor.config.floatX is {pytensor.config.floatX!r}, in which a log density has 7 digits: EM, and the "
+            "checks of its result, need the 16 of float64",
+            "pytensor.config.floatX",
+            ("leave it at float64, in the model's file and in the environment (PYTENSOR_FLAGS)",),
+        )
     with building():
         return _analysed(model, latents, support, freeze, name)
 

@@ -89,12 +89,19 @@ def _name_of(graph: Any, names: dict[Any, str]) -> str:
 
 def check_covariates(factors: Sequence[Factor]) -> None:
     """Raise InvalidDataError naming the first number in an array that is nan and that a density depends on."""
+    unknown = ("make it an unknown: observed=np.ma.masked_invalid(…)",)
     for factor in factors:
         for v in ancestors([factor.log_density]):
             if not isinstance(v, Constant) or v is factor.value or np.asarray(v.data).dtype.kind != "f":
                 continue
             values = np.asarray(v.data)
             bad = np.argwhere(np.isnan(values) if np.isnan(values).any() else ~np.isfinite(values))
+            if values.size == 1 and np.isnan(values).all():
+                raise InvalidDataError(
+                    f"{v.name or 'a number'} = nan, and {factor.name} depends on it",
+                    f"a parameter of {factor.name}",
+                    ("give it a value",),
+                )
             if values.ndim and len(bad):
                 place = tuple(int(i) for i in bad[0])
                 rows = f"row {place[0]}, one of {len(bad)} such entries" if len(bad) > 1 else f"row {place[0]}"
@@ -102,7 +109,7 @@ def check_covariates(factors: Sequence[Factor]) -> None:
                     f"{v.name or 'an array of numbers'}{list(place)} = {values[place]}, and "
                     f"{factor.name} depends on it",
                     f"{rows} of an array of shape {values.shape} in {factor.name}",
-                    ("fill the value in, or leave the row out", "make it an unknown: observed=np.ma.masked_invalid(…)"),
+                    ("fill the value in, or leave the row out", *(unknown if factor.kind == "observed" else ())),
                 )
 
 

@@ -9,7 +9,8 @@ import pytensor.tensor as pt
 import pytest
 
 import emppl
-from emppl.errors import InvalidDataError
+from emppl.errors import InvalidDataError, UnsupportedModelError
+from emppl.models import coins
 
 ONE = np.float64(1.0)
 Y = np.linspace(-2.0, 2.0, 8)
@@ -46,6 +47,16 @@ def nan_in_named_data() -> None:
     pm.Poisson("y", pt.exp(b[pm.Bernoulli("z", 0.5, shape=8)] * x), observed=np.arange(8))
 
 
+def a_probability_that_is_nan() -> None:
+    z = pm.Bernoulli("z", np.nan, shape=8)
+    pm.Normal("y", pm.Normal("mu", shape=2)[z], ONE, observed=Y)
+
+
+def a_probability_above_one() -> None:
+    z = pm.Bernoulli("z", 1.5, shape=8)
+    pm.Normal("y", pm.Normal("mu", shape=2)[z], ONE, observed=Y)
+
+
 def no_room() -> None:
     pm.Bernoulli("y", pm.Uniform("p", 0, 0, shape=2)[pm.Bernoulli("z", 0.5, shape=8)], observed=GROUP % 2)
 
@@ -69,6 +80,8 @@ FAULTS: list[tuple[Callable[[], None], tuple[str, ...]]] = [
     (a_group_too_many, ("index[5] is 5", "effect", "3 elements")),
     (nan_in_a_covariate, ("[6, 1] = nan", "y depends on it", "row 6", "(8, 2)")),
     (nan_in_named_data, ("age[7] = nan", "row 7")),
+    (a_probability_that_is_nan, ("a number = nan", "z depends on it", "give it a value")),
+    (a_probability_above_one, ("z[0] has no probabilities under Bernoulli(1.5)",)),
     (no_room, ("Uniform(0, 0) of p", "no room")),
     (bounds_the_wrong_way_round, ("Uniform(1, -1) of m", "no room")),
     (a_negative_spread, ("Normal(0, -2) of m", "no room")),
@@ -84,6 +97,29 @@ def test_a_slip_is_named(write: Callable[[], None], words: tuple[str, ...]):
         emppl.fit(model, seed=1, starts=2)
     assert not [word for word in words if word not in str(caught.value)], str(caught.value)
     assert caught.value.remedies
+
+
+def test_only_what_is_observed_can_be_made_an_unknown():
+    with pm.Model() as model:
+        z = pm.Bernoulli("z", np.where(np.arange(8) == 4, np.nan, 0.4), shape=8)
+        pm.Normal("y", pm.Normal("mu", shape=2)[z], ONE, observed=Y)
+    with pytest.raises(InvalidDataError, match="row 4") as caught:
+        emppl.fit(model, starts=1, seed=0)
+    assert "observed=" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_numbers_whose_squares_overflow_have_no_density():
+    with pm.Model() as model:
+        z = pm.Bernoulli("z", 0.4, shape=8)
+        pm.Normal("y", pm.Normal("mu", 0.0, 10.0, shape=2)[z], ONE, observed=1e300 * Y)
+    with pytest.raises(InvalidDataError, match=r"y\[0\] = -2e\+300 has no density"):
+        emppl.fit(model, starts=1, seed=0)
+
+
+def test_single_precision_is_named():
+    with pytensor.config.change_flags(floatX="float32"), pytest.raises(UnsupportedModelError, match="floatX"):
+        emppl.fit(coins.build(), starts=1)
 
 
 def test_what_is_no_slip_passes():
