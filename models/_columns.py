@@ -26,8 +26,21 @@ def names_of(names: str | Sequence[str]) -> list[str]:
     return found
 
 
+def check_table(data: Any) -> None:
+    """ValueError for what is no table, and for a table in which two columns have one name."""
+    if not isinstance(data, pd.DataFrame | Mapping):
+        raise ValueError(
+            f"data must be a pandas DataFrame or a mapping of arrays by name, not a {type(data).__name__}: give the "
+            "columns names, as pd.DataFrame({'y': …}) does"
+        )
+    twice = list(dict.fromkeys(data.columns[data.columns.duplicated()])) if isinstance(data, pd.DataFrame) else []
+    if twice:
+        raise ValueError(f"two columns of the data are called {twice[0]!r}: rename one of them")
+
+
 def column(data: Table, name: str, *, correct: str = "rename yours, or add it", mend: str = LEAVE_OUT) -> np.ndarray:
     """A column of finite numbers [N], N of two or more. correct, mend: what to do about a missing column or number."""
+    check_table(data)
     if name not in data:
         raise KeyError(f"no column {name!r} in the data, which hold {list(data)}: {correct}")
     try:

@@ -20,7 +20,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import whole
+from emppl.models._columns import check_table, whole
 
 FOLDER = Path(__file__).parent / "data"
 EXAMPLES = {  # file, its column of times, its column of counts
@@ -61,6 +61,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None, *, example: str 
 
 def _series(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Counts [T], NaN where missing, and their times [T]."""
+    check_table(data)
     if "y" not in data:
         raise KeyError(f"no column 'y' in the data, which hold {list(data)}: rename the column of counts to 'y'")
     y = _numbers("y", data["y"])

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models._columns import beta_prior, whole
+from emppl.models._columns import beta_prior, check_table, whole
 
 EXAMPLE = Path(__file__).parent / "data" / "coins.csv"
 
@@ -101,6 +101,7 @@ def _probabilities(weights: Sequence[float], names: list[str]) -> np.ndarray:
 
 def _counts(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Heads [S] and tosses [S], whole numbers with 0 <= heads <= tosses."""
+    check_table(data)
     for column in ("heads", "tosses"):
         if column not in data:
             raise KeyError(f"no column {column!r} in the data, which hold {list(data)}: rename yours, or add it")

@@ -23,6 +23,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from emppl.models._columns import check_table
+
 EXAMPLE = Path(__file__).parent / "data" / "anaesthetists.csv"
 COLUMNS = ("item", "rater", "label")
 
@@ -59,6 +61,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None) -> pm.Model:
 
 def _codes(data: pd.DataFrame | Mapping[str, Any], column: str) -> tuple[np.ndarray, list[Any]]:
     """Place of each row's name among the names in order, and the names."""
+    check_table(data)
     if column not in data:
         raise KeyError(
             f"no column {column!r} in the data, which hold {list(data)}: the data are in long form, one row a rating, "

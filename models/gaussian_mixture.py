@@ -38,7 +38,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import warn_of_words
+from emppl.models._columns import check_table, warn_of_words
 
 FOLDER = Path(__file__).parent / "data"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -161,6 +161,7 @@ def _example(name: str) -> pd.DataFrame:
 
 def _features(data: pd.DataFrame | Mapping[str, Any], columns: str | Sequence[str] | None) -> pd.DataFrame:
     """The features as a frame [N, D] of finite numbers, none of them constant."""
+    check_table(data)
     if isinstance(columns, str):
         columns = [name.strip() for name in columns.split(",")]
     frame = data if isinstance(data, pd.DataFrame) else _frame(data, columns)

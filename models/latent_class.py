@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models._columns import whole
+from emppl.models._columns import check_table, whole
 
 FOLDER = Path(__file__).parent / "data"
 EXAMPLES = ("stouffer_toby", "carcinoma")
@@ -81,6 +81,7 @@ def build(
 
 def _answers(data: pd.DataFrame | Mapping[str, Any], items: str | Sequence[str] | None) -> dict[str, np.ndarray]:
     """The answers to each item [N], one row a person."""
+    check_table(data)
     if isinstance(items, str):
         items = [name.strip() for name in items.split(",")]
     names = [name for name in data if name != COUNT] if items is None else list(items)

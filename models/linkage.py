@@ -24,7 +24,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import beta_prior, whole
+from emppl.models._columns import beta_prior, check_table, whole
 
 EXAMPLE = Path(__file__).parent / "data" / "linkage.csv"
 PHENOTYPES = ("AB", "Ab", "aB", "ab")
@@ -58,6 +58,7 @@ def build(data: pd.DataFrame | Mapping[str, Any] | None = None, *, prior: tuple[
 
 def _phenotypes(data: pd.DataFrame | Mapping[str, Any]) -> np.ndarray:
     """Place of each animal's phenotype among PHENOTYPES [N]."""
+    check_table(data)
     if "phenotype" not in data:
         raise KeyError(f"no column 'phenotype' in the data, which hold {list(data)}: rename yours, or add it")
     shown = np.atleast_1d(np.ma.filled(np.ma.asarray(data["phenotype"]).astype(object), None))

@@ -25,7 +25,18 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, covariate, design, names_of, require, warn_of_words, whole, widths
+from emppl.models._columns import (
+    are_counts,
+    check_table,
+    column,
+    covariate,
+    design,
+    names_of,
+    require,
+    warn_of_words,
+    whole,
+    widths,
+)
 
 EXAMPLE = Path(__file__).parent / "data" / "npreg.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -68,6 +79,7 @@ def build(
         data, covariates = pd.read_csv(EXAMPLE), covariates or "x"
         response = {"normal": "yn", "poisson": "yp"}[family] if response == "y" else response
         degree = 2 if family == "normal" and degree == 1 else degree
+    check_table(data)
     gating = names_of(concomitants)
     if covariates is None:
         others = [str(name) for name in data if name not in (response, *gating)]

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models._columns import whole
+from emppl.models._columns import check_table, whole
 
 EXAMPLE = Path(__file__).parent / "data" / "simulated_documents.csv"
 
@@ -64,6 +64,7 @@ def build(
 
 def _counts(data: pd.DataFrame | Mapping[str, Any], words: str | Sequence[str] | None) -> tuple[list[Any], np.ndarray]:
     """Words [V] and counts [D, V]."""
+    check_table(data)
     if not isinstance(data, pd.DataFrame) and "counts" in data:
         table = np.asarray(data["counts"])
         if table.ndim != 2:

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models._columns import warn_of_words
+from emppl.models._columns import check_table, warn_of_words
 
 EXAMPLE = Path(__file__).parent / "data" / "windsor_houses.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -95,6 +95,7 @@ def _features(
     data: pd.DataFrame | Mapping[str, Any], columns: list[str] | None, words: list[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Columns of numbers and columns of words, each [N]."""
+    check_table(data)
     columns = [str(name) for name in data] if columns is None else columns
     numbers: dict[str, np.ndarray] = {}
     categories: dict[str, np.ndarray] = {}

@@ -28,7 +28,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, names_of, require, whole, widths
+from emppl.models._columns import are_counts, check_table, column, names_of, require, whole, widths
 
 FOLDER = Path(__file__).parent / "data"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -106,6 +106,7 @@ def _example(kind: str) -> pd.DataFrame:
 
 def _sites(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, list[Any]]:
     """The site of each visit, numbered from 0, and the sites' names."""
+    check_table(data)
     if "site" not in data:
         raise KeyError(
             f"no column 'site' in the data, which hold {list(data)}: the data are in long form, one row a visit, with "

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from emppl.models._columns import whole
+from emppl.models._columns import check_table, whole
 
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
 EXAMPLE = Path(__file__).parent / "data" / "death_notices.csv"
@@ -60,6 +60,7 @@ def _example() -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(data: pd.DataFrame | Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Counts [N] and exposures [N]."""
+    check_table(data)
     if "y" not in data:
         raise KeyError(f"no column 'y' in the data, which hold {list(data)}: rename the column of counts to 'y'")
     y = _numbers("y", data["y"])

@@ -23,7 +23,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
-from emppl.models._columns import are_counts, column, design, names_of, require, whole, widths
+from emppl.models._columns import are_counts, check_table, column, design, names_of, require, whole, widths
 
 EXAMPLE = Path(__file__).parent / "data" / "bio_chemists.csv"
 SHAPE = np.float64(2.0)  # not a plain 2.0, which PyTensor holds in single precision, and its log-gamma with it
@@ -53,6 +53,7 @@ def build(
     if data is None:
         data = pd.read_csv(EXAMPLE)
         response = "art" if response == "y" else response
+    check_table(data)
     if covariates is None:
         covariates = [str(c) for c in data if c != response and np.asarray(data[c]).dtype.kind in "iuf"]
     names = names_of(covariates)

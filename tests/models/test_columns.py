@@ -27,6 +27,16 @@ def test_words_among_numbers_are_told():
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("name", shipped_models())
+def test_what_is_no_table_is_refused_by_every_model(name):
+    build = importlib.import_module(f"emppl.models.{name}").build
+    for thing in ([1.0, 2.0], "faithful", pd.Series([1.0, 2.0]), np.ones((2, 1)), 3):
+        with pytest.raises(ValueError, match="data must be a pandas DataFrame or a mapping"):
+            build(thing)
+    with pytest.raises(ValueError, match="two columns of the data are called 'a'"):
+        build(pd.DataFrame(np.ones((3, 2)), columns=["a", "a"]))
+
+
 @pytest.mark.parametrize("name", ["gaussian_mixture", "mixture_regression"])
 def test_columns_that_are_left_out_are_named(name):
     rng = np.random.default_rng(0)
