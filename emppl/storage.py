@@ -19,6 +19,7 @@ import xarray as xr
 
 from emppl.errors import InvalidArgumentError
 from emppl.plain import plain
+from emppl.text import storable
 
 NEW_FILE = 0o666  # less the umask, as `open` has it
 PERMISSIONS = 0o7777
@@ -127,16 +128,22 @@ def to_netcdf(tree: xr.DataTree) -> bytes:
 
 
 def _storable(dataset: xr.Dataset) -> xr.Dataset:
-    text = {name: dataset[name].astype(str) for name in dataset.variables if dataset[name].dtype == object}
+    text = {name: _as_text(dataset[name]) for name in dataset.variables if dataset[name].dtype.kind in "OU"}
     dataset = dataset.assign_coords({name: values for name, values in text.items() if name in dataset.coords})
     dataset = dataset.assign({name: values for name, values in text.items() if name in dataset.data_vars})
     dataset.attrs = {str(key): _attribute(value) for key, value in dataset.attrs.items()}
     return dataset
 
 
+def _as_text(values: xr.DataArray) -> xr.DataArray:
+    """Objects by their text, as files can hold it."""
+    made = values.astype(str)
+    return made.copy(data=np.array([storable(str(one)) for one in made.values.flat], dtype=str).reshape(made.shape))
+
+
 def _attribute(value: Any) -> Any:
     known = isinstance(value, str | int | float | np.number) and not isinstance(value, bool)
-    return value if known else json.dumps(plain(value))
+    return storable(value) if isinstance(value, str) else value if known else json.dumps(plain(value))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ UNSEEN = {
     or unicodedata.bidirectional(chr(code)) in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
     or code in (0x061C, 0x200E, 0x200F, 0xFEFF, 0xFFFE, 0xFFFF)
 }
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in HDF5, whose text is UTF-8 that ends at a zero
 ALWAYS = re.compile(r"([*`<|~$])")  # what begins markup wherever it stands
 UNDERLINES = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside a word it is a letter
 BACKSLASHES = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
@@ -24,6 +25,11 @@ ENTITIES = re.compile(r"&(?=#?\w+;)")
 def visible(text: str) -> str:
     """The text with every character that is not to be seen written out, "\\x1b" for an escape; newlines stay."""
     return text if text.isascii() and text.isprintable() else text.translate(UNSEEN)
+
+
+def storable(text: str) -> str:
+    """The text with every character written out that no file can hold: a zero, halves of surrogate pairs."""
+    return UNSTORABLE.sub(lambda found: UNSEEN[ord(found[0])], text)
 
 
 def markdown(text: str) -> str:

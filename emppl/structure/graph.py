@@ -34,6 +34,7 @@ from emppl.structure.addends import addends
 from emppl.structure.constants import model_in_double
 from emppl.structure.domain import default_transform
 from emppl.structure.indices import slices_apart
+from emppl.structure.naming import check_name, labels_of
 from emppl.structure.support import Supports, is_discrete
 from emppl.structure.types import Factor, Node
 from emppl.structure.variables import constant_data, distribution_text, freeze_data, is_masked_part
@@ -258,14 +259,16 @@ class Reading:
 
     def _dims(self, name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
         given = self.model.named_vars_to_dims.get(name, ())
+        check_name(name, f"variable {name!r}")
         dims = []
         for axis, length in enumerate(shape):
             dim = given[axis] if axis < len(given) else None
             if dim is None:
                 dim = f"{name}_dim_{axis}"
             if dim not in self.coords:
+                check_name(dim, f"the dims of {name!r}")
                 coord = self.model.coords.get(dim)
-                self.coords[dim] = np.arange(length) if coord is None else np.asarray(coord)
+                self.coords[dim] = np.arange(length) if coord is None else labels_of(coord)
             dims.append(dim)
         return tuple(dims)
 

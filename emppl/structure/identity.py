@@ -49,8 +49,7 @@ def identity_of_model(structure: Any, held: Any) -> str:
         for node in (*structure.parameters, *structure.latents, *structure.observed)
     ]
     functions = sorted((name, kind.__qualname__, whole.of(found)) for name, kind, found in registrations(model))
-    begins = [(rv.name, model.rvs_to_initial_values.get(rv), model.rvs_to_transforms.get(rv)) for rv in model.free_RVs]
-    return whole.of((graphs, nodes, functions, begins, structure.dropped)).hex()
+    return whole.of((graphs, nodes, functions, structure.dropped)).hex()
 
 
 class Identity:

@@ -219,7 +219,6 @@ ALIKE = {
     "dist": (lambda: custom_graph(1.0), lambda: custom_graph(2.0)),
     "global": (lambda: by_global(0.5), lambda: by_global(2.0)),
     "transform": (means, lambda: means(transform=pm.distributions.transforms.ordered)),
-    "initval": (lambda: means(initval=[0.0, 1.0]), lambda: means(initval=[1.0, 0.0])),
 }
 
 
