@@ -474,8 +474,10 @@ def _blocks(
     names = structure.parameter_names
     group = {name: {name} for name in names}
     used = [p for p in priors if estimate == "map"]
+    bounding = support_factors(structure) if estimate == "ml" else []
+    opaque = {name for f in bounding for name in f.parameters}
     bounds = structure.coordinates.bounds
-    together = [f.parameters for f in (*(p.factor for p in plans), *used)]
+    together = [f.parameters for f in (*(p.factor for p in plans), *used, *bounding)]
     for tied in [*together, *((name, *others) for name, others in bounds.items())]:
         merged = set().union(*[group[n] for n in tied], set())
         for name in merged:
@@ -483,7 +485,6 @@ def _blocks(
     blocks: list[Block] = []
     seen: set[str] = set()
     weights = tuple(plate.weights for plate in engine.plates)
-    opaque = {f.name for f in support_factors(structure)} if estimate == "ml" else set()
     for name in names:
         if name in seen:
             continue

@@ -393,6 +393,13 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
         return Point(
             "maximum", False, curvature, 0.0, f"a saddle: the objective rises along {direction}; use other starts"
         )
+    if left > max(tol, 1e-6) and _is_barred(plan, information):
+        text = (
+            f"stopped at a wall: {left:.2g} nats are to be gained on a way on which the density falls to zero at once, "
+            "and no search goes along what the density alone tells; write the bound as a transform or pm.Truncated"
+            f"{where}"
+        )
+        return Point("maximum", False, left, tol, text)
     if left > max(tol, 1e-6):
         return Point("maximum", False, left, tol, f"{left:.2g} nats are still to be gained: raise max_iter{where}")
     flat = [d for d in information.flat_directions if moves(plan, information.u, d)]
@@ -404,6 +411,14 @@ def is_maximum(plan: Plan, information: Information, tol: float) -> Point:
     return Point(
         "maximum", True, left, max(tol, 1e-6), f"a local maximum: {left:.1e} nats left by Newton's decrement{where}"
     )
+
+
+def _is_barred(plan: Plan, information: Information) -> bool:
+    """Whether the Newton step leads to where nothing is possible, however much of it is taken."""
+    coordinates, step = plan.structure.coordinates, information.step()
+    points = (coordinates.constrain(information.u + share * step) for share in (1.0, 0.1, 0.01))
+    with np.errstate(all="ignore"):
+        return not any(np.isfinite(plan.e_step(point).objective) for point in points)
 
 
 def border_names(plan: Plan, information: Information) -> list[str]:

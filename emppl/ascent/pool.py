@@ -19,7 +19,7 @@ import numpy as np
 
 from emppl.ascent.degeneracy import spurious
 from emppl.ascent.loop import USABLE, Ascent, Status, ascend
-from emppl.ascent.starts import start_point
+from emppl.ascent.starts import start_point, towards_the_prior
 from emppl.compiling import building
 from emppl.concurrency import quiet
 from emppl.interrupts import noticed
@@ -83,6 +83,10 @@ def _one(plan: Plan, job: Job, theta: Theta | None, options: dict[str, Any], rec
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
             return failed(f"no start could be made: {problem}")
     found = ascend(plan, theta, record=record, **options)
+    if found.status is Status.FAILED and job.kind != "given":
+        inside = towards_the_prior(plan, theta)
+        if inside is not None:
+            found = ascend(plan, inside, record=record, **options)
     if found.status is Status.INTERRUPTED and before is not None and not np.isfinite(found.objective):
         return replace(before, status=Status.INTERRUPTED)
     return found

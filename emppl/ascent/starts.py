@@ -226,6 +226,20 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
     return _far_climb(plan, theta, posterior)
 
 
+def towards_the_prior(plan: Any, theta: Theta) -> Theta | None:
+    """The first point on the way from theta to where the prior begins that is possible; None where there is none.
+
+    What is guessed from the data alone may lie outside of what a density, unlike a transform, rules out.
+    """
+    coordinates = plan.structure.coordinates
+    ends = [coordinates.inside(coordinates.unconstrain(t), 30.0) for t in (theta, initial_point(plan.structure))]
+    for share in (0.25, 0.5, 0.75, 0.9, 1.0):
+        found = coordinates.constrain((1.0 - share) * ends[0] + share * ends[1])
+        if np.isfinite(plan.e_step(found).objective):
+            return found
+    return None
+
+
 def _far_climb(plan: Any, theta: Theta, posterior: Posterior) -> Theta:
     """theta with its small numeric blocks of natural form where Newton's steps take them from the prior's own point.
 

@@ -36,7 +36,7 @@ def jacobian(
     slopes(v) → [S], whose first P are a gradient. owner [S]: the component that each slope belongs to, -1 for those
     that belong to none or several; None where that is not known. grain [P]: what the rounding of each coordinate is
     relative to, its own size unless given; between(v, w) [P]: how far two points are apart once they are rounded to
-    that. A row is nan where no step is small enough. Coordinates of no component have an evaluation of
+    that. Coordinates of no component have an evaluation of
     their own, and stand in the rows of the others by symmetry.
     """
     grain = np.abs(point) if grain is None else grain
@@ -107,9 +107,14 @@ def _rows(
         if np.isfinite(rows[:, inside]).all() and (h <= 30 * wanted).all():
             break
         h = np.where(h <= 30 * wanted, h, wanted) if len(group) > 1 else wanted
-    with np.errstate(invalid="ignore"):
-        rows[finest * np.sqrt(bend) > COARSE] = np.nan
     return rows
+
+
+def too_coarse(point: np.ndarray, inside: np.ndarray, hessian: np.ndarray, grain: np.ndarray) -> np.ndarray:
+    """Coordinates in `inside` whose finest step is too long for their width, so that slopes say little of it: [n]."""
+    finest = FINEST * np.maximum(grain, np.abs(point))[inside]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(finest * np.sqrt(np.abs(np.diag(hessian))) > COARSE)
 
 
 def corners(slopes: Slopes, point: np.ndarray, inside: np.ndarray, hessian: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emppl.estep.missing import by_score, is_worthwhile, score_covariance
-from emppl.inference.differences import LEAST_BEND, corners, jacobian, owners
+from emppl.inference.differences import LEAST_BEND, corners, jacobian, owners, too_coarse
 
 FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
 DOUBTFUL = 1e-4  # below it the slope that an ascent leaves may be all that bends a direction
@@ -20,10 +20,10 @@ BORDER = 18.0  # a logit, or a log counted from where the model puts it, is on t
 class Information:
     """Curvature of the objective at unconstrained coordinates u [P].
 
-    `interior` [P]: coordinates that are neither on the border nor in `corners` or `lost`; gradient and information are
-    over these alone. `corners` [P]: those along which the slope jumps from positive to negative (the median of a
-    Laplace distribution, at one of its values), so that the objective has a top there and no curvature. `lost` [P]:
-    those whose curvature is no number, or has no digits so far from zero. What is said of the
+    `interior` [P]: coordinates that are neither on the border nor at a corner, and have a curvature; gradient and
+    information are over these alone. `corners` [P]: those along which the slope jumps from positive to negative (the
+    median of a Laplace distribution, at one of its values), so that the objective has a top there and no curvature.
+    `lost` [P]: those whose curvature is no number, or too coarse a one for a standard error. What is said of the
     eigenvalues is said of the information scaled to unit diagonal, which no unit of a parameter changes.
     """
 
@@ -155,6 +155,7 @@ class Information:
         inverse[touched] = np.nan
         inverse[:, touched] = np.nan
         full[np.ix_(self.interior, self.interior)] = inverse
+        full[self.lost] = full[:, self.lost] = np.nan
         return full
 
 
@@ -197,7 +198,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     bad = bad | ~np.isfinite(hessian[:, ~bad]).all(axis=1)
     found, lost = np.zeros_like(interior), np.zeros_like(interior)
     found[inside[at_corner]] = True
-    lost[inside[bad & ~at_corner]] = True
+    lost[inside[~at_corner & (bad | too_coarse(point, inside, rows[:, inside], finest))]] = True
     interior[inside[bad]] = False
     return Information(np.asarray(u, float), interior, centre[~bad], -hessian[np.ix_(~bad, ~bad)], found, lost)
 

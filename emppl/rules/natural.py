@@ -393,8 +393,9 @@ class Deriver:
         if rule.natural_of_factor is not None:
             *others, cov = params.values()
             factor = triangular_factor(cov, lambda graph: [draw[0] for draw in self._numbers([graph], {})])
-            if factor is not None:
-                return rule.natural_of_factor(frame, *others, factor)
+            if factor is None:  # taken into the frame, a covariance loses the square of what the frame stretches
+                factor = pt.linalg.cholesky(cov, on_error="nan")
+            return rule.natural_of_factor(frame, *others, factor)
         return rule.natural(*rule.into_frame(frame, *params.values()))
 
     def _of_observed(

@@ -9,15 +9,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pymc.distributions.censored import CensoredRV
 from pymc.distributions.custom import CustomDistRV, CustomSymbolicDistRV
 from pymc.distributions.simulator import SimulatorRV
 from pymc.distributions.transforms import ChainedTransform, _default_transform
+from pytensor.graph.basic import Constant
+from pytensor.graph.traversal import ancestors
 
+from emppl.compiling import depends_on
 from emppl.structure.types import Factor, Node, Structure
 
 CLOSE = 1e-8  # of the largest entry: how far a point may lie from where its coordinates lead back to
+LOGS = (ps.Log, ps.Log1p, ps.Log2, ps.Log10)
 OPAQUE = (CensoredRV, CustomDistRV, CustomSymbolicDistRV, SimulatorRV)  # PyMC knows no support of these
 
 
@@ -30,9 +35,26 @@ def default_transform(rv: Any) -> Any | None:
 
 
 def support_factors(structure: Structure) -> list[Factor]:
-    """Priors whose support is more narrow than the range of their parameter's transform, or may be."""
-    by_name = {factor.name: factor for factor in structure.factors if factor.kind == "prior"}
-    return [by_name[node.name] for node in structure.parameters if node.name in by_name and not _is_whole(node)]
+    """Priors whose support is more narrow than the range of their parameter's transform, or may be.
+
+    Potentials of parameters alone among them, where their graph may come to minus infinity.
+    """
+    priors = {factor.name: factor for factor in structure.factors if factor.kind == "prior" and factor.parameters}
+    own = [priors.pop(node.name) for node in structure.parameters if node.name in priors and not _is_whole(node)]
+    names = set(structure.parameter_names)
+    return own + [f for f in priors.values() if f.name not in names and _may_be_impossible(structure, f.log_density)]
+
+
+def _may_be_impossible(structure: Structure, graph: Any) -> bool:
+    """Whether infinity stands in a graph, or the log of what parameters make."""
+    values = {node.value for node in structure.parameters}
+    for v in ancestors([graph]):
+        if isinstance(v, Constant) and np.asarray(v.data).dtype.kind == "f" and np.isinf(v.data).any():
+            return True
+        scalar = getattr(getattr(v.owner, "op", None), "scalar_op", None)
+        if isinstance(scalar, LOGS) and depends_on(v, values):
+            return True
+    return False
 
 
 def _is_whole(node: Node) -> bool:

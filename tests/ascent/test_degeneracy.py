@@ -191,3 +191,36 @@ def test_a_known_spread_cannot_collapse(unit, constant):
         expected = [0.01 / 3, 1000.01]
         np.testing.assert_allclose(np.sort(fit.theta["mu"].values) / unit, expected, rtol=1e-6)
         np.testing.assert_allclose(fit.standard_errors()["mu"].values / unit, 0.01 / np.sqrt(3), rtol=1e-4)
+
+
+@pytest.mark.parametrize("spread", ["known", "shared", "own"])
+def test_clusters_that_are_far_apart_do_not_collapse(spread):
+    """A spread is small beside a distance of 1e5 of itself, whether known or estimated, and few rows are no spike."""
+    rng = np.random.default_rng(6)
+    y = np.r_[rng.normal(0.0, 1.0, 60), rng.normal(1e5, 1.0, 40), rng.normal(5e4, 1.0, 4)]
+    sizes = {"shared": (), "own": (3,)}
+    with pm.Model() as model:
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(1e5), shape=3)
+        sd = np.float64(1.0) if spread == "known" else pm.HalfNormal("sd", np.float64(3.0), shape=sizes[spread])
+        z = pm.Categorical("z", p=np.array([0.5, 0.4, 0.1]), shape=104)
+        pm.Normal("y", mu[z], sd[z] if spread == "own" else sd, observed=y)
+    start = {"mu": np.array([1.0, 1e5 + 1.0, 5e4])} | ({"sd": np.ones(sizes[spread])} if spread in sizes else {})
+    fit = emppl.fit(model, start=start, starts=0)
+    means = np.array([y[:60].mean(), y[60:100].mean(), y[100:].mean()])
+    np.testing.assert_allclose(fit.theta["mu"], means, rtol=0, atol=1e-3)
+    assert fit.status is (
+        Status.SPURIOUS if spread == "own" else Status.CONVERGED
+    )  # four rows with a spread of their own
+
+
+def test_a_spread_with_a_lower_bound_is_no_reason_to_refuse():
+    """Three distinct values for four components, and one value alone: bounded by the support of the spread."""
+    for y in (np.full(8, 2.5), np.tile([1.0, 2.0, 3.0], 4)):
+        with pm.Model() as model:
+            sd = pm.Uniform("sd", np.float64(0.5), np.float64(2.0))
+            mu = pm.Normal("mu", np.float64(0.0), np.float64(5.0), shape=4)
+            z = pm.Categorical("z", p=np.full(4, 0.25), shape=len(y))
+            pm.Normal("y", mu[z], sd, observed=y)
+        fit = emppl.fit(model, estimate="ml", starts=2, seed=0)
+        assert fit.status is not Status.DEGENERATE
+        assert float(fit.theta["sd"]) == pytest.approx(0.5, abs=2e-3)

@@ -179,3 +179,31 @@ def test_complete_minus_missing_equals_differences_of_passes(monkeypatch, build,
     scale = np.abs(by_passes.information).max()
     np.testing.assert_allclose(by_statistics.information, by_passes.information, rtol=1e-5, atol=1e-7 * scale)
     np.testing.assert_allclose(by_statistics.gradient, by_passes.gradient)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e9, 1e11, 1e12])
+def test_far_from_zero_errors_are_right_or_none(offset):
+    """A step of differences must be far above rounding and far below the width: at 1e12 there is no such step."""
+    y0 = np.random.default_rng(8).normal(size=50)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", np.float64(offset), np.float64(100.0))
+        z = pm.Bernoulli("z", np.float64(0.5), shape=50)
+        pm.Normal("y", mu + np.float64(0.0) * z, np.float64(1.0), observed=offset + y0)
+    fit = emppl.fit(model, starts=1, seed=0)
+    error, expected = float(fit.standard_errors()["mu"]), (50.0 + 1e-4) ** -0.5
+    if offset <= 1e9:
+        assert error == pytest.approx(expected, rel=1e-4)
+    else:
+        assert np.isnan(error) or error == pytest.approx(expected, rel=1e-3)
+        assert not np.isnan(error) or "for a standard error: mu" in str(fit.certificate)
+
+
+def test_a_weight_next_to_zero_has_no_error_of_zero():
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        z = pm.Categorical("z", p=w, shape=40)
+        means = pt.as_tensor(np.array([0.0, 3.0]))
+        pm.Normal("y", means[z], np.float64(1.0), observed=np.random.default_rng(0).normal(-2.0, 1.0, 40))
+    fit = emppl.fit(model, starts=3, seed=0)
+    assert fit.theta["w"].values.min() < 1e-8
+    assert np.isnan(fit.standard_errors()["w"]).all()

@@ -145,3 +145,33 @@ def test_a_slope_of_the_user_s_sign():
 def test_a_start_outside_the_support_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"puts a = \[1\. 2\.\] outside"):
         emppl.fit(of_centres("ZeroSumNormal"), start={"a": [1.0, 2.0]}, starts=0)
+
+
+def two_kinds(bound, estimate, **options):
+    y = np.r_[np.random.default_rng(5).normal(0.0, 1.0, 40), np.random.default_rng(6).normal(3.0, 1.0, 40)]
+    with pm.Model() as model:
+        a = pm.Normal("a", np.float64(0.0), np.float64(5.0))
+        b = pm.Normal("b", np.float64(5.0), np.float64(5.0))
+        pm.Potential("bound", bound(a, b))
+        z = pm.Bernoulli("z", np.float64(0.5), shape=80)
+        pm.Normal("y", pt.stack([a, b])[z], np.float64(1.0), observed=y)
+    return emppl.fit(model, estimate=estimate, seed=1, **options)
+
+
+@pytest.mark.parametrize("estimate", ["map", "ml"])
+def test_a_potential_that_rules_parameters_out_is_kept_whatever_the_estimate(estimate):
+    """Its height is a prior's and goes with the priors; where it is zero is no place for an estimate."""
+    fit = two_kinds(lambda a, b: pt.switch(b - a > 4.0, 0.0, -np.inf), estimate, starts=2)
+    assert float(fit.theta["b"] - fit.theta["a"]) >= 4.0
+    assert not fit.certificate.holds and "stopped at a wall" in str(fit.certificate)
+    fit = two_kinds(
+        lambda a, b: -0.5 * (b - a - 4.0) ** 2, "ml", starts=2
+    )  # nothing is ruled out, all of it is dropped
+    free = two_kinds(lambda a, b: 0.0 * a, "ml", starts=2)
+    np.testing.assert_allclose(fit.theta["b"], free.theta["b"], rtol=1e-8)
+
+
+def test_a_start_that_is_ruled_out_is_pulled_to_where_the_prior_begins():
+    fit = two_kinds(lambda a, b: pt.switch((a < 0.5) & (b > 2.0), 0.0, -np.inf), "map", starts=4)
+    assert "FAILED" not in set(fit.starts["status"])
+    assert fit.status.name == "CONVERGED" and fit.certificate.holds
