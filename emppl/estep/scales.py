@@ -51,9 +51,16 @@ class Scales:
             unit = _data_unit(self.structure)
             linear, logs = ~coordinates.transformed, coordinates.logarithmic
             chosen, nearest = _representatives(coordinates, objective.cost, (linear, logs))
-            for i in chosen[linear[chosen]]:
+            within = np.zeros(coordinates.size, dtype=bool)  # numbers among logs, as a Cholesky factor has them
+            for part in (coordinates.slices[n.name] for n in coordinates.parameters if n.transform is not None):
+                within[part] = linear[part]
+            for i in chosen[(linear & ~within)[chosen]]:
                 u = _to_the_top(objective, u, i, unit)
-            for i in chosen[logs[chosen]]:
+            for i in chosen[logs[chosen]]:  # before the numbers among them, which are no larger than they are
+                u = _along_a_log(objective, u, i)
+            for i in chosen[within[chosen]]:
+                u = _to_the_top(objective, u, i, unit)
+            for i in chosen[logs[chosen]] if within.any() else ():
                 u = _along_a_log(objective, u, i)
             for i in chosen[linear[chosen]]:
                 width[i] = _width(objective, u, i, unit)[0]
@@ -150,6 +157,7 @@ def _width(objective: _Objective, u: np.ndarray, i: int, first: float) -> tuple[
     `first` where it does not bend at all.
     """
     here, step, slope = objective(u), max(first, abs(u[i])), 0.0
+    is_seen = is_lost = False
     for _ in range(EACH):
         up, down = objective(_moved(u, i, step)), objective(_moved(u, i, -step))
         bend = 2.0 * here - up - down
@@ -158,11 +166,12 @@ def _width(objective: _Objective, u: np.ndarray, i: int, first: float) -> tuple[
             continue
         slope = (up - down) / (2.0 * step)
         if not bend > 1e-13 * max(abs(up), abs(down), abs(here)):  # it is lost in rounding, or bends upwards
-            step *= TIMES**3
+            step, is_lost = step * TIMES**3, is_seen
             continue
         wanted = step * np.sqrt(objective.members / bend)
-        if 1 / NEAR < wanted / step < NEAR:
+        if 1 / NEAR < wanted / step < NEAR or (is_lost and wanted < step):  # no shorter step has a bend to be seen
             return wanted, slope
+        is_seen = True
         step = float(np.clip(wanted, step / TIMES**8, step * TIMES**8))
         if not 0 < step < np.inf:
             break
