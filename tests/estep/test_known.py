@@ -35,7 +35,7 @@ def backwards(rows: np.ndarray) -> pm.Model:
     with pm.Model() as model:
         mu = centres()
         z = pm.Bernoulli("z", 0.3, shape=len(rows))
-        pm.Laplace("y", mu[z[::-1]], ONE, observed=Y[rows, 0])
+        pm.Logistic("y", mu[z[::-1]], ONE, observed=Y[rows, 0])
     return model
 
 
