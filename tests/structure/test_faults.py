@@ -108,7 +108,7 @@ def test_only_what_is_observed_can_be_made_an_unknown():
     assert "observed=" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_numbers_whose_squares_overflow_have_no_density():
     with pm.Model() as model:
         z = pm.Bernoulli("z", 0.4, shape=8)
