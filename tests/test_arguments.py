@@ -46,7 +46,11 @@ class Mute:
     __index__ = __int__ = __float__ = __repr__
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "one", True, [], [0.5], {}, [np.inf], [np.nan], Mute(), [Mute()]], ids=id)
+@pytest.mark.parametrize(
+    "seed",
+    [-1, 1.5, "one", True, [], [0.5], {}, [np.inf], [np.nan], Mute(), [Mute()]],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_no_seed_is_refused(plan, seed):
     with pytest.raises(InvalidArgumentError, match="seed must be"):
         emppl.fit(plan, starts=1, seed=seed)
@@ -88,7 +92,9 @@ def test_a_value_that_an_argument_of_fit_cannot_take_is_refused_before_any_work(
 
 
 @pytest.mark.parametrize("name", ["draws", "tune", "chains", "cores"])
-@pytest.mark.parametrize("value", [0, *(value for value in WHOLE if value is not None)], ids=id)
+@pytest.mark.parametrize(
+    "value", [0, *(value for value in WHOLE if value is not None)], ids=lambda value: type(value).__name__
+)
 def test_a_value_that_an_argument_of_sample_cannot_take_is_refused_before_any_work(name, value, monkeypatch):
     monkeypatch.setattr(sampling, "make_plan", lambda *_, **__: pytest.fail("planned before looking at arguments"))
     with pytest.raises(InvalidArgumentError, match=name):
