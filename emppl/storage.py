@@ -28,7 +28,10 @@ SEALED = re.compile(
     SEAL.format(size=0, digest="(?P<digest>[0-9a-f]{64})").replace("0" * 20, r"(?P<size>\d{20})").encode()
 )
 SEAL_SIZE = len(SEAL.format(size=0, digest=hashlib.sha256().hexdigest()))
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # that HDF5 begins with
+PIECE = 2**22  # bytes of a file that its checksum is made of at once
 DEPTH = 16  # groups inside groups
+GROUPS = 100  # in one file: each takes milliseconds to open
 SLACK = 2**20  # bytes that names and dimensions may declare beyond what the file holds
 UNPACKED = 1100  # times the size of its file that a packed tree may have: zlib gets to 1032
 STRINGS = 64  # read at once while their sizes are added up
@@ -164,10 +167,23 @@ def read_sealed(path: str | os.PathLike[str]) -> xr.DataTree:
         if int(seal["size"]) != size - SEAL_SIZE:
             raise ValueError(f"it has {size - SEAL_SIZE:,} bytes where {int(seal['size']):,} were written")
         stream.seek(0)
+        if stream.read(len(SIGNATURE)) != SIGNATURE:
+            raise ValueError("it does not begin as HDF5 does")
+        if _checksum(stream, size - SEAL_SIZE) != seal["digest"].decode():  # before it takes memory
+            raise ValueError("its checksum does not hold: the file is damaged, or was changed since it was saved")
+        stream.seek(0)
         content = stream.read(size - SEAL_SIZE)
-    if hashlib.sha256(content).hexdigest() != seal["digest"].decode():
-        raise ValueError("its checksum does not hold: the file is damaged, or was changed since it was saved")
     return _in_memory(lambda: io.BytesIO(content), 2 * len(content) + SLACK)
+
+
+def _checksum(stream: io.BufferedReader, size: int) -> str:
+    """SHA-256 of the first `size` bytes."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while size > 0 and (piece := stream.read(min(PIECE, size))):
+        digest.update(piece)
+        size -= len(piece)
+    return digest.hexdigest()
 
 
 def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
@@ -189,7 +205,8 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 def _in_memory(source: Callable[[], Any], limit: int) -> xr.DataTree:
     """The DataTree of a netCDF file whose arrays have at most `limit` bytes; ValueError for any other.
 
-    Links to other files and to elsewhere in this one are refused, and so are groups that contain themselves.
+    Links to other files and to elsewhere in this one are refused, and so are groups that contain themselves, and more
+    than GROUPS of them.
     """
     import h5py  # here, since nothing but reading waits for it
 
@@ -197,6 +214,9 @@ def _in_memory(source: Callable[[], Any], limit: int) -> xr.DataTree:
         with h5py.File(source(), "r") as file:
             _check_groups(file, limit)
         with xr.open_datatree(source(), engine="h5netcdf", phony_dims="access") as tree:
+            declared = sum(node.to_dataset(inherit=False).nbytes for node in tree.subtree)
+            if declared > limit:  # arrays along a dim that can grow are filled up to its length
+                raise ValueError(f"its dims declare {declared:,} bytes, more than the file can hold")
             return tree.load()
     except Exception as problem:  # whatever libraries say of bytes that are not what they expect
         raise ValueError(" ".join(str(problem).split())[:200] or type(problem).__name__) from None
@@ -205,6 +225,7 @@ def _in_memory(source: Callable[[], Any], limit: int) -> xr.DataTree:
 def _check_groups(file: Any, limit: int) -> None:
     import h5py
 
+    groups = 0
     seen, waiting = {h5py.h5o.get_info(file.id).addr}, [(file["/"], 0)]
     while waiting:
         group, depth = waiting.pop()
@@ -218,6 +239,9 @@ def _check_groups(file: Any, limit: int) -> None:
                 raise ValueError(f"{where} is a group that contains itself, or one thing in two places")
             seen.add(address)
             if isinstance(item, h5py.Group):
+                groups += 1
+                if groups > GROUPS:
+                    raise ValueError(f"it has more than {GROUPS} groups")
                 waiting.append((item, depth + 1))
                 continue
             if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:

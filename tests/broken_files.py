@@ -76,6 +76,8 @@ def heads(head: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "starts": {"columns": ["a"], "data": [[1, 2]]}, "parameters": ["nobody"], "points": [["a", 1, 2, 3, 4]],
     }.items():  # fmt: skip
         yield f"{key} is {value}", json.dumps(head | {key: value})
+    for key in ("format", "n_iter", "n_passes", "seconds", "log_posterior", "log_likelihood", "log_prior"):
+        yield f"{key} of 400 digits", json.dumps(head | {key: 10**400})
     yield "format is text", json.dumps(head | {"format": "2"})
     yield "no JSON", "{"
     yield "a list", "[]"
@@ -124,6 +126,8 @@ def rebuilt(good: bytes) -> Iterator[Case]:
         "another shape": replaced(data=np.ones((3, 5))),
         "elsewhere": replaced(shape=(2,), dtype="f8", external=[("/etc/passwd", 0, 16)]),
         "references": replaced(data=np.array([None, None], dtype=h5py.ref_dtype)),
+        "groups beside each other": lambda file: [file.create_group(f"g{n}") for n in range(3000)],
+        "dims that fill up": filled_up,
         "many groups": lambda file: [file.create_group("theta" + "/g" * depth) for depth in range(1, 200)],
     }
     with h5py.File(io.BytesIO(good), "r") as file:
@@ -140,6 +144,16 @@ def rebuilt(good: bytes) -> Iterator[Case]:
     yield "sealed text", sealed(b"not a fit")
     yield "sealed nothing", sealed(b"")
     yield "sealed twice", sealed(good)[:-1]
+
+
+def filled_up(file: h5py.File, size: int = 5000) -> None:
+    """An array of one number along dims that can grow and have grown, to 200 MB."""
+    group = file.create_group("more")
+    array = group.create_dataset("v", shape=(1, 1), maxshape=(None, None), dtype="f8", chunks=(1, 1))
+    for axis, name in enumerate(("a", "b")):
+        dim = group.create_dataset(name, shape=(size,), maxshape=(None,), dtype="i1", chunks=(1024,))
+        dim.make_scale(f"This is a netCDF dimension but not a netCDF variable. {size:10d}")
+        array.dims[axis].attach_scale(dim)
 
 
 def virtual(file: h5py.File) -> None:

@@ -30,6 +30,7 @@ from emppl.structure.types import Structure
 from emppl.text import visible
 
 FORMAT = 2
+LARGEST = 2**63  # whole number in a file
 Theta = dict[str, np.ndarray]
 
 
@@ -394,7 +395,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
         tree = read_sealed(path)
         head = json.loads(tree.attrs["emppl"])
         written = head["format"]
-        if type(written) is not int or written < 1:
+        if type(written) is not int or not 1 <= written <= LARGEST:
             raise ValueError(f"its format is {str(written)[:40]!r}, not a number from 1 on")
         if written <= FORMAT:
             return _read(head, {key: tree[key].to_dataset() for key in tree.children})
@@ -466,6 +467,8 @@ def _texts(values: Any, what: str) -> list[str]:
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{what} is {str(value)[:40]!r}, not a number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{what} is a number of {len(str(abs(value)))} digits")
     return value
 
 
