@@ -411,7 +411,11 @@ def test_an_interrupt_that_a_library_swallows_while_results_are_written_is_130(r
 
     monkeypatch.setattr(emppl, "fit", lambda plan, **_: coin_fit)
     monkeypatch.setattr(emppl.Fit, "save", swallowing)
-    assert run("fit", "coins", "--out", "kept").exit_code == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        assert run("fit", "coins", "--out", "kept").exit_code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_fit_is_kept_where_the_sampler_breaks_down(run, monkeypatch, coin_fit):
