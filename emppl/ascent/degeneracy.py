@@ -16,7 +16,7 @@ from emppl.rules.tables import family
 from emppl.structure.faults import check_covariates, check_priors
 from emppl.structure.initial import initial_point
 
-COLLAPSED = 1e-12  # smallest variance in the frame of the data, where all of the data has variance one
+COLLAPSED = 1e-9  # smallest variance in the frame of the data, where all of the data has variance one
 VANISHING = 1e-5
 NARROW = 1e-3
 LOWEST = 60.0  # logs or logits, at which a spread is as small as it can get

@@ -229,6 +229,15 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
     u = coordinates.unconstrain(watch.best)
     information = observed_information(plan, u)
     spent = _passes_of(information)
+    if information.corners.any():
+        u, more = onto_corners(plan, u, information.corners)
+        value = plan.e_step(coordinates.constrain(u)).objective
+        spent += more + 1
+        if value > watch.objective:
+            watch.see(coordinates.constrain(u), value)
+            information = observed_information(plan, u)
+            spent += _passes_of(information)
+        u = coordinates.unconstrain(watch.best)
     if information.is_maximum and information.decrement < NEAR_ENOUGH:
         u, value, more = put_on_border(plan, u, watch.objective)
         spent += more
@@ -274,6 +283,29 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
         information = _off_the_slope(plan, information)
         spent += _passes_of(information)
     return information, spent
+
+
+def onto_corners(plan: Any, u: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, int]:
+    """u [P] with each coordinate in `corners` [P] put where its slope jumps from up to down; and E-steps spent."""
+    u, spent = u.copy(), 0
+    for i in np.flatnonzero(corners):
+
+        def slope(at: float, i: int = int(i)) -> float:
+            moved = u.copy()
+            moved[i] = at
+            return float(plan.gradient(moved)[1][i])
+
+        middle, width = u[i], 1e-12 * max(1.0, abs(u[i]))
+        while width < 1.0 and not slope(middle - width) >= 0.0 >= slope(middle + width):
+            width, spent = 4.0 * width, spent + 2
+        if width >= 1.0:
+            continue
+        low, high = middle - width, middle + width
+        while high - low > 4e-16 * max(abs(low), abs(high)) and low < 0.5 * (low + high) < high:
+            middle, spent = 0.5 * (low + high), spent + 1
+            low, high = (middle, high) if slope(middle) > 0.0 else (low, middle)
+        u[i] = 0.5 * (low + high)
+    return u, spent
 
 
 def _off_the_slope(plan: Any, information: Information) -> Information:

@@ -50,10 +50,11 @@ class Scales:
             objective = _Objective(self.structure, coordinates, u)
             unit = _data_unit(self.structure)
             linear, logs = ~coordinates.transformed, coordinates.logarithmic
-            chosen, nearest = _representatives(coordinates, objective.cost, (linear, logs))
             within = np.zeros(coordinates.size, dtype=bool)  # numbers among logs, as a Cholesky factor has them
             for part in (coordinates.slices[n.name] for n in coordinates.parameters if n.transform is not None):
-                within[part] = linear[part]
+                within[part] = linear[part] & logs[part].any()
+                linear[part] &= logs[part].any()  # an angle has neither a top of its own nor a width to be found
+            chosen, nearest = _representatives(coordinates, objective.cost, (linear, logs))
             for i in chosen[(linear & ~within)[chosen]]:
                 u = _to_the_top(objective, u, i, unit)
             for i in chosen[logs[chosen]]:  # before the numbers among them, which are no larger than they are
