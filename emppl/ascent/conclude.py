@@ -36,6 +36,7 @@ from emppl.planner import Plan
 from emppl.structure.initial import initial_point
 
 MOST_WORK = 3e11  # members times coordinates, over all gradients of an information matrix: some minutes
+FOLLOWED = 5  # collapsed ascents, the highest ones, that are followed further
 MEMBERS_OF_A_GRAPH = 10_000  # that take as long as the graph of the parameters does, for each coordinate
 
 
@@ -89,8 +90,7 @@ def conclude(
     ties = max((attempt(0, _ties_under, plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     gone = [r for r in results if _has_collapsed(plan, r)]
-    highest = max(gone, key=lambda r: r.objective) if gone else None
-    held = None if highest is None else attempt(None, followed, plan, highest.theta)
+    held = attempt(None, _held, plan, gone) if gone else None
     all_gone = winner.status not in USABLE and bool(gone)
     if _has_collapsed(plan, winner):
         winner = attempt(winner, _before_the_collapse, plan, winner)
@@ -222,6 +222,16 @@ def _has_collapsed(plan: Plan, result: Ascent) -> bool:
     if result.status is not Status.DEGENERATE or not result.theta:
         return False
     return result.collapsed or is_vanishing(plan, result.theta) or collapse(plan, result.theta, None) is not None
+
+
+def _held(plan: Plan, gone: list[Ascent]) -> Collapse | None:
+    """The collapse of the highest ascent that has no bound, of the highest where all have one.
+
+    Where a centre is left beside its values by the last digits, no narrower spread is of use: others tell more.
+    """
+    best = sorted(gone, key=lambda r: -r.objective)[:FOLLOWED]
+    found = [followed(plan, r.theta) for r in best]
+    return next((c for c in found if c is not None and c.is_unbounded), found[0])
 
 
 def _before_the_collapse(plan: Plan, result: Ascent) -> Ascent:
