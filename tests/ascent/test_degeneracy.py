@@ -195,16 +195,16 @@ def test_a_known_spread_cannot_collapse(unit, constant):
 
 @pytest.mark.parametrize("spread", ["known", "shared", "own"])
 def test_clusters_that_are_far_apart_do_not_collapse(spread):
-    """A spread is small beside a distance of 3e4 of itself, whether known or estimated, and few rows are no spike."""
+    """A spread is small beside a distance of 3000 of itself, whether known or estimated, and few rows are no spike."""
     rng = np.random.default_rng(6)
-    y = np.r_[rng.normal(0.0, 1.0, 60), rng.normal(3e4, 1.0, 40), rng.normal(1.5e4, 1.0, 4)]
+    y = np.r_[rng.normal(0.0, 1.0, 60), rng.normal(3e3, 1.0, 40), rng.normal(1.5e3, 1.0, 4)]
     sizes = {"shared": (), "own": (3,)}
     with pm.Model() as model:
-        mu = pm.Normal("mu", np.float64(0.0), np.float64(3e4), shape=3)
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(3e3), shape=3)
         sd = np.float64(1.0) if spread == "known" else pm.HalfNormal("sd", np.float64(3.0), shape=sizes[spread])
         z = pm.Categorical("z", p=np.array([0.5, 0.4, 0.1]), shape=104)
         pm.Normal("y", mu[z], sd[z] if spread == "own" else sd, observed=y)
-    start = {"mu": np.array([1.0, 3e4 + 1.0, 1.5e4])} | ({"sd": np.ones(sizes[spread])} if spread in sizes else {})
+    start = {"mu": np.array([1.0, 3e3 + 1.0, 1.5e3])} | ({"sd": np.ones(sizes[spread])} if spread in sizes else {})
     fit = emppl.fit(model, start=start, starts=0)
     means = np.array([y[:60].mean(), y[60:100].mean(), y[100:].mean()])
     np.testing.assert_allclose(fit.theta["mu"], means, rtol=0, atol=1e-3)
