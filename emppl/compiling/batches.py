@@ -14,6 +14,7 @@ from pytensor.graph.rewriting.basic import node_rewriter
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.linalg.decomposition.cholesky import Cholesky
 from pytensor.tensor.linalg.solvers.triangular import SolveTriangular
+from pytensor.tensor.math import Dot
 
 MANY = 64  # matrices from which on it pays
 
@@ -59,7 +60,14 @@ def cholesky(op: Any, a: np.ndarray) -> np.ndarray | None:
         return None
 
 
-RULES: dict[type, Callable[..., np.ndarray | None]] = {SolveTriangular: solve_triangular, Cholesky: cholesky}
+def dot(op: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matrix products a @ b of a [..., m, n] and b [..., n, k]."""
+    return np.matmul(a, b)
+
+
+RULES: dict[type, Callable[..., np.ndarray | None]] = {
+    SolveTriangular: solve_triangular, Cholesky: cholesky, Dot: dot
+}  # fmt: skip
 
 
 @node_rewriter([Blockwise])

@@ -18,14 +18,16 @@ from emppl.compiling import building, compile_graph
 from emppl.estep.tables import elements_of, sampled_table
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import support_point
-from emppl.structure.types import Structure
+from emppl.structure.types import Factor, Structure
 
 SUBSAMPLE = 400  # densities of latents' configurations that one value goes through
+FEWEST_MEMBERS = 4  # that a value goes through, where each density is of many numbers
+PLAIN = 128  # numbers in the parameters of a density that costs what a plain one does
 EVALUATIONS = 2e7  # densities that the whole search may cost
 EACH = 40  # values that one coordinate may cost, as a rule
 FEWEST, MOST = 8, 250  # coordinates of a parameter looked at; others take the width of their nearest neighbour there
 FEWEST_IN_ALL = 64  # coordinates of all parameters looked at, where these are many
-OF_A_GRAPH = 3.0  # densities that take as long as the graph of the parameters does, for each coordinate
+OF_A_GRAPH = 20.0  # densities that take as long as the graph of the parameters does, for each coordinate
 TIMES = 4.0  # a width is looked for by factors of this
 NEAR = 1.05  # widths that agree to this factor are the same
 STRIDES = (8.0, 4.0, 2.0, 1.0)  # along a log
@@ -95,9 +97,10 @@ class _Objective:
         """Tables [J, M] of some members of each plate, and what depends on no latent."""
         rng, tables = np.random.default_rng(31), []
         for plate in structure.plates:
-            size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
-            rows = np.sort(rng.choice(plate.size, size=size, replace=False))
             entering = [f for f in structure.factors if f.latents and len(elements_of(f, plate)[0])]
+            plain = max(1, SUBSAMPLE // plate.n_configurations)
+            few = max(min(plain, FEWEST_MEMBERS), PLAIN * plain // max(PLAIN, *map(_numbers, entering)))
+            rows = np.sort(rng.choice(plate.size, size=min(plate.size, few), replace=False))
             tables += [sampled_table(structure, f, plate, rows, possible=False) for f in entering]
         return tables, [f.log_density.sum() for f in structure.factors if not f.latents]
 
@@ -112,6 +115,12 @@ class _Objective:
             return -np.inf
         total = sum(float(np.where(s == 0, 0.0, v * s).sum()) for v, s in zip(values, self.shares))
         return total if np.isfinite(total) else -np.inf
+
+
+def _numbers(factor: Factor) -> int:
+    """In the parameters of one density, as far as that is known: D² for the covariance of a vector."""
+    cores = zip(factor.params, getattr(factor.op, "ndims_params", ()))
+    return sum(int(np.prod([n or 1 for n in v.type.shape[v.type.ndim - core :]])) for v, core in cores)
 
 
 def _representatives(

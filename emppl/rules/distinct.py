@@ -10,10 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pytensor.graph.basic import Constant
-from pytensor.graph.traversal import explicit_graph_inputs
 
-from emppl.compiling import compile_graph
 from emppl.kernels.features import Features, Source
 from emppl.rules.natural import BOTH, Deriver, NaturalForm, Refused, _agree
 from emppl.structure.restrict import CannotRestrict, Layout, Restriction
@@ -58,47 +55,22 @@ def distinct_form(deriver: Deriver, factor: Factor, plate: Plate | None) -> Natu
     )  # fmt: skip
 
 
-class _Record(Restriction):
-    """Keeps the numbers that tell rows apart: constants along the axis, and which of a member's latents enters."""
-
-    def __init__(self, scopes: Any, layout: Layout, plate: Plate | None) -> None:
-        rows = np.arange(len(layout.members))
-        slots = 0 if plate is None else plate.configurations.shape[1]
-        first = (
-            np.zeros((len(rows), slots), dtype=int) if plate is None else plate.configurations[:1].repeat(len(rows), 0)
-        )
-        super().__init__(scopes, rows, layout.members, first, plate)
-        self.numbers: list[np.ndarray] = [np.zeros((len(rows), 1))]
-
-    def _restrict(self, v: Any, axis: int) -> Any:
-        if self.carries(v, axis):
-            if v in self.scopes.moved:
-                ids = np.moveaxis(self.scopes.moved[v], axis, 0).reshape(len(self.rows), -1)
-                assert self.plate is not None  # a latent moved here, so there is one
-                self._keep(self.plate.slot_of(self.members[:, None], ids), 0)
-            elif isinstance(v, Constant):
-                self._keep(v.data, axis)
-            elif self._rule(v) is None:
-                if any(True for _ in explicit_graph_inputs([v])) or not self.latent_free(v):
-                    raise CannotRestrict("a parameter varies over its rows")
-                self._keep(compile_graph([], v)(), axis)
-        return super()._restrict(v, axis)
-
-    def _keep(self, numbers: Any, axis: int) -> None:
-        self.numbers.append(np.moveaxis(np.asarray(numbers, dtype=float), axis, 0).reshape(len(self.rows), -1))
-
-
 def _kinds(deriver: Deriver, factor: Factor, plate: Plate | None, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """The kind of each row [rows], and a row of each kind [kinds]."""
-    scopes = Restriction.without_latents(layout.members).scopes if plate is None else deriver.structure.scopes
-    record = _Record(scopes, layout, plate)
+    first = np.zeros(1, dtype=int)
+    if plate is None:
+        restriction = Restriction.without_latents(first)
+    else:
+        restriction = Restriction.over(plate, deriver.structure.scopes, first, layout.members[first])
+    n = len(layout.members)
     try:
-        record(factor.log_density, layout.axis)
-        if not record.carries(factor.log_density, layout.axis):
+        restriction(factor.log_density, layout.axis)
+        if not restriction.carries(factor.log_density, layout.axis):
             raise CannotRestrict("its density is the same for all rows")
+        numbers = [np.asarray(rows, dtype=float).reshape(n, -1) for rows in restriction.told_apart(layout.members)]
     except CannotRestrict as reason:
         raise Refused(str(reason)) from None
-    rows = np.concatenate(record.numbers, axis=1)
+    rows = np.concatenate([np.zeros((n, 1)), *numbers], axis=1)
     limit = min(MAX_DISTINCT, len(rows) // SAVES)
     if len(np.unique(rows[: 8 * limit + 8], axis=0)) <= limit:
         _, chosen, kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)

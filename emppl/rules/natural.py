@@ -28,6 +28,7 @@ FAR = 100.0  # widths, at one of the two points where parameters are compared by
 BOTH = slice(None)  # of the random points
 MAX_TRIALS = 64  # configurations that are all checked by values
 MAX_CHECKED = 2e7  # members × configurations up to which they are
+PROVED = 1e6  # numbers × configurations of all rows from which on a proof that rows are alike takes their place
 
 
 class Refused(Exception):
@@ -284,10 +285,8 @@ class Deriver:
             if not restriction.carries(factor.log_density, layout.axis)
             else small
         )
-        evaluate = self._evaluator([factor.log_density, small])
-        for latents, configuration, points in self._trials(plate):
-            for full, mini in evaluate(latents, points):
-                _agree(np.moveaxis(full, layout.axis, 0), mini[layout.pairs(configuration)], "its density")
+        if not self._is_proved(restriction, plate, layout, factor.size):
+            self._check_density(factor, plate, layout, small)
         counts = np.zeros((plate.size, layout.n_groups))
         np.add.at(counts, (layout.members, layout.groups), 1.0)
         eta = small.reshape((plate.n_configurations, layout.n_groups, -1)).sum(axis=2)
@@ -328,6 +327,18 @@ class Deriver:
             (layout.n_groups, *layout.slots),
         )
 
+    def _check_density(self, factor: Factor, plate: Plate, layout: Layout, small: Any) -> None:
+        """Raise Refused where the density of a row is not that of its configuration."""
+        evaluate = self._evaluator([factor.log_density, small])
+        for latents, configuration, points in self._trials(plate):
+            for full, mini in evaluate(latents, points):
+                _agree(np.moveaxis(full, layout.axis, 0), mini[layout.pairs(configuration)], "its density")
+
+    def _is_proved(self, restriction: Restriction, plate: Plate, layout: Layout, numbers: int) -> bool:
+        """Whether every row is the same function of parameters and configuration, where values would be many."""
+        many = numbers * plate.n_configurations > PROVED
+        return many and layout.n_groups == 1 and restriction.is_alike(layout.members)
+
     def _small_params(
         self,
         factor: Factor,
@@ -344,8 +355,10 @@ class Deriver:
             name: self._restrict(restriction, graph, layout.axis, batch_ndim, factor.shape, core)
             for (name, graph), core in zip(unknown, cores)
         }
-        evaluate = self._evaluator([*[g for _, g in unknown], *small.values()])
         numbers = int(sum(np.prod([m or 1 for m in graph.type.shape[1:]]) for graph in small.values()))
+        if plate is not None and self._is_proved(restriction, plate, layout, factor.size * numbers):
+            return small, None
+        evaluate = self._evaluator([*[g for _, g in unknown], *small.values()])
         trials = [({}, None, BOTH)] if plate is None else self._trials(plate, numbers)
         exposure = None
         for latents, configuration, points in trials:

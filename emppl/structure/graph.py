@@ -239,7 +239,7 @@ class Reading:
                 ("correct the value or leave the row out", "for shares and rates: a continuous distribution"),
             )
         whole = is_discrete(rv) or data.dtype.kind != "f"
-        return pt.constant(data.astype(rv.dtype if whole else float), name=rv.name)
+        return pt.constant(data.astype(rv.dtype if whole else float, copy=False), name=rv.name)
 
     def _place(self, name: str, index: tuple[int, ...]) -> str:
         dims = self.model.named_vars_to_dims.get(name, ())

@@ -34,20 +34,15 @@ def plates_of(
         return (), ()
     owner = np.concatenate([np.full(node.size, i) for i, node in enumerate(latents)])
     label = _components(factors, len(owner))
-    order = np.lexsort((np.arange(len(owner)), label))
-    starts = np.flatnonzero(np.r_[True, np.diff(label[order]) > 0])
-    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for elements in np.split(order, starts[1:]):
-        groups.setdefault(tuple(int(i) for i in owner[elements]), []).append(elements)
     widest = _widest_scope(factors, label)
     plates: list[Plate] = []
     tied: list[np.ndarray] = []
-    for make_up, members in groups.items():
+    for make_up, members in _groups(owner, label):
         nodes = [latents[i] for i in make_up]
         count = float(np.prod([float(n.n_values) for n in nodes]))
-        whole = max(widest[label[m[0]]] for m in members) == len(make_up)
+        whole = widest[label[members[:, 0]]].max() == len(make_up)
         if whole or count <= (1 if factored and len(make_up) > 1 else SMALL_GROUP):
-            plates.append(_plate(nodes, np.array(members)))
+            plates.append(_plate(nodes, members))
         else:
             tied.extend(members)
     if not tied:
@@ -55,6 +50,29 @@ def plates_of(
     local = _local_plates(latents, owner, factors, np.isin(np.arange(len(owner)), np.concatenate(tied)))
     eliminations = _eliminations(latents, owner, tied, local, first=len(plates))
     return (*plates, *local), eliminations
+
+
+def _groups(owner: np.ndarray, label: np.ndarray) -> list[tuple[tuple[int, ...], np.ndarray]]:
+    """Components of one make-up together: the owner of each of their elements, and the elements [components, width].
+
+    Both in the order of the labels.
+    """
+    order = np.argsort(label, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(label[order]) > 0])
+    widths = np.diff(np.r_[starts, len(order)])
+    found: list[tuple[int, tuple[int, ...], np.ndarray]] = []
+    for width in np.unique(widths):
+        first = starts[widths == width]
+        members = order[first[:, None] + np.arange(width)]
+        owners = owner[members]
+        if (owners == owners[:1]).all():
+            found.append((int(first[0]), tuple(owners[0].tolist()), members))
+            continue
+        kinds, kind = np.unique(owners, axis=0, return_inverse=True)
+        for k, make_up in enumerate(kinds):
+            chosen = np.flatnonzero(kind.ravel() == k)
+            found.append((int(first[chosen[0]]), tuple(make_up.tolist()), members[chosen]))
+    return [(make_up, members) for _, make_up, members in sorted(found, key=lambda group: group[0])]
 
 
 def is_decomposable(structure: Structure) -> bool:

@@ -7,8 +7,9 @@ comes out costs nothing in N. Where an operation is not known it refuses, and th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -26,6 +27,9 @@ from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from emppl.compiling import compile_graph
 from emppl.structure.topology import Scopes, index_block
 from emppl.structure.types import Factor, Plate
+
+
+COMPARED_AT_ONCE = 1 << 16  # rows
 
 
 class CannotRestrict(Exception):
@@ -71,11 +75,20 @@ def layout_of(factor: Factor, plate: Plate) -> Layout:
     raise CannotRestrict("no single axis of it runs over the members")
 
 
+class Leaf(NamedTuple):
+    """What tells rows apart: a graph that varies along an axis, at the places `every` [rows] there; None: one a row."""
+
+    graph: Any
+    axis: int
+    every: np.ndarray | None
+
+
 class Restriction:
     """Restriction of graphs along one axis to pairs p: row `rows[p]`, its member in configuration `configurations[p]`.
 
     rows [P]: index along the axis; members [P]: the member of each; configurations [P, slots].
-    plate: None where no latent enters.
+    plate: None where no latent enters. leaves: all that a row of the graphs restricted so far depends on beside what
+    every row does, so that rows which are equal in these numbers are one function of parameters and latents.
     """
 
     def __init__(
@@ -83,6 +96,8 @@ class Restriction:
     ) -> None:
         self.scopes, self.rows, self.members, self.configurations = scopes, rows, members, configurations
         self.plate = plate
+        self.leaves: list[Leaf] = []
+        self._every: np.ndarray | None = None
         self._done: dict[tuple[Any, int], Any] = {}
 
     @classmethod
@@ -106,6 +121,30 @@ class Restriction:
             self._done[key] = self._restrict(variable, axis)
         return self._done[key]
 
+    def told_apart(self, members: np.ndarray) -> Iterator[np.ndarray]:
+        """The numbers [rows, …] of each leaf, all rows of the axis, which belong to `members` [rows].
+
+        Raises CannotRestrict where they depend on parameters.
+        """
+        for graph, axis, every in self.leaves:
+            if graph in self.scopes.moved:
+                ids = _along(self.scopes.moved[graph], axis, every)
+                assert self.plate is not None  # a latent moved here, so there is one
+                yield self.plate.slot_of(members[:, None], ids.reshape(len(ids), -1))
+            elif isinstance(graph, Constant):
+                yield _along(graph.data, axis, every)
+            elif any(True for _ in explicit_graph_inputs([graph])) or not self.latent_free(graph):
+                raise CannotRestrict("a parameter varies over its rows")
+            else:
+                yield _along(compile_graph([], graph)(), axis, every)
+
+    def is_alike(self, members: np.ndarray) -> bool:
+        """Whether all rows of the axis are equal in all leaves: one comparison of each with its first row."""
+        try:
+            return all(_is_one_row(rows) for rows in self.told_apart(members))
+        except CannotRestrict:
+            return False
+
     def latent_free(self, variable: Any) -> bool:
         return variable not in self.scopes.scope
 
@@ -122,6 +161,7 @@ class Restriction:
             hidden = 0 <= axis < v.type.ndim and not v.type.broadcastable[axis]
             return pt.specify_broadcastable(v, axis) if hidden else v
         if v in self.scopes.moved:
+            self.leaves.append(Leaf(v, axis, self._every))
             ids = np.take(np.moveaxis(self.scopes.moved[v], axis, 0), self.rows, axis=0)
             flat = ids.reshape(len(self.rows), -1)
             assert self.plate is not None  # a latent moved here, so there is one
@@ -131,10 +171,12 @@ class Restriction:
             values = self.configurations[np.arange(len(flat))[:, None], slots].reshape(ids.shape)
             return pt.constant(np.moveaxis(values, 0, axis).astype(v.dtype))
         if isinstance(v, Constant):
+            self.leaves.append(Leaf(v, axis, self._every))
             return pt.constant(np.take(v.data, self.rows, axis=axis))
         rule = self._rule(v)
         if rule is None:
             if self.latent_free(v):
+                self.leaves.append(Leaf(v, axis, self._every))
                 return v.take(self.rows, axis=axis)
             raise CannotRestrict(f"{v.owner.op if v.owner else v} mixes rows in a way that is not known")
         return rule(v.owner, axis)
@@ -205,8 +247,12 @@ class Restriction:
         (index,) = indices
         picked = np.asarray(index.data if isinstance(index, Constant) else compile_graph([], index)())
         length = self.scopes.length(source, axis)
-        rows = np.where(picked < 0, picked + (length or 0), picked)[self.rows]
-        return Restriction(self.scopes, rows, self.members, self.configurations, self.plate)(source, axis)
+        picked = np.where(picked < 0, picked + (length or 0), picked)
+        inner = Restriction(self.scopes, picked[self.rows], self.members, self.configurations, self.plate)
+        inner._every = picked if self._every is None else picked[self._every]
+        answer = inner(source, axis)
+        self.leaves += inner.leaves
+        return answer
 
     def _slice(self, node: Any, axis: int) -> Any:
         source, *rest = node.inputs
@@ -274,3 +320,13 @@ class Restriction:
         if axis == node.outputs[0].type.ndim - 1:
             raise CannotRestrict("a diagonal is taken across the rows")
         return node.op(self(source, axis))
+
+
+def _along(array: Any, axis: int, every: np.ndarray | None) -> np.ndarray:
+    rows = np.moveaxis(np.asarray(array), axis, 0)
+    return rows if every is None else rows[every]
+
+
+def _is_one_row(rows: np.ndarray) -> bool:
+    starts = range(0, len(rows), COMPARED_AT_ONCE)
+    return all((rows[start : start + COMPARED_AT_ONCE] == rows[:1]).all() for start in starts)

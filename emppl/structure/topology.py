@@ -42,7 +42,9 @@ class Scope(NamedTuple):
 
     def over(self, shape: tuple[int, ...]) -> sparse.csr_matrix:
         """One row for each element of a shape that this one broadcasts to."""
-        return self.rows if shape == self.shape else self.rows[_rows(self.shape, shape)]
+        if shape == self.shape or self.rows.shape[0] == int(np.prod(shape, dtype=int)):
+            return self.rows  # axes of length one beside those that are there move nothing
+        return self.rows[_rows(self.shape, shape)]
 
     def united(self, kept: tuple[int, ...]) -> Scope:
         """The scopes along some axes united: `kept` has 1 in their place."""
@@ -189,10 +191,10 @@ class Scopes:
     def _together(self, scopes: Sequence[Scope]) -> Scope:
         """The scopes of elements that meet by broadcasting, united."""
         shape = np.broadcast_shapes(*(scope.shape for scope in scopes))
-        total = self._empty(int(np.prod(shape, dtype=int)))
-        for scope in scopes:
-            total = total + scope.over(shape)
-        return Scope(total.astype(bool), shape)
+        first, *others = {id(rows): rows for rows in (scope.over(shape) for scope in scopes)}.values()
+        if not others:  # handed on as it is: rows of their own along a long plate are made once, not for each operation
+            return Scope(first, shape)
+        return Scope(sum(others, first).astype(bool), shape)
 
     def _elementwise(self, node: Any, shape: tuple[int, ...]) -> Scope:
         return self._together([self.scope[v] for v in dict.fromkeys(node.inputs) if v in self.scope])
@@ -207,6 +209,10 @@ class Scopes:
         if not isinstance(node.op, DimShuffle):
             ids = np.broadcast_to(ids, self.shape(node.inputs[0]))
         moved = self._perform(node, ids)
+        # one scope along an axis is still one after a view was taken
+        moved = moved[tuple(slice(1 if stride == 0 else None) for stride in moved.strides)]
+        if moved.size == source.rows.shape[0] and np.array_equal(moved.ravel(), np.arange(moved.size)):
+            return Scope(source.rows, moved.shape)
         return Scope(source.rows[moved.ravel()], moved.shape)
 
     def _index(self, node: Any, shape: tuple[int, ...]) -> Scope | None:
