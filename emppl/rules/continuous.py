@@ -10,6 +10,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
+from emppl.kernels.moments import Moments
 from emppl.rules.tables import (
     Family,
     Frame,
@@ -84,8 +85,8 @@ def inverse_gamma_laplace(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
 
 def _normal_frame(y: np.ndarray) -> Frame:
     """Mean and standard deviation of the observations, over the members (first axis)."""
-    centre = y.mean(axis=0)
-    scale = (y - centre).std(axis=0)
+    moments = Moments.over(y, vectors=False)
+    centre, scale = (part.reshape(y.shape[1:]) for part in (moments.mean, np.sqrt(moments.spread / moments.n)))
     scale = np.where(scale > 0, scale, _size(centre))
     return Frame(centre, scale, -np.log(scale))
 
@@ -215,8 +216,8 @@ def _mv_by_inverse(mu: Any, inverse: Any, log_det: Any) -> Any:
 
 def _mv_frame(y: np.ndarray) -> Frame:
     d = y.shape[-1]
-    centre = y.reshape(-1, d).mean(axis=0)
-    cov = np.atleast_2d(np.cov((y - centre).reshape(-1, d), rowvar=False, bias=True))
+    moments = Moments.over(y.reshape(-1, d), vectors=True)
+    centre, cov = moments.mean, moments.spread / moments.n
     scale = np.sqrt(np.diag(cov))
     scale = np.where(scale > 0, scale, _size(centre))
     correlation = cov / np.outer(scale, scale)

@@ -4,53 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from emppl.errors import InvalidDataError
+from emppl.kernels.moments import Moments
 from emppl.rules.tables import Family
 from emppl.streaming.blocks import Rows, Shape, checked
 
 WIDEST = 512  # numbers in a vector up to which all their covariances are kept
-
-
-class Moments(NamedTuple):
-    """Mean [D], and sums of squared deviations [D] or of all their products [D, D]."""
-
-    n: int
-    mean: np.ndarray
-    spread: np.ndarray
-
-    @classmethod
-    def of(cls, y: np.ndarray, vectors: bool) -> Moments:
-        y = y.reshape(len(y), -1)
-        near = y[:1].astype(float)  # deviations from any row keep the digits that an offset of 1e8 would cost
-        deviation = np.subtract(y, near, dtype=float)
-        shift = deviation.mean(axis=0)
-        deviation -= shift
-        spread = deviation.T @ deviation if vectors else np.einsum("nd,nd->d", deviation, deviation)
-        return cls(len(y), near[0] + shift, spread)
-
-    def merged(self, other: Moments) -> Moments:
-        """Of both together (Chan, Golub & LeVeque 1983)."""
-        n = self.n + other.n
-        gap = other.mean - self.mean
-        between = np.outer(gap, gap) if self.spread.ndim == 2 else gap**2
-        return Moments(
-            n, self.mean + gap * (other.n / n), self.spread + other.spread + between * (self.n * other.n / n)
-        )
-
-    def rows(self, trailing: tuple[int, ...]) -> np.ndarray:
-        """A few rows with this very mean and covariance (or variances): what a frame is made from."""
-        if self.spread.ndim == 1:
-            away = np.sqrt(self.spread / self.n)[None]
-        else:
-            scale = np.sqrt(np.diag(self.spread) / self.n)
-            safe = np.where(scale > 0, scale, 1.0)
-            values, vectors = np.linalg.eigh(self.spread / self.n / np.outer(safe, safe))
-            away = np.sqrt(len(values) * np.maximum(values, 0.0))[:, None] * vectors.T * scale
-        return np.concatenate([self.mean + away, self.mean - away]).reshape(-1, *trailing)
 
 
 @dataclass(frozen=True)
