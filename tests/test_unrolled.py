@@ -3,6 +3,7 @@
 import numpy as np
 import pymc as pm
 import pytest
+import scipy.special
 import small_models
 
 import emppl
@@ -11,7 +12,8 @@ from emppl.compiling import compile_graph
 from emppl.models import coins, gaussian_mixture, poisson_mixture
 from emppl.mstep.closed_form import ClosedForm
 from emppl.unrolled import Unrolled, add_at, cholesky, put, solve_triangular
-from emppl.unrolled.tracing import Number, Tape, Traced
+from emppl.unrolled.machine import machine_code
+from emppl.unrolled.tracing import Number, Tape, Traced, Untraceable
 
 RNG = np.random.default_rng(5)
 V, M, B = RNG.uniform(0.2, 0.9, 3), RNG.uniform(0.2, 0.9, (3, 3)), RNG.normal(size=(2, 3, 3))
@@ -24,6 +26,15 @@ FUNCTIONS = {
     "extremes": lambda v, m, b: np.maximum(b, v) + np.minimum(m, v) + np.maximum.reduce(b, axis=(0, 2)),
     "conditions": lambda v, m, b: np.where((b > v) & ~(m <= 0.5) | (b == 0.0), b, -v) + (b != m).astype(float),
     "truth as numbers": lambda v, m, b: [(v > 0.5) * 1.0, (m > v) + 0.0, b > 0.0, (v > 0.5) & (v < 0.7)],
+    "truth with truth": lambda v, m, b: [
+        (v > 0.5) + (m > v),
+        (v > 0.5) * (m > v),
+        np.maximum(v > 0.5, m > v),
+        (v > 0.5) == (m > v),
+        np.add.reduce(b > 0.0, axis=0, dtype=int) * 0.5,
+    ],
+    "not finite": lambda v, m, b: np.where(np.isinf(v) | np.isnan(m) | ~np.isfinite(v), 1.0, v),
+    "more functions": lambda v, m, b: np.log2(v) + np.sinh(b) * np.cosh(m),
     "known conditions": lambda v, m, b: np.where(np.array([True, False, True]), v, m),
     "sums": lambda v, m, b: v.sum() + m.sum(axis=0) + b.sum(axis=(0, -1)) + np.sum(m, 1) + m.mean(axis=1),
     "kept axes": lambda v, m, b: m / np.add.reduce(m, 1, keepdims=True) + np.multiply.reduce(b, axis=0),
@@ -84,6 +95,70 @@ def test_the_same_numbers(name):
         rng = np.random.default_rng(seed)
         arrays = rng.uniform(0.2, 0.9, 3), rng.uniform(0.2, 0.9, (3, 3)), rng.normal(size=(2, 3, 3))
         same(found(*arrays), function(*arrays))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_same_numbers_by_machine_code(name):
+    def function(*arrays):
+        results = FUNCTIONS[name](*arrays)
+        return results if isinstance(results, list) else [results]
+
+    code = machine_code(function, [V.shape, M.shape, B.shape])
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        arrays = rng.uniform(0.2, 0.9, 3), rng.uniform(0.2, 0.9, (3, 3)), rng.normal(size=(2, 3, 3))
+        for found, expected in zip(code(*arrays), function(*arrays), strict=True):
+            assert found.shape == np.shape(expected)
+            np.testing.assert_allclose(found, np.asarray(expected, float), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["gammaln", "psi", "erf", "erfcx", "log_ndtr", "i1e", "xlogy", "betaln", "gammainc"])
+def test_functions_of_scipy_in_machine_code(name):
+    function, x = getattr(scipy.special, name), np.array([1e-8, 0.3, 2.2, 171.0])
+    arguments = [x] * function.nin
+    (found,) = machine_code(lambda *a: [function(*a)], [x.shape] * function.nin)(*arguments)
+    np.testing.assert_allclose(found, function(*arguments), rtol=1e-13)
+
+
+def test_numbers_that_are_not_finite_go_through_machine_code():
+    def function(v):
+        return [
+            1.0 / v,
+            np.log(v),
+            np.maximum(v, 0.5),
+            np.minimum(0.5, v),
+            np.where(v > 0.0, v, -v),
+            np.sign(v),
+            np.sqrt(v),
+        ]
+
+    values = np.array([0.0, -0.0, -1.0, np.inf, -np.inf, np.nan])
+    with np.errstate(all="ignore"):
+        for found, expected in zip(machine_code(function, [(6,)])(values), function(values), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_negative_pivot_has_no_answer():
+    code = machine_code(lambda a: [np.linalg.cholesky(a)], [(2, 2)])
+    np.testing.assert_allclose(code(SPD[0, :2, :2])[0], np.linalg.cholesky(SPD[0, :2, :2]), rtol=1e-14)
+    assert code(-np.eye(2)) is None
+    with pytest.raises(ValueError, match="3 numbers for 4 inputs"):
+        code(np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "function, reason",
+    [
+        (lambda v: [np.sort(v)], "sort"),
+        (lambda v: [v if v[0] > 0.0 else -v], "depends on values"),
+        (lambda v: [scipy.special.zeta(v)], "zeta"),
+        (lambda v: [v[0] + np.arange(90_000.0)], "numbers"),
+        (lambda v: [v + np.ones(4)], "ValueError"),
+    ],
+)
+def test_why_there_is_no_machine_code(function, reason):
+    with pytest.raises(Untraceable, match=reason):
+        machine_code(function, [(3,)])
 
 
 @pytest.mark.usefixtures("worth")
@@ -160,7 +235,7 @@ def _by_value(v):
         (_by_value, [V]),
         (lambda v: np.sort(v) + v * v, [V]),
         (lambda v: (v > 0.5).sum() + v, [V]),
-        (lambda v: (v > 0.5) + (v > 0.3), [V]),
+        (lambda v: np.cumsum(v > 0.5) + v, [V]),
         (lambda v: np.asarray(v) + 1.0, [V]),
         (lambda v: v.astype(int) + 1.0, [V]),
         (lambda v: v + float(v[0]), [V]),

@@ -150,7 +150,9 @@ def _performed(node: Any, writer: Writer) -> None:
     outputs = [writer.name(v) for v in node.outputs]
     box = writer.bind(None, "b")
     writer.lines.append(f"{box} = [{', '.join('[None]' for _ in outputs)}]")
-    writer.lines.append(f"{writer.bind(node.op.perform, 'p')}({writer.bind(node, 'n')}, [{arguments}], {box})")
+    single = isinstance(node.op, Elemwise) and len(outputs) == 1
+    traced = partial(unrolled.by_number, node.op.scalar_op.impl) if single else None
+    writer.lines.append(f"{writer.bind(node.op.perform, 'p', traced)}({writer.bind(node, 'n')}, [{arguments}], {box})")
     writer.lines.append(f"{', '.join(outputs)}, = {', '.join(f'{box}[{i}][0]' for i in range(len(outputs)))},")
 
 
@@ -345,6 +347,11 @@ def _blockwise(node: Any, writer: Writer) -> str | None:
     repeated = [n < size for n in lengths]
     one = _on_matrices(op, node)
     traced = TRACED[type(op.core_op)](op.core_op) if type(op.core_op) in TRACED else None
+    if traced is None and isinstance(op.core_op, AdvancedSubtensor | AdvancedIncSubtensor):
+
+        def traced(*arrays: Any) -> Any:
+            parts = [[a[0]] * size if again else a for a, again in zip(arrays, repeated)]
+            return np.stack([one(*matrices) for matrices in zip(*parts)])
 
     def each(*arrays: Any) -> Any:
         parts = [[a[0]] * size if again else a for a, again in zip(arrays, repeated)]

@@ -84,7 +84,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
         yield f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     elif value is None or value is ... or isinstance(value, int | float | complex | str | bytes | np.generic):
         yield repr(value)
-    elif isinstance(value, types.Type):
+    elif isinstance(value, types.Type | np.dtype):
         yield str(value)
     elif hasattr(value, "__qualname__") and hasattr(value, "__module__"):  # a class, or a function of an extension
         yield f"{value.__module__}.{value.__qualname__}"

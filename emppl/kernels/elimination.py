@@ -18,9 +18,9 @@ def elimination_loop() -> Callable[..., Any]:
     the table that it leaves (`outputs`). Entries are numbered through: leaves first, then what the steps leave.
     roots: the entries whose sum is the log-likelihood. Compiled by numba; its numpy twin is `estep.elimination`.
     """
-    from numba import njit
+    from emppl.kernels.caching import jit
 
-    @njit
+    @jit()
     def eliminate(leaves: Any, steps: Any, sources: Any, outputs: Any, roots: Any, entries: Any) -> Any:
         n_leaves = len(leaves)
         value = np.empty(entries[0])

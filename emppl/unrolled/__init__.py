@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from emppl.unrolled.tracing import Number, Tape, Traced, add_at, cholesky, put, solve_triangular
+from emppl.unrolled.tracing import Number, Tape, Traced, add_at, by_number, cholesky, put, solve_triangular
 
-__all__ = ["MOST_OPERATIONS", "Unrolled", "add_at", "cholesky", "put", "solve_triangular", "written_out"]
+__all__ = ["MOST_OPERATIONS", "Unrolled", "add_at", "by_number", "cholesky", "put", "solve_triangular", "written_out"]
 
 MOST_ARGUMENTS = 256  # numbers
 MOST_OPERATIONS = 2000

@@ -15,6 +15,7 @@ import scipy.special
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 MOST_NUMBERS = 8000  # on a tape, what no result needs included
+Spelling = tuple[str, bool]  # the template of an operation, and whether it gives true or false
 
 
 class Untraceable(Exception):
@@ -31,18 +32,24 @@ class Number(NamedTuple):
 
 
 class Tape:
-    """All numbers of a function in the order in which they are made."""
+    """All numbers of a function in the order in which they are made.
 
-    def __init__(self) -> None:
+    spelling: the template of a ufunc, and of `np.where`, in the language that the tape is written out in; None where it
+    has none. most: numbers that it may have.
+    """
+
+    def __init__(self, spelling: Callable[[Any], Spelling | None] | None = None, most: int = MOST_NUMBERS) -> None:
+        self.spelling, self.most = spelling or PYTHON.get, most
         self.numbers: list[Number] = []
         self.known: dict[Number, int] = {}
+        self.made: dict[tuple[Any, ...], int] = {}  # what came of an operation
         self.conditions: list[int] = []
         self.calls = 0  # of numpy, that are saved
 
     def add(self, number: Number) -> int:
         if number not in self.known:  # 0.0 and -0.0 are equal, but their texts are not
-            if len(self.numbers) > MOST_NUMBERS:
-                raise Untraceable
+            if len(self.numbers) > self.most:
+                raise Untraceable(f"more than {self.most:,} numbers")
             self.known[number] = len(self.numbers)
             self.numbers.append(number)
         return self.known[number]
@@ -55,28 +62,35 @@ class Tape:
         if isinstance(array, Traced):
             return array.ids
         array = np.asarray(array)
-        if array.dtype.kind not in "fiub" or array.size > MOST_NUMBERS:
-            raise Untraceable
+        if array.dtype.kind not in "fiub" or array.size > self.most:
+            raise Untraceable(f"an array of {array.size:,} numbers, {array.dtype}")
         values = array.ravel().tolist() if array.dtype.kind == "b" else array.ravel().astype(float).tolist()
         return np.array([self.constant(v) for v in values], dtype=np.int64).reshape(array.shape)
 
     def operation(self, ufunc: Any, *operands: int) -> int:
         """The result of a ufunc on numbers."""
-        if ufunc not in TEMPLATES:
-            raise Untraceable(ufunc.__name__)
+        step = (ufunc, *operands)
+        if step not in self.made:
+            self.made[step] = self._operation(ufunc, *operands)
+        return self.made[step]
+
+    def _operation(self, ufunc: Any, *operands: int) -> int:
+        if ufunc is np.square:
+            return self.operation(np.multiply, *operands, *operands)
         parts = [self.numbers[i] for i in operands]
         values = [part.value for part in parts]
         if None not in values:
             with np.errstate(all="ignore"):
                 return self.constant(ufunc(*values).item())
-        template, truth = TEMPLATES[ufunc]
-        if ufunc in LOGICAL:
-            if not all(part.truth for part in parts):
-                raise Untraceable
-        elif all(part.truth for part in parts):
-            raise Untraceable  # numpy has rules of its own for arithmetic of truth values alone
-        if ufunc is np.square:
-            return self.operation(np.multiply, *operands, *operands)
+        if all(part.truth for part in parts):
+            ufunc = OF_TRUTH.get(ufunc, ufunc)
+            if ufunc not in LOGICAL and ufunc not in COMPARISONS:
+                raise Untraceable(f"{ufunc.__name__} of truth values")
+        elif ufunc in LOGICAL:
+            raise Untraceable(f"{ufunc.__name__} of numbers")
+        spelled = self.spelling(ufunc)
+        if spelled is None:
+            raise Untraceable(ufunc.__name__)
         if ufunc is np.power and values[1] == 2.0:
             return self.operation(np.multiply, operands[0], operands[0])
         for place, neutral in NEUTRAL.get(ufunc, ()):
@@ -84,6 +98,7 @@ class Tape:
                 return operands[1 - place]
         if ufunc in COMMUTATIVE:
             operands = tuple(sorted(operands))
+        template, truth = spelled
         return self.add(Number(template, operands, None, truth))
 
     def chosen(self, condition: int, one: int, other: int) -> int:
@@ -95,7 +110,9 @@ class Tape:
         if one == other:
             return one
         truth = self.numbers[one].truth and self.numbers[other].truth
-        return self.add(Number("{1} if {0} else {2}", (condition, one, other), None, truth))
+        spelled = self.spelling(np.where)
+        assert spelled is not None
+        return self.add(Number(spelled[0], (condition, one, other), None, truth))
 
     def summed(self, terms: Sequence[int], ufunc: Any = np.add) -> int:
         total = terms[0]
@@ -116,22 +133,24 @@ def _written(value: float | bool) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-# What each ufunc is in Python, and whether that is true or false; nan is more and less than everything, as in numpy
-TEMPLATES: dict[Any, tuple[str, bool]] = {
+# What each ufunc is in Python; nan is more and less than everything, as in numpy
+PYTHON: dict[Any, Spelling] = {
     np.add: ("{} + {}", False),
     np.subtract: ("{} - {}", False),
     np.multiply: ("{} * {}", False),
     np.divide: ("{} / {}", False),
     np.negative: ("-{}", False),
     np.reciprocal: ("1.0 / {}", False),
-    np.square: ("", False),
     np.power: ("pow({}, {})", False),
     np.sqrt: ("sqrt({})", False),
     np.exp: ("exp({})", False),
     np.expm1: ("expm1({})", False),
     np.log: ("log({})", False),
     np.log1p: ("log1p({})", False),
+    np.log2: ("log2({})", False),
     np.tanh: ("tanh({})", False),
+    np.sinh: ("sinh({})", False),
+    np.cosh: ("cosh({})", False),
     scipy.special.expit: ("1.0 / (1.0 + exp(-{}))", False),
     scipy.special.gammaln: ("lgamma({})", False),
     np.sign: ("1.0 if {0} > 0.0 else -1.0 if {0} < 0.0 else {0}", False),
@@ -146,6 +165,7 @@ TEMPLATES: dict[Any, tuple[str, bool]] = {
     np.equal: ("{} == {}", True),
     np.not_equal: ("{} != {}", True),
     np.isnan: ("{0} != {0}", True),
+    np.isinf: ("{0} == inf or {0} == -inf", True),
     np.isfinite: ("isfinite({})", True),
     np.logical_and: ("{} and {}", True),
     np.bitwise_and: ("{} and {}", True),
@@ -153,8 +173,13 @@ TEMPLATES: dict[Any, tuple[str, bool]] = {
     np.bitwise_or: ("{} or {}", True),
     np.logical_not: ("not {}", True),
     np.invert: ("not {}", True),
+    np.where: ("{1} if {0} else {2}", False),
 }
 LOGICAL = {np.logical_and, np.bitwise_and, np.logical_or, np.bitwise_or, np.logical_not, np.invert}
+COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal}
+OF_TRUTH = {  # what numpy makes of two truth values
+    np.add: np.logical_or, np.maximum: np.logical_or, np.multiply: np.logical_and, np.minimum: np.logical_and,
+}  # fmt: skip
 COMMUTATIVE = {np.add, np.multiply}
 NEUTRAL: dict[Any, tuple[tuple[int, float], ...]] = {  # (which operand, the value that leaves the other as it is)
     np.add: ((0, 0.0), (1, 0.0)),
@@ -221,15 +246,19 @@ class Traced(NDArrayOperatorsMixin):
         return self.sum(axis, keepdims) / self.shape[axis]
 
     def astype(self, dtype: Any) -> Traced:
-        if np.dtype(dtype) != np.float64:
-            raise Untraceable
+        """True and false become 1 and 0, in whole numbers too; numbers become nothing but floats."""
         tape, flat = self.tape, self.ids.ravel().tolist()
+        truth = all(tape.numbers[i].truth for i in flat)
+        if np.dtype(dtype) == np.bool_ and truth:
+            return self.copy()
+        if np.dtype(dtype) != np.float64 and not (truth and np.dtype(dtype).kind in "iuf"):
+            raise Untraceable(f"numbers as {np.dtype(dtype)}")
         one, zero = tape.constant(1.0), tape.constant(0.0)
         numbers = [tape.chosen(i, one, zero) if tape.numbers[i].truth else i for i in flat]
         return self._moved(np.array(numbers, dtype=np.int64).reshape(self.shape))
 
     def _unknown(self, *_: Any) -> Any:
-        raise Untraceable
+        raise Untraceable("a step that depends on values")
 
     __bool__ = __float__ = __int__ = __index__ = __array__ = _unknown
 
@@ -244,6 +273,10 @@ class Traced(NDArrayOperatorsMixin):
             ids = _matmul(self.tape, *inputs) if ufunc is np.matmul else _elementwise(self.tape, ufunc, inputs)
         elif method == "reduce":
             ids = _reduced(self.tape, ufunc, *inputs, **options)
+        elif method == "at" and ufunc is np.add:
+            whole, index, values = inputs
+            whole.ids[...] = add_at(whole, index, values).ids
+            return None
         else:
             raise Untraceable
         if out is None:
@@ -285,8 +318,12 @@ def _reduced(
     tape: Tape, ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None, keepdims: bool = False, initial: Any = None
 ) -> np.ndarray:
     ids = tape.ids(x)
-    if initial is not None or (dtype is not None and np.dtype(dtype) not in (np.float64, np.bool_)):
-        raise Untraceable
+    if initial is not None:
+        raise Untraceable("a reduction with an initial value")
+    if dtype is None:
+        _of_numbers(tape, ufunc, ids)
+    elif np.dtype(dtype) != np.bool_:
+        ids = Traced(tape, ids).astype(dtype).ids  # so that truth values are counted
     axes = tuple(range(ids.ndim)) if axis is None else tuple(np.atleast_1d(axis) % max(ids.ndim, 1))
     kept = [a for a in range(ids.ndim) if a not in axes]
     shape = [ids.shape[a] for a in kept]
@@ -295,6 +332,12 @@ def _reduced(
         raise Untraceable
     answer = np.array([tape.summed(row, ufunc) for row in rows.tolist()], dtype=np.int64).reshape(shape)
     return np.expand_dims(answer, axes) if keepdims else answer
+
+
+def _of_numbers(tape: Tape, ufunc: Any, ids: np.ndarray) -> None:
+    """Refuse sums of truth values, which numpy makes whole numbers."""
+    if ufunc in (np.add, np.multiply) and any(tape.numbers[i].truth for i in ids.ravel().tolist()):
+        raise Untraceable("truth values counted")
 
 
 def _dot(tape: Tape, one: Any, two: Any) -> np.ndarray:
@@ -312,6 +355,7 @@ def _dot(tape: Tape, one: Any, two: Any) -> np.ndarray:
 
 def _accumulated(tape: Tape, x: Any, axis: int | None, ufunc: Any) -> np.ndarray:
     ids = tape.ids(x)
+    _of_numbers(tape, ufunc, ids)
     ids = ids.ravel() if axis is None else np.moveaxis(ids, axis, -1)
     rows = [list(accumulate(row, partial(tape.operation, ufunc))) for row in _rows(ids)]
     return np.moveaxis(np.array(rows, dtype=np.int64).reshape(ids.shape), -1, -1 if axis is None else axis)
@@ -421,6 +465,18 @@ def put(whole: Any, index: Any, values: Any) -> Any:
     if tape is not None:
         tape.calls += 1
     return answer
+
+
+def by_number(function: Callable[..., Any], _: Any, inputs: Sequence[Any], outputs: list[list[Any]]) -> None:
+    """As the `perform` of an elementwise node: a function of single numbers on each place of traced arrays."""
+    tape = tape_of(*inputs)
+    if tape is None:
+        raise Untraceable
+
+    def one(*numbers: int) -> int:
+        return int(tape.ids(function(*(Traced(tape, np.int64(i)) for i in numbers))))
+
+    outputs[0][0] = Traced(tape, _each(tape, one, inputs))
 
 
 def add_at(whole: Any, index: Any, values: Any) -> Any:
