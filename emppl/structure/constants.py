@@ -34,7 +34,7 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.shape import Reshape, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
-from pytensor.tensor.type import TensorType
+from pytensor.tensor.type import DenseTensorType, TensorType
 
 COMPARISONS = (LogicalComparison, FixedLogicalComparison)
 BITS = (BinaryBitOp, UnaryBitOp)
@@ -103,16 +103,14 @@ class _Doubles:
         return self._numbers.get(v, self._kept.get(v, v))
 
     def _leaf(self, v: Any) -> tuple[Any, Any]:
-        if not isinstance(v.type, TensorType) or v in self.keep or np.dtype(v.type.dtype).kind not in "iuf":
+        if not isinstance(v.type, DenseTensorType) or v in self.keep or np.dtype(v.type.dtype).kind not in "iuf":
             return v, v
         whole = np.dtype(v.type.dtype).kind in "iu"
         if isinstance(v, Constant):
-            data = np.asarray(v.data)
+            data = np.asarray(v.data)  # of a matrix, which has arithmetic of its own, the numbers
             fits = not whole or data.dtype != np.uint64 or not data.size or data.max() <= np.iinfo(np.int64).max
-            number = v if data.dtype == np.float64 else _constant(data, "float64", v.name)
-            if not whole:
-                return number, number
-            return (_constant(data, "int64", v.name) if data.dtype != np.int64 and fits else v), number
+            number = _constant(v, data, "float64")
+            return (_constant(v, data, "int64" if fits else "uint64") if whole else number), number
         if v in self.data and v.type.dtype != "float64":
             number = v.astype("float64")
             return (v.astype("int64") if whole else number), number
@@ -198,8 +196,9 @@ class _Doubles:
         return [inner.kept(v) for v in within.outputs]
 
 
-def _constant(data: np.ndarray, dtype: str, name: str | None) -> Any:
-    return pt.constant(data.astype(dtype), name=name)
+def _constant(v: Constant, data: np.ndarray, dtype: str) -> Constant:
+    """The constant v as an array of this type; v itself where it is one."""
+    return v if type(v.data) is np.ndarray and data.dtype == dtype else pt.constant(data.astype(dtype), name=v.name)
 
 
 def _axes(v: Any) -> int:

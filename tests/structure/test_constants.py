@@ -3,9 +3,11 @@
 import numpy as np
 import pymc as pm
 import pytensor
+import pytensor.sparse
 import pytensor.tensor as pt
 import pytest
 from pytensor.graph.traversal import ancestors
+from scipy.sparse import csr_matrix
 
 import emppl
 from emppl.compiling import compile_graph
@@ -202,3 +204,24 @@ def test_a_plan_holds_the_data_that_it_was_made_of():
     assert (before.log_prior(theta), before.log_likelihood(theta)) == expected
     assert (after.log_prior(theta), after.log_likelihood(theta)) == expected
     assert emppl.plan(model).log_prior(theta) != expected[0]
+
+
+@pytest.mark.parametrize("kind", ["matrix", "sparse"])
+def test_a_design_of_another_class_means_its_numbers(kind):
+    """np.matrix multiplies by rules of its own, and a sparse matrix is no array: both ended in errors of numpy."""
+    rng = np.random.default_rng(0)
+    X = np.round(rng.normal(size=(8, 2)), 1)
+
+    def plan(predictor):
+        with pm.Model() as model:
+            b, z = pm.Normal("b", 0.0, 3.0, shape=2), pm.Bernoulli("z", 0.5, shape=8)
+            pm.Normal("y", predictor(b) + 2.0 * z, 1.0, observed=X[:, 0])
+        return emppl.plan(model)
+
+    sparse = pytensor.sparse.as_sparse_variable(csr_matrix(X))
+    written = {
+        "matrix": lambda b: pt.dot(pt.constant(X.view(np.matrix)), b),
+        "sparse": lambda b: pytensor.sparse.structured_dot(sparse, b[:, None])[:, 0],
+    }
+    theta = {"b": np.array([0.3, -1.2])}
+    assert plan(written[kind]).log_posterior(theta) == pytest.approx(plan(lambda b: X @ b).log_posterior(theta), 1e-13)
