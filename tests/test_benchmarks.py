@@ -3,9 +3,13 @@
 import sys
 
 import numpy as np
+import pytensor.tensor as pt
 import pytest
-from benchmarks import against_labels, against_r, against_sklearn, cases, rows, table, timing
+from benchmarks import against_labels, against_r, against_sklearn, calls, cases, rows, table, timing
 from benchmarks.__main__ import main
+from pytensor.compile.mode import Mode
+
+import emppl
 
 SMALL = 1e-6  # of the numbers of rows named: a thousand rows
 PASSES = [row for row in against_sklearn.ROWS if row.name.startswith("pass-full") and "x32" not in row.name]
@@ -120,3 +124,19 @@ def test_draws_of_the_relabelling_rows_are_draws():
         assert draws.z.shape == (m, n) and draws.pivot.shape == (n,) and draws.z.max() < k
         assert abs(draws.p.sum(axis=2) - 1.0).max() < 1e-12
         assert draws.p[np.arange(m)[:, None], np.arange(n), draws.z].min() > 0.0
+
+
+@pytest.mark.parametrize("name", calls.EXPLICIT)
+def test_what_nutpie_is_given_is_the_posterior_of_our_model(name):
+    """Written out by hand, with the same names: the log density at a point is that of the plan."""
+    plan, other = emppl.plan(calls.CALLS[name].build(1.0)), calls.EXPLICIT[name]()
+    coordinates = plan.structure.coordinates
+    u = np.random.default_rng(0).normal(scale=0.3, size=coordinates.size)
+    theta = coordinates.constrain(u)
+    values, interpreted = {}, Mode("py", "fast_compile")
+    for rv in other.free_RVs:
+        transform, value = other.rvs_to_transforms[rv], pt.constant(theta[rv.name])
+        moved = value if transform is None else transform.forward(value, *rv.owner.inputs)
+        values[other.rvs_to_values[rv].name] = moved.eval(mode=interpreted)
+    theirs = float(other.compile_logp(jacobian=False, mode=interpreted)(values))
+    assert theirs == pytest.approx(plan.log_posterior(theta), rel=1e-8)  # PyMC holds plain numbers in single precision

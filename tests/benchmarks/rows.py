@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from . import against_labels, against_r, against_sklearn, gradient, limits, sampling, table
+from . import against_labels, against_r, against_sklearn, gradient, limits, sampling, table, whole
 from .cases import Limit, NotInstalled, Race
 from .timing import in_turn
 
 ROWS: tuple[Race | Limit, ...] = (
-    *against_sklearn.ROWS, *against_r.ROWS, *against_labels.ROWS, *gradient.ROWS, *sampling.ROWS, *limits.ROWS
+    *whole.ROWS, *against_sklearn.ROWS, *against_r.ROWS, *against_labels.ROWS, *gradient.ROWS, *sampling.ROWS,
+    *limits.ROWS,
 )  # fmt: skip
 
 
