@@ -45,6 +45,12 @@ def called(what: str, name: str, scale: float, caches: str | None = None) -> dic
     return found
 
 
+def side(what: str, name: str, scale: float, caches: str | None = None) -> Timing:
+    """A whole call as one side of a race."""
+    found = called(what, name, scale, caches)
+    return Timing(found["seconds"], found["processor"])
+
+
 def median(what: str, name: str, scale: float) -> dict[str, Any]:
     """The middle one of some processes by its seconds."""
     runs = [called(what, name, scale)]
@@ -89,15 +95,12 @@ def beside_nutpie(name: str, caches: bool, scale: float) -> Pair:
         called("sample", name, scale)
         called("explicit", name, scale)
 
-    def side(what: str) -> Callable[[int], Timing]:
-        def run(_: int) -> Timing:
-            with tempfile.TemporaryDirectory() as empty:
-                seconds = called(what, name, scale, None if caches else empty)["seconds"]
-            return Timing(seconds, np.nan)
+    def run(what: str, _: int) -> Timing:
+        with tempfile.TemporaryDirectory() as empty:
+            return side(what, name, scale, None if caches else empty)
 
-        return run
-
-    return Pair(side("sample"), side("explicit"), None, "ours with latents and log-likelihoods", False, 1)
+    note = "ours with latents and log-likelihoods"
+    return Pair(partial(run, "sample"), partial(run, "explicit"), None, note, warm=False, fewest=1)
 
 
 def beside_sklearn(name: str, n: int | None, k: int, starts: int, tol: float, scale: float) -> Pair:
@@ -111,7 +114,7 @@ def beside_sklearn(name: str, n: int | None, k: int, starts: int, tol: float, sc
     theirs(1)
     short = ours["value"] - rival.score(y) * len(y)
     return Pair(
-        lambda _: Timing(called("fit", name, scale)["seconds"], np.nan), theirs, None,
+        lambda _: side("fit", name, scale), theirs, None,
         f"theirs ends {short:+.1g} nats below", warm=False,
     )  # fmt: skip
 
@@ -127,7 +130,7 @@ def beside_r(name: str, package: str, rival: str, k: int, columns: Callable[[], 
     r = R(package, rival, (len(y), sum(np.atleast_2d(a.T).shape[0] for n, a in arrays.items() if n != "y"), k), arrays)
     short = called("fit", name, scale)["value"] - float(r.result()[0])
     return Pair(
-        lambda _: Timing(called("fit", name, scale)["seconds"], np.nan), r.side, None,
+        lambda _: side("fit", name, scale), r.side, None,
         f"theirs ends {short:+.1g} nats below", warm=False, close=r.close,
     )  # fmt: skip
 
@@ -152,7 +155,7 @@ def beside_crowdkit(scale: float) -> Pair:
     data = data.rename(columns={"patient": "task", "observer": "worker", "rating": "label"})
     rival = DawidSkene(n_iter=5000, tol=1e-9)
     return Pair(
-        lambda _: Timing(called("fit", "dawid-skene", scale)["seconds"], np.nan), local(lambda: rival.fit(data)), None,
+        lambda _: side("fit", "dawid-skene", scale), local(lambda: rival.fit(data)), None,
         "one run from the majority's vote, without errors; maximum likelihood where ours has priors", warm=False,
     )  # fmt: skip
 
@@ -167,7 +170,7 @@ def beside_stepmix(scale: float) -> Pair:
     answers = np.asarray(model.rvs_to_values[model["answer"]].data)
     rival = StepMix(2, measurement="binary", n_init=10, abs_tol=1e-8, rel_tol=0.0, max_iter=5000, progress_bar=0)
     return Pair(
-        lambda _: Timing(called("fit", "latent-class", scale)["seconds"], np.nan), local(lambda: rival.fit(answers)),
+        lambda _: side("fit", "latent-class", scale), local(lambda: rival.fit(answers)),
         None, "ten starts, maximum likelihood where ours has priors", warm=False,
     )  # fmt: skip
 
