@@ -28,7 +28,6 @@ from emppl.compiling import compile_graph
 from emppl.structure.topology import Scopes, index_block
 from emppl.structure.types import Factor, Plate
 
-
 COMPARED_AT_ONCE = 1 << 16  # rows
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,19 @@ def _articles() -> dict[str, Any]:
     return {"y": data["art"].to_numpy(), "x": data.drop(columns="art").select_dtypes("number").to_numpy()}
 
 
-def beside_crowdkit(scale: float) -> Pair:
-    """Dawid–Skene: ours with its ten starts beside the single run of crowd-kit, which needs to be installed by hand."""
+def _by_hand(module: str, package: str) -> Any:
+    """The module of a rival that is no dependency of the tests."""
     try:
-        from crowdkit.aggregation import DawidSkene
+        return import_module(module)
     except ImportError:
-        raise NotInstalled("crowd-kit (pip install crowd-kit)") from None
+        raise NotInstalled(f"{package} (pip install {package})") from None
+
+
+def beside_crowdkit(scale: float) -> Pair:
+    """Dawid–Skene: ours with its ten starts beside the single run of crowd-kit."""
     data = pd.read_csv(dawid_skene.EXAMPLE)
     data = data.rename(columns={"patient": "task", "observer": "worker", "rating": "label"})
-    rival = DawidSkene(n_iter=5000, tol=1e-9)
+    rival = _by_hand("crowdkit.aggregation", "crowd-kit").DawidSkene(n_iter=5000, tol=1e-9)
     return Pair(
         lambda _: side("fit", "dawid-skene", scale), local(lambda: rival.fit(data)), None,
         "one run from the majority's vote, without errors; maximum likelihood where ours has priors", warm=False,
@@ -161,14 +166,12 @@ def beside_crowdkit(scale: float) -> Pair:
 
 
 def beside_stepmix(scale: float) -> Pair:
-    """A latent class model: ours beside StepMix, ten starts, which needs to be installed by hand."""
-    try:
-        from stepmix.stepmix import StepMix
-    except ImportError:
-        raise NotInstalled("StepMix (pip install stepmix)") from None
+    """A latent class model: ours beside StepMix, ten starts."""
     model = latent_class.build()
     answers = np.asarray(model.rvs_to_values[model["answer"]].data)
-    rival = StepMix(2, measurement="binary", n_init=10, abs_tol=1e-8, rel_tol=0.0, max_iter=5000, progress_bar=0)
+    rival = _by_hand("stepmix.stepmix", "stepmix").StepMix(
+        2, measurement="binary", n_init=10, abs_tol=1e-8, rel_tol=0.0, max_iter=5000, progress_bar=0
+    )
     return Pair(
         lambda _: side("fit", "latent-class", scale), local(lambda: rival.fit(answers)),
         None, "ten starts, maximum likelihood where ours has priors", warm=False,
