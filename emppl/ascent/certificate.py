@@ -16,8 +16,10 @@ from pytensor.graph.traversal import ancestors, graph_inputs
 from pytensor.tensor.elemwise import Elemwise
 
 from emppl.ascent.agreement import UNSEEN_LIMIT, Agreement
+from emppl.ascent.sampled import Sample, sample_of
 from emppl.compiling import FEW, building, compile_graph, substitute
 from emppl.estep.elimination import tied_log_likelihood
+from emppl.estep.independent import IndependentEngine
 from emppl.estep.known import label_masks
 from emppl.estep.tables import elements_of, sampled_table
 from emppl.inference.information import BORDER, FLAT_CURVATURE, Information
@@ -27,11 +29,13 @@ from emppl.structure.constants import in_double, model_in_double
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import initial_point
 from emppl.structure.prior import whole_log_prior
+from emppl.structure.restrict import CannotRestrict
 from emppl.structure.support import stray_value
 from emppl.structure.types import Node, Structure
 from emppl.text import visible
 
 Theta = dict[str, np.ndarray]
+DRAWS = 3  # random assignments of the latents at which log joints are compared
 SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it members are drawn at random
 IMPOSSIBLE = -1e100  # a log density below this stands for minus infinity
 LONG = 40  # steps of elimination beyond which their graph takes longer to build than to check by differences
@@ -70,7 +74,7 @@ class Certificate:
         return visible("\n".join(lines + [f"  note  {note}" for note in self.notes]))
 
 
-def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = 3, seed: int = 0) -> Point:
+def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = DRAWS, seed: int = 0) -> Point:
     """(1) At random assignments of the latents, the derived log joint equals PyMC's own `model.logp` (no Jacobian).
 
     In nats, of the model with its constants as doubles; `as_it_stands` says what that changes.
@@ -94,20 +98,22 @@ def _log_joint_agrees(
 ) -> Point | None:
     structure = plan.structure
     rng = np.random.default_rng(seed)
-    function, coordinates, order = _model_logp(structure, rewritten)
+    by_model = _model_logp(plan, rewritten, draws, seed)
+    coordinates, sample = by_model.coordinates, by_model.sample
     u = coordinates.unconstrain(dict(theta) | dict(plan.frozen))
-    assigned = _assignments(structure, rng, draws)
+    assigned = _assignments(structure, rng, draws) if sample is None else []
     pairs: list[tuple[float, float]] = []
     for point in _check_points(plan, coordinates, u)[: None if rewritten else 1]:
         here = coordinates.constrain(point)
         inputs = _inputs_at(structure, coordinates, point)
-        pairs, size = [], 0.0
-        for values in assigned:
-            parts = inputs | values
-            with np.errstate(all="ignore"):
-                reference, terms = map(float, function(*[parts[name] for name in order]))
-            pairs.append((reference, _derived_log_joint(plan, here, values)))
-            size = max(size, terms)
+        if sample is None:
+            found = [by_model(inputs | values) for values in assigned]
+            derived_at = [_derived_log_joint(plan, here, values) for values in assigned]
+        else:
+            found = by_model.by_draw(inputs)
+            derived_at = [_derived_of_sample(plan, here, sample, draw) for draw in range(draws)]
+        pairs = [(total, ours) for (total, _), ours in zip(found, derived_at, strict=True)]
+        size = max((terms for _, terms in found), default=0.0)
         if np.isfinite(pairs).all() and min(min(pair) for pair in pairs) > IMPOSSIBLE:
             break
     else:
@@ -118,12 +124,16 @@ def _log_joint_agrees(
     stray = stray_value(structure, structure.coordinates.arguments(here), rng)
     if stray is not None:
         return Point("log joint", False, np.inf, limit, f"{stray}, and is left out of the sum: please report")
-    where = " at random assignments of the latents" if assigned[0] else ""
+    where = f" at random assignments of the latents{_of_some(sample)}" if sample or assigned[0] else ""
     if worst <= limit:
         return Point("log joint", True, worst, limit, f"equals model.logp to {worst:.1e} nats{where}")
     reference, derived = max(pairs, key=lambda pair: _nats_apart(*pair))
     text = f"{derived:.10g} where model.logp gives {reference:.10g}{where}: {worst:.2g} nats apart, please report"
     return Point("log joint", False, worst, limit, text)
+
+
+def _of_some(sample: Sample | None) -> str:
+    return "" if sample is None else f", over {' + '.join(f'{len(m):,}' for m in sample.members)} members"
 
 
 def _nats_apart(reference: float, derived: float) -> float:
@@ -140,25 +150,23 @@ def as_it_stands(plan: Plan, theta: Mapping[str, np.ndarray], seed: int = 0) -> 
     emppl reads whole-number and single-precision constants as doubles, and PyMC computes with what they are.
     """
     structure = plan.structure
-    written = _written_logp(structure)
+    written = _written_logp(plan, seed)
     if written is None:
         return None
-    function, coordinates, order = _model_logp(structure, "_model_logp_True" in structure.__dict__)
-    u = coordinates.unconstrain(dict(theta) | dict(plan.frozen))
-    (values,) = _assignments(structure, np.random.default_rng(seed), 1)
-    for point in _check_points(plan, coordinates, u):
-        parts = _inputs_at(structure, coordinates, point) | values
-        arguments = [parts[name] for name in order]
+    reference = _model_logp(plan, _key(plan, "_model_logp_True") in structure.__dict__, DRAWS, seed)
+    u = reference.coordinates.unconstrain(dict(theta) | dict(plan.frozen))
+    (values,) = _assignments(structure, np.random.default_rng(seed), 1) if reference.sample is None else ({},)
+    for point in _check_points(plan, reference.coordinates, u):
+        parts = _inputs_at(structure, reference.coordinates, point) | values
         with np.errstate(all="ignore"):
             try:
-                double = float(function(*arguments)[0])
-                single = float(written(*arguments))
+                double, single = (one.by_draw(parts)[0][0] for one in (reference, written))
             except Exception:  # impossible parameters raise what the distribution likes to
                 continue
         if not np.isfinite(double) or double <= IMPOSSIBLE:
             continue
         apart = _nats_apart(double, single)
-        how = "is not a number" if np.isnan(single) else f"is {apart:.1e} nats off"
+        how = "is not a number" if np.isnan(single) else f"is {apart:.1e} nats off{_of_some(reference.sample)}"
         read = "constants that are whole numbers or in single precision are read as doubles here"
         return f"{read}: as the model is written, model.logp {how}" if apart > SAME_AS_WRITTEN else None
     return None
@@ -184,45 +192,93 @@ def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
 
 def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
     """Our log joint at assigned latents: the E-step's own arrays, with all other configurations masked out."""
-    structure, engine = plan.structure, plan.engine
-    masks = label_masks(structure, {name: np.ma.masked_array(v) for name, v in assigned.items()})
-    posterior = engine.masked(masks)(structure.coordinates.arguments(theta), hard=False)
+    masks = label_masks(plan.structure, {name: np.ma.masked_array(v) for name, v in assigned.items()})
+    return _log_joint_of(plan, plan.engine.masked(masks), theta)
+
+
+def _derived_of_sample(plan: Plan, theta: Theta, sample: Sample, draw: int) -> float:
+    """The same of some members, in the configurations of one draw."""
+    engine = plan.engine.of_members(sample.members)
+    return _log_joint_of(plan, engine.masked(sample.masks(plan.structure, draw)), theta)
+
+
+def _log_joint_of(plan: Plan, engine: IndependentEngine, theta: Theta) -> float:
+    structure = plan.structure
+    posterior = engine(structure.coordinates.arguments(theta), hard=False)
     if plan.estimate == "map" and not structure.frozen:  # the plan drops no prior
         return posterior.log_likelihood + posterior.log_prior
     return posterior.log_likelihood + whole_log_prior(structure)(theta)
 
 
-def _model_logp(structure: Structure, rewritten: bool) -> tuple[Any, Coordinates, list[str]]:
-    """PyMC's log density and the sum of its terms' sizes, constants in double, compiled once a structure.
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """PyMC's log density at values of its inputs by name: of all members, or of a sample at its configurations."""
 
-    With coordinates of all its parameters and its inputs' order.
-    """
-    key = f"_model_logp_{rewritten}"
-    cached = structure.__dict__.get(key)
-    if cached is None:
-        coordinates = structure.coordinates
-        if structure.frozen:
-            coordinates = analyse(structure.model, support=structure.support_given).coordinates
+    function: Any
+    order: list[str]
+    coordinates: Coordinates
+    sample: Sample | None
+
+    def __call__(self, parts: Mapping[str, np.ndarray]) -> tuple[float, float]:
+        """The log density and the sum of its terms' sizes."""
+        return self.by_draw(parts)[0]
+
+    def by_draw(self, parts: Mapping[str, np.ndarray]) -> list[tuple[float, float]]:
+        """The same for each draw of the sample, one of all members."""
+        with np.errstate(all="ignore"):
+            total, sizes = (np.atleast_1d(v) for v in self.function(*[parts[name] for name in self.order]))
+        return [(float(t), float(s)) for t, s in zip(total, sizes)]
+
+
+def _key(plan: Plan, name: str) -> str:
+    """Where a structure keeps what was compiled; plans whose members can be taken alone may look at some of them."""
+    return f"{name}_{plan.engine.has_members_alone}"
+
+
+def _model_logp(plan: Plan, rewritten: bool, draws: int, seed: int) -> _Reference:
+    """PyMC's log density, constants in double, compiled once a structure."""
+    structure, key = plan.structure, _key(plan, f"_model_logp_{rewritten}")
+    if key not in structure.__dict__:
         inputs, terms = _terms_in_double(structure)
-        graphs = [_total(terms), _total([pt.abs(t) for t in terms])]
-        function = compile_graph(list(inputs.values()), graphs, optimise=rewritten)
-        cached = (function, coordinates, list(inputs))
-        structure.__dict__[key] = cached
-    return cached
+        structure.__dict__[key] = _reference(plan, inputs, terms, rewritten, draws, seed)
+    found: _Reference = structure.__dict__[key]
+    return found
 
 
-def _written_logp(structure: Structure) -> Any:
+def _reference(
+    plan: Plan, inputs: dict[str, Any], terms: list[Any], rewritten: bool, draws: int, seed: int
+) -> _Reference:
+    structure = plan.structure
+    coordinates = structure.coordinates
+    if structure.frozen:
+        coordinates = analyse(structure.model, support=structure.support_given).coordinates
+    sample = sample_of(structure, draws, seed) if plan.engine.has_members_alone else None
+    along: list[tuple[Any, tuple[int, ...] | None]] = [(term, None) for term in terms]
+    if sample is not None:
+        at = _inputs_at(structure, coordinates, np.zeros(coordinates.size))
+        try:
+            with building():
+                along = sample.rows(structure, terms, inputs, at)
+            inputs = {name: inputs[name] for name in at}
+        except CannotRestrict:
+            sample = None
+    graphs = [_total([t.sum(axis) for t, axis in along]), _total([pt.abs(t).sum(axis) for t, axis in along])]
+    function = compile_graph(list(inputs.values()), graphs, optimise=rewritten)
+    return _Reference(function, list(inputs), coordinates, sample)
+
+
+def _written_logp(plan: Plan, seed: int) -> _Reference | None:
     """PyMC's log density with its constants as written, once a structure; None where they are doubles all the same."""
-    key = "_written_logp"
+    structure, key = plan.structure, _key(plan, "_written_logp")
     if key not in structure.__dict__:
         inputs, terms = _terms(structure)
         computed = [v for v in ancestors(terms) if v.owner is not None and isinstance(v.owner.op, Elemwise)]
         narrow = any(np.dtype(v.type.dtype).itemsize < 8 and v.type.dtype != "bool" for v in computed)
         narrow |= any(new is not old for old, new in _doubles(structure).items())
-        structure.__dict__[key] = (
-            compile_graph(list(inputs.values()), _total(terms), optimise=False) if narrow else None
-        )
-    return structure.__dict__[key]
+        found = _reference(plan, inputs, terms, False, DRAWS, seed) if narrow else None
+        structure.__dict__[key] = found
+    written: _Reference | None = structure.__dict__[key]
+    return written
 
 
 def _doubles(structure: Structure) -> dict[Any, Any]:
@@ -270,8 +326,11 @@ def _log_densities(structure: Structure, variables: Mapping[Any, Any]) -> tuple[
     return {rv.name: model.rvs_to_values[rv] for rv in kept}, terms
 
 
-def _total(terms: list[Any]) -> Any:
-    return pt.stack([t.sum().astype("float64") for t in terms]).sum()
+def _total(sums: list[Any]) -> Any:
+    """What sums come to together: one number, or one a draw where some are [draws]."""
+    numbers = [s.astype("float64") for s in sums if s.type.ndim == 0]
+    by_draw = [s.astype("float64") for s in sums if s.type.ndim]
+    return sum(by_draw, pt.stack(numbers).sum() if numbers else pt.constant(0.0))
 
 
 def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = False) -> Point:
@@ -354,6 +413,11 @@ def _gradient_by_differences(plan: Plan, u: np.ndarray, seed: int) -> Point:
 
 def _fisher_gradient(plan: Plan, u: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
     """Gradient [P] of the log posterior of the chosen members of each plate, as the M-step's own expected log joint."""
+    if plan.engine.has_members_alone:
+        some = plan.engine.of_members(chosen)
+        theta = plan.structure.coordinates.constrain(u)
+        posterior = some(plan.structure.coordinates.arguments(theta), keep=True, hard=False)
+        return plan.expected(u, posterior, tuple(None for _ in chosen))[1]
     posterior = plan.e_step(plan.structure.coordinates.constrain(u), keep=True, hard=False)
     statistics, kept = [], []
     for whole, rows, plate in zip(posterior.responsibilities, chosen, plan.engine.plates):

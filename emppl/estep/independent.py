@@ -61,6 +61,12 @@ class PlateData:
         """The features of all members, or of one of each kind."""
         return self.features if self.kinds is None else self.kinds.features
 
+    def take(self, members: np.ndarray) -> PlateData:
+        """Some members of a plate without a table, each counted once."""
+        mask = None if self.mask is None else self.mask[members]
+        features, base = self.features.take(members), self.base[members]
+        return replace(self, features=features, base=base, weights=None, mask=mask, compiled=False)
+
     def run(self, eta: np.ndarray, table: np.ndarray | None, *, hard: bool, keep: bool) -> MixturePass:
         """One pass at eta [J, F] and table [C, J]; equal members are counted, not repeated."""
         kinds = self.kinds
@@ -180,6 +186,15 @@ class IndependentEngine:
         for p, share in shares.items():
             passes[p] = MixturePass(0.0, self.plates[p].features.weighted(share), share.sum(axis=0), share, None)
         return by_component
+
+    @property
+    def has_members_alone(self) -> bool:
+        """Whether some members can be taken without the others: none hang together, no graph evaluates them all."""
+        return not any(plate.tied or plate.has_table for plate in self.plates)
+
+    def of_members(self, chosen: Sequence[np.ndarray]) -> IndependentEngine:
+        """The same over some members of each plate, where they can be taken alone."""
+        return replace(self, plates=tuple(plate.take(rows) for plate, rows in zip(self.plates, chosen, strict=True)))
 
     def masked(self, masks: Sequence[np.ndarray | None]) -> IndependentEngine:
         """The same with every member counted once and the configurations [C, J] of each plate that a mask leaves."""

@@ -18,7 +18,7 @@ from emppl.compiling import building, compile_graph
 from emppl.estep.tables import elements_of, sampled_table
 from emppl.structure.coordinates import Coordinates
 from emppl.structure.initial import support_point
-from emppl.structure.types import Factor, Structure
+from emppl.structure.types import Structure
 
 SUBSAMPLE = 400  # densities of latents' configurations that one value goes through
 FEWEST_MEMBERS = 4  # that a value goes through, where each density is of many numbers
@@ -99,7 +99,7 @@ class _Objective:
         for plate in structure.plates:
             entering = [f for f in structure.factors if f.latents and len(elements_of(f, plate)[0])]
             plain = max(1, SUBSAMPLE // plate.n_configurations)
-            few = max(min(plain, FEWEST_MEMBERS), PLAIN * plain // max(PLAIN, *map(_numbers, entering)))
+            few = max(min(plain, FEWEST_MEMBERS), PLAIN * plain // max(PLAIN, *(f.numbers for f in entering)))
             rows = np.sort(rng.choice(plate.size, size=min(plate.size, few), replace=False))
             tables += [sampled_table(structure, f, plate, rows, possible=False) for f in entering]
         return tables, [f.log_density.sum() for f in structure.factors if not f.latents]
@@ -115,12 +115,6 @@ class _Objective:
             return -np.inf
         total = sum(float(np.where(s == 0, 0.0, v * s).sum()) for v, s in zip(values, self.shares))
         return total if np.isfinite(total) else -np.inf
-
-
-def _numbers(factor: Factor) -> int:
-    """In the parameters of one density, as far as that is known: D² for the covariance of a vector."""
-    cores = zip(factor.params, getattr(factor.op, "ndims_params", ()))
-    return sum(int(np.prod([n or 1 for n in v.type.shape[v.type.ndim - core :]])) for v, core in cores)
 
 
 def _representatives(

@@ -85,10 +85,8 @@ class Scopes:
             dict.fromkeys(v for node in relevant for v in (*node.inputs, *node.outputs) if hasattr(v.type, "ndim"))
         )
         wanted = [v for v in wanted if v not in inputs]
-        arguments = [point[v] if v in point else np.zeros(v.type.shape, v.dtype) for v in inputs]
-        for i, v in enumerate(inputs):
-            if v in latent_values:
-                arguments[i] = np.full(latent_values[v].shape, latent_values[v].support[0], dtype=v.dtype)
+        first = {value: np.full(n.shape, n.support[0], dtype=value.dtype) for value, n in latent_values.items()}
+        arguments = [point[v] if v in point else first[v] for v in inputs]
         known = [v for v in wanted if v not in tainted and v.type.dtype not in ("float32", "float64")]  # e.g. indices
         # of all else the shapes alone: the values together would be many times the data; most have theirs written on
         self._shapes = {v: v.type.shape for v in wanted if None not in v.type.shape}

@@ -63,6 +63,12 @@ class Factor:
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=int))
 
+    @property
+    def numbers(self) -> int:
+        """In the parameters of one density, as far as they are known: D + D² for a vector of length D."""
+        cores = zip(self.params, getattr(self.op, "ndims_params", ()))
+        return sum(int(np.prod([n or 1 for n in v.type.shape[v.type.ndim - core :]])) for v, core in cores)
+
 
 @dataclass(frozen=True, eq=False)
 class Plate:

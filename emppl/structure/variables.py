@@ -25,16 +25,19 @@ def freeze_data(graphs: list[Any], **options: Any) -> list[Any]:
     So shapes are known, and numbers mean the same however they were written; options: those of `in_double`. The checks
     guard PyMC's users against impossible parameters; our engines see those as non-finite densities.
     """
-    graphs = with_constants(graphs)
-    checks = {
-        v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
-    }
-    while checks:
+    return in_double(masks_as_places(without_checks(with_constants(graphs))), **options)
+
+
+def without_checks(graphs: list[Any]) -> list[Any]:
+    """The graphs with what they check taken for granted: a check of all elements ties each of them to all."""
+
+    def checked() -> dict[Any, Any]:
+        above = [v for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)]
+        return {v: v.owner.inputs[0] for v in above}
+
+    while checks := checked():
         graphs = [checks.get(g, g) for g in substitute(graphs, {k: v for k, v in checks.items() if k not in graphs})]
-        checks = {
-            v: v.owner.inputs[0] for v in ancestors(graphs) if v.owner and isinstance(v.owner.op, CheckParameterValue)
-        }
-    return in_double(masks_as_places(graphs), **options)
+    return graphs
 
 
 def masks_as_places(graphs: list[Any]) -> list[Any]:

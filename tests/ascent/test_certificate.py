@@ -202,12 +202,12 @@ def test_what_raises_as_it_stands_is_asked_rewritten(monkeypatch):
     theta = small_models.points(plan, count=1)[0]
     compiled = certificate._model_logp
 
-    def checking(structure, rewritten):
+    def checking(structure, rewritten, *options):
         def refuse(*_):
             raise ValueError("0 <= p <= 1")
 
-        function, coordinates, order = compiled(structure, rewritten)
-        return (function if rewritten else refuse), coordinates, order
+        found = compiled(structure, rewritten, *options)
+        return found if rewritten else replace(found, function=refuse)
 
     monkeypatch.setattr(certificate, "_model_logp", checking)
     point = certificate.log_joint_agrees(plan, theta)
