@@ -37,10 +37,10 @@ def modes_of(results: Sequence[Ascent], among: Sequence[int]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the starts of a fit found: `reached` of `total` ended at the best mode.
+    """What the starts of a fit found: `reached` of the `total` carried to their end did so at the best mode.
 
-    others: nats by which further modes lie below it. settled, seen: random starts that converged, and the modes that
-    they ended in.
+    others: nats by which further modes lie below it. settled, seen: starts that converged, of those drawn at random to
+    be carried to their end, and the modes that they ended in. left: starts that were left behind.
     """
 
     reached: int
@@ -48,6 +48,7 @@ class Agreement:
     others: tuple[float, ...] = ()
     settled: int = 0
     seen: int = 0
+    left: int = 0
 
     @property
     def unseen(self) -> float:
@@ -78,13 +79,14 @@ class Agreement:
         return max(enough - self.settled, 2)
 
 
-def agreement(results: Sequence[Ascent], random: Sequence[bool], best: int) -> Agreement:
-    """The agreement of judged ascents, `random[i]` for those whose start was not given; `best` is the winner."""
+def agreement(results: Sequence[Ascent], drawn: Sequence[bool], best: int) -> Agreement:
+    """The agreement of judged ascents; `best` is the winner, `drawn[i]` says that start i is random, and not chosen."""
     modes = modes_of(results, [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)])
     here = modes.get(best)
     reached = sum(mode == here for mode in modes.values()) if here is not None else 1
     ended = {i: mode for i, mode in modes.items() if results[i].status is Status.CONVERGED}
     heights = {mode: results[i].objective for i, mode in ended.items() if mode != here}
-    drawn = [mode for i, mode in ended.items() if random[i]]
+    seen = [mode for i, mode in ended.items() if drawn[i]]
     below = tuple(sorted(results[best].objective - height for height in heights.values()))
-    return Agreement(reached, len(results), below, len(drawn), len(set(drawn)))
+    left = sum(result.status is Status.SHORT for i, result in enumerate(results) if i != best)
+    return Agreement(reached, len(results) - left, below, len(seen), len(set(seen)), left)

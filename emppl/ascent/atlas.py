@@ -53,12 +53,13 @@ class Mode:
     """One local maximum, up to relabelling.
 
     theta: one copy of it, that of the reference's labels where it is the reference's mode. log_likelihood,
-    log_posterior: there, on the parameters' own scale (equal for estimate="ml"). starts: share of all random starts
-    that ended here. draws [chain]: share of each chain's points that did, points that were lost included.
-    labellings: how many equivalent copies it has. coincident: pairs of components that hold the same members; empty:
-    components with less than half a member; border: parameters on the border of their domain. definite: whether the
-    curvature says a strict local maximum (None where it was not computed). log_evidence: Laplace approximation of
-    log p(y) by this mode alone, all its copies counted; nan where there is none (maximum likelihood, a border).
+    log_posterior: there, on the parameters' own scale (equal for estimate="ml"). starts: share of the random starts
+    that came to an end at a mode which ended here. draws [chain]: share of each chain's points that did, points
+    that were lost included. labellings: how many equivalent copies it has. coincident: pairs of components that
+    hold the same members; empty: components with less than half a member; border: parameters on the border of their
+    domain. definite: whether the curvature says a strict local maximum (None where it was not computed).
+    log_evidence: Laplace approximation of log p(y) by this mode alone, all its copies counted; nan where there is
+    none (maximum likelihood, a border).
     """
 
     theta: Theta = field(repr=False)
@@ -88,7 +89,8 @@ class Atlas:
     j of that mode (`axis.permute` takes it), for every axis whose components may be renamed; 0, 1, 2, … where the point
     was lost. known: the mode that each `known` point reached. chains [n]: the chain that each point was said to be of.
     lost: {name of a Status: how many points}.
-    n_starts: random starts besides the points. n_passes: E-steps spent.
+    n_starts: random starts besides the points that came to an end at a mode; starts_lost: those that did not.
+    n_passes: E-steps spent.
     """
 
     modes: tuple[Mode, ...]
@@ -99,6 +101,7 @@ class Atlas:
     n_starts: int
     lost: dict[str, int]
     n_passes: int
+    starts_lost: int = 0
 
     def theta_of(self, plan: Any, points: Mapping[str, np.ndarray]) -> Theta:
         """The points [n, *shape] with components renamed as those of the mode that each reached."""
@@ -158,7 +161,7 @@ def atlas(
             rng = np.random.default_rng(child)
             kind = KINDS[i % len(KINDS)] if plan.structure.plates else "prior"
             try:
-                start, _ = best_of_short_runs(plan, kind, rng, LONGEST)  # as a fit makes its starts
+                start, _ = best_of_short_runs(plan, kind, rng, {"tol": TOL, "max_iter": LONGEST})  # as a fit makes its
             except Stopped:
                 raise KeyboardInterrupt from None
             ends.append(climber.climb(start)[0])
@@ -179,7 +182,7 @@ def _drawn(
     order = sorted(range(len(climber.found)), key=lambda i: -climber.found[i].value)
     rank = {old: new for new, old in enumerate(order)} | {-1: -1}
     reached = np.array([rank[mode] for mode, _ in results], dtype=int)
-    ended = np.array([rank[mode] for mode in ends], dtype=int)
+    ended = np.array([rank[mode] for mode in ends if mode >= 0], dtype=int)
     numbers = np.unique(origin)
     modes = []
     for new, old in enumerate(order):
@@ -191,7 +194,8 @@ def _drawn(
         for a, axis in enumerate(climber.axes)
     }
     at = tuple(rank[mode] for mode in at_known)
-    return Atlas(tuple(modes), reached, permutations, at, origin, len(ends), lost, climber.passes)
+    missing = len(ends) - len(ended)
+    return Atlas(tuple(modes), reached, permutations, at, origin, len(ended), lost, climber.passes, missing)
 
 
 def _described(plan: Any, found: _Found, draws: np.ndarray, starts: float, whole: bool) -> Mode:

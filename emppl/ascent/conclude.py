@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,9 @@ from emppl.ascent.degeneracy import (
     runs_off,
     spurious,
 )
-from emppl.ascent.loop import NEWTON_LIMIT, USABLE, Ascent, Status, polish
+from emppl.ascent.loop import USABLE, Ascent, Status, polish
 from emppl.ascent.pool import Job, Reached
-from emppl.ascent.result import Fit, make_fit
+from emppl.ascent.result import Fit, is_affordable, make_fit
 from emppl.ascent.starts import TIES_MATTER, heaviest_tie, start_point
 from emppl.ascent.unbounded import Collapse, followed
 from emppl.errors import NoStartError
@@ -35,9 +35,7 @@ from emppl.interrupts import noticed
 from emppl.planner import Plan
 from emppl.structure.initial import initial_point
 
-MOST_WORK = 3e11  # members times coordinates, over all gradients of an information matrix: some minutes
 FOLLOWED = 5  # collapsed ascents, the highest ones, that are followed further
-MEMBERS_OF_A_GRAPH = 10_000  # that take as long as the graph of the parameters does, for each coordinate
 
 
 class _Attempts:
@@ -59,9 +57,11 @@ class _Attempts:
 
 
 def conclude(
-    plan: Plan, jobs: list[Job], reached: Reached, options: dict[str, Any], seed: Any, began: float
+    plan: Plan, jobs: list[Job], reached: Reached, options: dict[str, Any], seed: Any, began: float, errors: bool
 ) -> Fit:  # fmt: skip
     """The Fit of what the starts reached. Ctrl-C, there or here, leaves out what is still to be looked at.
+
+    errors: whether the curvature is looked at where the ascent has not done so.
 
     Raises NoStartError where no start has a finite objective, KeyboardInterrupt where none has one yet.
     """
@@ -86,7 +86,7 @@ def conclude(
     best = winning(results, finite)
     winner = results[best]
     modes = modes_of(results, finite)
-    agreed = agreement(results, [job.kind != "given" for job in jobs], best)
+    agreed = agreement(results, [job.kind != "given" and job.drawn for job in jobs], best)
     ties = max((attempt(0, _ties_under, plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     gone = [r for r in results if _has_collapsed(plan, r)]
@@ -94,12 +94,12 @@ def conclude(
     all_gone = winner.status not in USABLE and bool(gone)
     if _has_collapsed(plan, winner):
         winner = attempt(winner, _before_the_collapse, plan, winner)
-    winner = attempt(winner, _finished, plan, winner, options)
+    winner = attempt(winner, _finished, plan, winner, options) if errors else _unfinished(winner)
     results[best], information = winner, winner.information
     notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner, held))
     written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)
     notes = (*notes, *([written] if written else []))
-    points = _points(attempt, plan, winner, agreed, options["tol"])
+    points = _points(attempt, plan, winner, agreed, options["tol"], errors)
     status = winner.status
     if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
         status = Status.DISAGREES
@@ -133,10 +133,11 @@ def conclude(
     return attempt(None, dressed) or dressed()
 
 
-def judge(plan: Plan, reached: Reached) -> None:
-    """Each ascent looked at once more (`judged`); not all rows of a source again after Ctrl-C."""
+def judge(plan: Plan, reached: Reached, among: Sequence[int]) -> None:
+    """Each ascent `among` them looked at once more (`judged`); not all rows of a source again after Ctrl-C."""
     attempt = _Attempts(reached.interrupted)
-    for i, ascent in enumerate(reached.ascents):
+    for i in among:
+        ascent = reached.ascents[i]
         if ascent is not None and not reached.interrupted:
             reached.ascents[i] = attempt(ascent, judged, plan, ascent)
         elif ascent is not None and plan.sample is None:
@@ -157,7 +158,7 @@ def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
     usable = plan.method == "em" and plan.structure.parameters and winner.status is not Status.DEGENERATE
     if not usable or (winner.information is not None and not winner.information.carried):
         return winner
-    if not _information_is_affordable(plan):
+    if not is_affordable(plan):
         return replace(winner, information=None)
     if options["accelerate"] is None or winner.status is not Status.CONVERGED:
         return replace(
@@ -166,11 +167,10 @@ def _finished(plan: Plan, winner: Ascent, options: dict[str, Any]) -> Ascent:
     return polish(plan, winner, options["tol"])
 
 
-def _information_is_affordable(plan: Plan) -> bool:
-    """Whether the 2 P gradients of the information matrix are to be had within minutes."""
-    size = plan.structure.coordinates.size
-    members = sum(plate.size for plate in plan.engine.plates)
-    return size <= NEWTON_LIMIT or 2.0 * size * size * (members + MEMBERS_OF_A_GRAPH) <= MOST_WORK
+def _unfinished(winner: Ascent) -> Ascent:
+    """The winner without what was known of the curvature near by."""
+    known = winner.information
+    return replace(winner, information=None) if known is not None and known.carried else winner
 
 
 def judged(plan: Plan, result: Ascent) -> Ascent:
@@ -298,6 +298,7 @@ def _points(
     winner: Ascent,
     agreed: Agreement,
     tol: float,
+    errors: bool,
 ) -> list[evidence.Point]:
     in_memory = plan.sample or plan  # what is checked row by row is where rows are streamed checked on some
     points = [attempt(None, evidence.log_joint_agrees, in_memory, winner.theta)]
@@ -311,9 +312,12 @@ def _points(
         points.append(evidence.Point("maximum", False, np.inf, tol, "not looked at: the fit was stopped"))
     elif winner.information is not None:
         points.append(attempt(None, evidence.is_maximum, plan, winner.information, tol))
-    elif plan.method == "em" and winner.theta and not _information_is_affordable(plan):
-        text = (f"not judged, and no standard errors: with {plan.structure.coordinates.size:,} coordinates and so many "
-                "members the curvature would take too long")  # fmt: skip
+    elif not errors:
+        text = "not asked for: standard_errors=False leaves out the curvature, which tells a maximum from a saddle"
+        points.append(evidence.Point("maximum", False, np.inf, tol, text))
+    elif plan.method == "em" and winner.theta and not is_affordable(plan):
+        text = (f"not judged: with {plan.structure.coordinates.size:,} coordinates and so many members the curvature "
+                "would take long; fit.standard_errors() looks at it all the same")  # fmt: skip
         points.append(evidence.Point("maximum", False, np.inf, tol, text))
     points.append(evidence.starts_agree(agreed))
     return [point for point in points if point is not None]

@@ -38,7 +38,7 @@ class Status(Enum):
     DISAGREES = "the log joint is not that of PyMC's model.logp: a rule of emppl is wrong here, please report"
     DECREASED = "the objective fell beyond rounding: an E-step or M-step rule is wrong, please report"
     FAILED = "the objective is not finite from this start"
-    SHORT = "left behind after a short run, since others were far ahead"
+    SHORT = "left behind, since another start was ahead: the reason says by how much"
     INTERRUPTED = "stopped by the user: best so far kept; resume with start=fit"
 
 
@@ -71,6 +71,14 @@ class _Watch:
         self.trace: list[Theta] = []
         self.record, self.passes, self.fall = record, 0, 0.0
         self.top: tuple[Theta, float] = ({}, -np.inf)  # in one piece, whenever Ctrl-C comes
+
+    @classmethod
+    def of(cls, ascent: Ascent, record: bool) -> _Watch:
+        """The watch of an ascent that is carried on."""
+        watch = cls(record)
+        watch.path, watch.trace, watch.passes = list(ascent.path), list(ascent.trace), ascent.n_passes
+        watch.fall, watch.top = ascent.largest_fall, (ascent.theta, ascent.objective)
+        return watch
 
     @property
     def best(self) -> Theta:
@@ -117,22 +125,27 @@ def ascend(
     accelerate: str | None = "squarem",
     record: bool = False,
     finish: bool = True,
+    before: Ascent | None = None,
 ) -> Ascent:
     """Climb from theta until less than `tol` nats are left to gain. Never raises for numerical trouble: `status` says.
 
-    `accelerate=None` gives the textbook iterates and no finish. KeyboardInterrupt ends it with INTERRUPTED.
+    `accelerate=None` gives the textbook iterates and no finish. before: an ascent that ended at theta, and is carried
+    on to `max_iter` passes in all. KeyboardInterrupt ends it with INTERRUPTED.
     """
-    watch = _Watch(record)
+    watch = _Watch(record) if before is None else _Watch.of(before, record)
     numeric = any(block.rule not in (CLOSED_RULE, LEAST_SQUARES, GLM) for block in plan.blocks)
     smooth = (
         finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
     )
-    next_try = NUMERIC_PATIENCE if numeric else PATIENCE
+    next_try = _next_try(watch.passes, NUMERIC_PATIENCE if numeric else PATIENCE)
     status, reason, left = Status.MAX_ITER, "", np.inf
     information: Information | None = None
     generator = GENERATORS[accelerate](plan, theta)
     try:
         with noticed() as interrupt:
+            if before is not None:  # it has seen where the generator begins
+                next(generator)
+                watch.passes += 1
             while watch.passes <= max_iter:
                 interrupt.check()
                 here, posterior = next(generator)
@@ -167,7 +180,7 @@ def ascend(
                         if found:  # it may have leapt there, where Newton finds no curvature
                             status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
                             break
-                    information, spent = newton(plan, tol, watch)
+                    information, spent = newton(plan, tol, watch, most=max_iter - watch.passes)
                     watch.passes += spent
                     left = information.decrement
                     if left < tol and information.is_maximum:
@@ -197,6 +210,11 @@ def ascend(
     )  # fmt: skip
 
 
+def _next_try(passes: int, patience: int) -> int:
+    """The pass from which on slow EM is handed to Newton: after `patience`, or soon where that has passed."""
+    return patience if passes < patience else passes + passes // 4
+
+
 def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
     """Quasi-Newton on the marginal objective by Fisher gradients, from the best point seen; returns the E-steps spent.
 
@@ -219,11 +237,11 @@ def climb_marginal(plan: Any, watch: _Watch, max_steps: int = 200) -> int:
     return calls + 1
 
 
-def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[Information, int]:
+def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: float = np.inf) -> tuple[Information, int]:
     """Newton steps on the marginal objective from the best point seen, each checked not to fall.
 
     Returns the gradient at the best point then, beside the information there (`fresh`) or near by, and the E-steps
-    spent. Stops where the objective is not near-quadratic.
+    spent. Stops where the objective is not near-quadratic, or `most` E-steps are spent and three informations.
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
@@ -246,6 +264,8 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False) -> tuple[I
             information = observed_information(plan, u)
             spent += _passes_of(information)
     for _ in range(15):
+        if spent > max(most, 3 * _passes_of(information)):
+            break
         hopeless = not information.is_maximum and information.decrement > 0.5
         if hopeless or information.decrement < 0.01 * tol:
             further, more = up_the_flat(plan, u, information, watch)
@@ -347,9 +367,7 @@ def _carried(plan: Any, u: np.ndarray, information: Information) -> Information:
 
 def polish(plan: Any, ascent: Ascent, tol: float) -> Ascent:
     """The winner carried by Newton to where rounding ends, with the information there; unchanged if nothing gained."""
-    watch = _Watch(bool(ascent.trace))
-    watch.path, watch.trace = list(ascent.path), list(ascent.trace)
-    watch.top, watch.fall = (ascent.theta, ascent.objective), ascent.largest_fall
+    watch = _Watch.of(ascent, bool(ascent.trace))
     information, spent = newton(plan, tol, watch, fresh=True)
     return Ascent(
         watch.best, watch.objective, ascent.status, ascent.reason, max(len(watch.path) - 1, 0), ascent.n_passes + spent,

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import ceil
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -29,7 +30,8 @@ from emppl.planner import Plan
 Theta = dict[str, np.ndarray]
 CANDIDATES = 5  # first guesses for each start, of which the best goes on; one for three parameters where that is more
 MOST_CANDIDATES = 20
-CANDIDATE_RUN = 12  # E-steps that each of them gets
+LOOKS = (2, 6, 12)  # E-steps after which they are compared
+THINNED = 3  # one of so many of them goes on
 CHEAP_PASS = 3e6  # numbers in the products of one pass up to which several guesses are worth trying
 TRIES = 2  # worker processes that a start may cost before it counts as failed
 GRACE_SECONDS = 3.0  # that workers have after Ctrl-C to hand over what they reached
@@ -38,12 +40,16 @@ PARENT_CHECKED_SECONDS = 1.0  # how often a worker looks whether its parent is s
 
 @dataclass(frozen=True)
 class Job:
-    """One start: a given point, or a kind of random one with its own seed."""
+    """One start: a given point, or a kind of random one with its own seed.
+
+    drawn: whether it is given as many passes as the best, whatever it promises, so that starts may be judged by it.
+    """
 
     number: int
     kind: str
     theta: Theta | None = field(repr=False)
     seed: np.random.SeedSequence | None = field(repr=False)
+    drawn: bool = True
 
 
 @dataclass
@@ -72,24 +78,29 @@ class Reached:
         return max(found, default=-np.inf)
 
 
-def _one(plan: Plan, job: Job, theta: Theta | None, options: dict[str, Any], record: bool) -> Ascent:
-    before: Ascent | None = None
+def _one(plan: Plan, job: Job, before: Ascent | None, options: dict[str, Any], record: bool) -> Ascent:
+    theta = job.theta if before is None else before.theta
     if theta is None:
         rng = np.random.default_rng(job.seed)
         try:
-            theta, before = best_of_short_runs(plan, job.kind, rng, options["max_iter"])
+            theta, before = best_of_short_runs(plan, job.kind, rng, options, record)
         except Stopped as stopped:
             return stopped.run
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
             return failed(f"no start could be made: {problem}")
-    found = ascend(plan, theta, record=record, **options)
+    found = _carried_on(plan, theta, before, options, record)
     if found.status is Status.FAILED and job.kind != "given":
         inside = towards_the_prior(plan, theta)
         if inside is not None:
             found = ascend(plan, inside, record=record, **options)
-    if found.status is Status.INTERRUPTED and before is not None and not np.isfinite(found.objective):
-        return replace(before, status=Status.INTERRUPTED)
     return found
+
+
+def _carried_on(plan: Plan, theta: Theta, before: Ascent | None, options: dict[str, Any], record: bool) -> Ascent:
+    """The ascent from theta, or `before` as it is where that has come to a bad end."""
+    if before is not None and before.status not in (*USABLE, Status.SHORT):
+        return before
+    return ascend(plan, theta, record=record, before=before, **options)
 
 
 def failed(reason: str) -> Ascent:
@@ -97,34 +108,40 @@ def failed(reason: str) -> Ascent:
     return Ascent({}, -np.inf, Status.FAILED, reason, 0, 0, np.inf, 0.0, np.zeros(0), [])
 
 
-def best_of_short_runs(plan: Plan, kind: str, rng: np.random.Generator, max_iter: int) -> tuple[Theta, Ascent | None]:
-    """The candidate that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003), and its short run.
+def best_of_short_runs(
+    plan: Plan, kind: str, rng: np.random.Generator, options: dict[str, Any], record: bool = False
+) -> tuple[Theta, Ascent | None]:
+    """The first guess that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003), and its short run.
 
-    One candidate, and no run, where passes are dear.
+    Of many guesses a few go on after each look: which of them is far behind shows at once. options: of the ascent. One
+    guess, and no run, where passes are dear.
     """
     pairs = zip(plan.structure.plates, plan.engine.plates)
     work = sum(data.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
     dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
-    if dear or kind in ("prior", "ties") or max_iter < CANDIDATE_RUN or not plan.structure.plates:
+    if dear or kind in ("prior", "ties") or options["max_iter"] < LOOKS[-1] or not plan.structure.plates:
         return start_point(plan, kind, rng), None
     several = min(max(CANDIDATES, plan.structure.coordinates.size // 3), MOST_CANDIDATES)  # the more, the more modes
-    candidates = [start_point(plan, kind, rng) for _ in range(several)]
-    best: tuple[tuple[bool, float], Theta, Ascent] | None = None
+    shorter = options | {"finish": False}
     runs: list[Ascent] = []
+    alive: list[tuple[Theta, Ascent | None]] = [(start_point(plan, kind, rng), None) for _ in range(several)]
     try:
-        for candidate in candidates:
-            runs.append(ascend(plan, candidate, max_iter=CANDIDATE_RUN, finish=False))
-            if runs[-1].status is Status.INTERRUPTED:
-                raise KeyboardInterrupt
-            promise = _promise(plan, runs[-1])
-            if best is None or promise > best[0]:
-                best = promise, candidate, runs[-1]
+        for passes in LOOKS:
+            found: list[Ascent] = []
+            for theta, before in alive:
+                found.append(_carried_on(plan, theta, before, shorter | {"max_iter": passes}, record))
+                runs.append(found[-1])
+                if runs[-1].status is Status.INTERRUPTED:
+                    raise KeyboardInterrupt
+            promise = [_promise(plan, run, passes == LOOKS[-1]) for run in found]
+            ahead = sorted(range(len(found)), key=lambda i: promise[i], reverse=True)
+            kept = ceil(len(found) / THINNED) if passes < LOOKS[-1] else 1
+            alive = [(found[i].theta, found[i]) for i in ahead[:kept]]
     except KeyboardInterrupt:
         if not runs:
             raise
         raise Stopped(replace(max(runs, key=lambda run: run.objective), status=Status.INTERRUPTED)) from None
-    assert best is not None  # there is more than one candidate
-    return best[1:]
+    return alive[0]
 
 
 class Stopped(Exception):
@@ -135,18 +152,19 @@ class Stopped(Exception):
         self.run = run
 
 
-def _promise(plan: Plan, run: Ascent) -> tuple[bool, float]:
+def _promise(plan: Plan, run: Ascent, last: bool) -> tuple[bool, float]:
     """What a short run says of its first guess; one that heads for a handful of equal observations comes last."""
-    sound = run.status in USABLE and spurious(plan, run.theta, plan.e_step(run.theta)) is None
+    sound = run.status in USABLE and not (last and spurious(plan, run.theta, plan.e_step(run.theta)))
     return sound, run.objective
 
 
 def each(
-    plan: Plan, jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, progress: Any,
+    plan: Plan, jobs: list[Job], before: list[Ascent | None], options: dict[str, Any], crew: Crew, progress: Any,
     record: bool, kept: Any = None,
 ) -> Reached:  # fmt: skip
     """The ascents of the jobs. Ctrl-C ends it with what was reached, a worker process that dies costs its start.
 
+    before: what is carried on, None where a start begins.
     kept: the starts in a checkpoint (`checkpoint.Round`), which are not made again.
     """
     reached = Reached([None] * len(jobs))
@@ -158,7 +176,7 @@ def each(
         if progress is not None:
             progress(_event(jobs[i], jobs, ascent, reached.best))
 
-    several = workers > 1 and len(jobs) > 1 and hasattr(os, "fork") and not current_process().daemon
+    several = crew.size > 1 and len(jobs) > 1 and hasattr(os, "fork") and not current_process().daemon
     try:
         todo = list(range(len(jobs)))
         for i in todo if kept is not None else []:
@@ -167,11 +185,11 @@ def each(
                 arrived(i, ascent, keep=False)
         todo = [i for i in todo if reached.ascents[i] is None]
         if several:
-            _in_processes(plan, jobs, thetas, options, min(workers, len(jobs)), record, todo, reached, arrived)
+            _in_processes(crew, jobs, before, options, record, todo, reached, arrived)
         else:
             for i in todo:
                 with noticed():
-                    ascent = _one(plan, jobs[i], thetas[i], options, record)
+                    ascent = _one(plan, jobs[i], before[i], options, record)
                     arrived(i, ascent)
                 if ascent.status is Status.INTERRUPTED:
                     reached.interrupted = True
@@ -203,22 +221,19 @@ def _event(job: Job, jobs: list[Job], result: Ascent, best: float) -> dict[str, 
 
 
 def _in_processes(
-    plan: Plan, jobs: list[Job], thetas: list[Theta | None], options: dict[str, Any], workers: int, record: bool,
+    crew: Crew, jobs: list[Job], before: list[Ascent | None], options: dict[str, Any], record: bool,
     unmade: list[int], reached: Reached, arrived: Callable[..., None],
 ) -> None:  # fmt: skip
-    """Fill `reached` by forked workers, each of which is given one start after the other.
+    """Fill `reached` by the crew's workers, each of which is given one start after the other.
 
-    They inherit the plan: its functions would have to be compiled anew elsewhere. A start whose worker died is made
-    once more, by another one, to the same result.
+    A start whose worker died is made once more, by another one, to the same result.
     """
-    _ = plan.axes  # else each worker finds them for itself
     todo, deaths = deque(unmade), Counter[int]()
-    crew: list[_Worker] = []
 
     def give(worker: _Worker) -> None:
         if todo:
             i = todo.popleft()
-            worker.give(i, (jobs[i], thetas[i], options, record))
+            worker.give(i, (jobs[i], before[i], options, record))
 
     def died(i: int, how: str) -> None:
         deaths[i] += 1
@@ -232,19 +247,21 @@ def _in_processes(
 
     try:
         with noticed() as interrupt:
-            while todo or any(worker.job is not None for worker in crew):
+            for worker in crew.members:
+                give(worker)
+            while todo or any(worker.job is not None for worker in crew.members):
                 interrupt.check()
-                while todo and len(crew) < workers:
-                    crew.append(_Worker(plan))
-                    give(crew[-1])
-                for worker in _ready(crew, None):
+                while todo and len(crew.members) < crew.size:
+                    give(crew.another())
+                for worker in _ready(crew.members, None):
                     i = worker.job
                     try:
                         ascent = worker.answer()
                     except (EOFError, OSError, pickle.UnpicklingError):
-                        crew.remove(worker)
+                        crew.members.remove(worker)
+                        how = worker.end()
                         if i is not None:
-                            died(i, worker.end())
+                            died(i, how)
                         continue
                     assert i is not None  # who answers was given a start
                     if ascent.status is Status.INTERRUPTED:  # this worker alone had the signal
@@ -253,11 +270,8 @@ def _in_processes(
                     give(worker)
                     arrived(i, ascent)
     except KeyboardInterrupt:
-        _collect(crew, reached)
+        _collect(crew.members, reached)
         raise
-    finally:
-        for worker in crew:
-            worker.end()
 
 
 def _ready(crew: list[_Worker], seconds: float | None) -> list[_Worker]:
@@ -281,6 +295,30 @@ def _collect(crew: list[_Worker], reached: Reached) -> None:
                 continue
             if i is not None and reached.ascents[i] is None and ascent.theta:
                 reached.ascents[i] = ascent
+
+
+class Crew:
+    """Up to `size` forked processes that make starts of one plan, from their first use to the end of the context.
+
+    They inherit the plan: its functions would have to be compiled anew elsewhere.
+    """
+
+    def __init__(self, plan: Plan, size: int) -> None:
+        self.plan, self.size = plan, size
+        self.members: list[_Worker] = []
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for worker in self.members:
+            worker.end()
+
+    def another(self) -> _Worker:
+        """One more worker."""
+        _ = self.plan.axes  # else each finds them for itself
+        self.members.append(_Worker(self.plan))
+        return self.members[-1]
 
 
 class _Worker:

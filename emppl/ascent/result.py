@@ -18,12 +18,15 @@ from scipy.special import expit, ndtri
 
 from emppl.arguments import Seed, as_path, as_seed, as_whole
 from emppl.ascent.certificate import Certificate, Point
-from emppl.ascent.loop import Ascent, Status
+from emppl.ascent.loop import NEWTON_LIMIT, Ascent, Status
+from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
-from emppl.inference.information import Information
+from emppl.inference.information import Information, observed_information
 from emppl.inference.laplace import laplace_draws, standard_errors
+from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.portable import Portable
+from emppl.progress import watching
 from emppl.rules.natural import check_support
 from emppl.storage import read_sealed, write_sealed
 from emppl.structure.types import Structure
@@ -31,6 +34,8 @@ from emppl.text import visible
 
 FORMAT = 2
 LARGEST = 2**63  # whole number in a file
+MOST_WORK = 3e11  # members times coordinates, over all gradients of an information matrix: some minutes
+MEMBERS_OF_A_GRAPH = 10_000  # that take as long as the graph of the parameters does, for each coordinate
 Theta = dict[str, np.ndarray]
 
 
@@ -71,7 +76,10 @@ class Fit(Portable):
             f"(log-likelihood {self.log_likelihood:.4f}, log prior {self.log_prior:.4f})   "
             f"{self.status.name.lower()}: {self.status.value} · {self.n_passes} E-steps · {self.seconds:.2f} s"
         )
-        return visible("\n".join([head, str(self.certificate), "", self.summary().to_string(index=False)]))
+        lines = [head, str(self.certificate), ""]
+        if self._takes_long:
+            return visible("\n".join([*lines, f"fit.summary() makes standard errors: {self._cost}"]))
+        return visible("\n".join([*lines, self.summary().to_string(index=False)]))
 
     @property
     def point(self) -> Theta:
@@ -85,14 +93,45 @@ class Fit(Portable):
         """Whether the rows came from a source, so that nothing is known of single ones."""
         return isinstance(self.plan, Plan) and self.plan.sample is not None
 
+    @property
+    def _is_to_be_made(self) -> bool:
+        """Whether the curvature is not known, and can be."""
+        ended = self.status not in (Status.DEGENERATE, Status.INTERRUPTED)
+        known = self.information is not None or "curvature" in self.__dict__
+        return bool(ended and not known and isinstance(self.plan, Plan) and self.plan.method == "em" and self.point)
+
+    @property
+    def _takes_long(self) -> bool:
+        """Whether the curvature is made only when errors are asked for, since that takes minutes or more."""
+        return self._is_to_be_made and not is_affordable(self.plan)
+
+    @property
+    def _cost(self) -> str:
+        assert isinstance(self.plan, Plan)  # it is to be made
+        coordinates, members = self.plan.structure.coordinates.size, sum(p.size for p in self.plan.engine.plates)
+        passes = f"up to {2 * coordinates:,} passes over {members:,} members"
+        return f"the curvature in {coordinates:,} coordinates takes {passes}"
+
+    @cached_property
+    def curvature(self) -> Information | None:
+        """`information`, made now where the fit left it out; None where there is none."""
+        if not self._is_to_be_made:
+            return self.information
+        with watching(None) as watcher, one_blas_thread(), untraced():
+            watcher.say(f"standard errors: {self._cost}")
+            return observed_information(self.plan, self.plan.structure.coordinates.unconstrain(self.point))
+
     @cached_property
     def _errors(self) -> Theta:
         if isinstance(self.plan, SavedPlan):
             return {str(n): v.values for n, v in self.plan.stored["standard_errors"].items()}
-        return standard_errors(self.plan, self.information)
+        return standard_errors(self.plan, self.curvature)
 
     def standard_errors(self) -> xr.Dataset:
-        """Standard errors from the observed information (delta method); nan on a border or where not identified."""
+        """Standard errors from the observed information (delta method); nan on a border or where not identified.
+
+        Made at the first call where the fit has left them out (`standard_errors=False`, or thousands of coordinates).
+        """
         return _dataset(self.plan.structure, self._errors)
 
     def intervals(self, level: float = 0.95) -> xr.Dataset:
@@ -294,7 +333,9 @@ class Fit(Portable):
         if isinstance(self.plan, SavedPlan):
             sample = self.plan.stored["laplace"].isel(draw=slice(None, draws))
         else:
-            arrays = laplace_draws(self.plan, self.point, self.information, draws, as_seed(seed))
+            arrays = laplace_draws(
+                self.plan, self.point, None if self._takes_long else self.curvature, draws, as_seed(seed)
+            )
             sample = _dataset(structure, {k: v[None] for k, v in arrays.items()}, ("chain", "draw"))
         sample = sample.assign_attrs(inference_library="emppl", method="Laplace approximation")
         tree = {"posterior": sample, "point_estimate": self.theta}
@@ -305,6 +346,7 @@ class Fit(Portable):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fit as netCDF: numbers and JSON text only, so that loading it never executes code; and a checksum.
 
+        Errors that would take minutes are written only once they have been asked for.
         Written aside, then renamed, as `storage.write_bytes` says: OSError on a full disk, InvalidArgumentError for a
         folder or a device.
         """
@@ -323,6 +365,7 @@ class Fit(Portable):
             "starts": json.loads(self.starts.to_json(orient="split", double_precision=15)),
             "traces": [[float(v) for v in t] for t in self.traces],
         }  # fmt: skip
+        errors = standard_errors(self.plan, None) if self._takes_long else self._errors
         tree = xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs={"emppl": json.dumps(head, default=_plain)}),
@@ -330,12 +373,19 @@ class Fit(Portable):
                 "trace": self.trace.drop_attrs(),
                 "responsibilities": xr.Dataset() if self._is_streamed else self.responsibilities().drop_attrs(),
                 "assignment": xr.Dataset() if self._is_streamed else self.assign().drop_attrs(),
-                "standard_errors": self.standard_errors().drop_attrs(),
+                "standard_errors": _dataset(structure, errors).drop_attrs(),
                 "bounds": _dataset(structure, self._limits, ("end",)).drop_attrs(),
                 "laplace": self.to_datatree()["posterior"].to_dataset().drop_attrs(),
             }
         )
         return write_sealed(path, tree)
+
+
+def is_affordable(plan: Any) -> bool:
+    """Whether the 2 P gradients of the information matrix are to be had within minutes."""
+    size = plan.structure.coordinates.size
+    members = sum(plate.size for plate in plan.engine.plates)
+    return size <= NEWTON_LIMIT or 2.0 * size * size * (members + MEMBERS_OF_A_GRAPH) <= MOST_WORK
 
 
 def _is_row_by_member(entry: Any, n_members: int) -> bool:

@@ -14,12 +14,12 @@ import numpy as np
 from emppl.arguments import STARTS_AT_MOST, Seed, as_path, as_seed, as_tolerance, as_whole, check_keywords
 from emppl.ascent.agreement import MOST_STARTS, agreement
 from emppl.ascent.checkpoint import Checkpoint, call_of
-from emppl.ascent.conclude import all_collapsed, conclude, judge, winning
+from emppl.ascent.conclude import all_collapsed, conclude, winning
 from emppl.ascent.degeneracy import check_data
 from emppl.ascent.loop import USABLE, Ascent, Status
 from emppl.ascent.pool import Job
 from emppl.ascent.result import Fit
-from emppl.ascent.stages import further_jobs, inner_jobs, make_jobs, run
+from emppl.ascent.stages import further_jobs, inner_jobs, is_dear, make_jobs, run
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
 from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError
@@ -47,14 +47,18 @@ def fit(
     block_size: int | None = None,
     executor: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    standard_errors: bool = True,
     **plan_options: Any,
 ) -> Fit:
     """The maximum-likelihood or MAP estimate of a model's parameters, latents summed out, with evidence that it is one.
 
     model_or_plan: a pm.Model, or what `emppl.plan` made of it. starts: random starts; start: {name: value} on the
     constrained scale, a Fit, or a list of these, used exactly and before the random ones (`starts=0` adds none).
-    Up to three times as many random ones are made where starts are cheap and end in modes far apart, or the best mode
-    was reached only once, as long as more modes are to be expected than were seen.
+    Starts race: one that is not gaining on the best is left behind once it has had as many passes (E-steps). Where
+    passes are long it is so at once, after all have run on 20,000 of the rows, but for five drawn at random, by which
+    starts may be judged. `fit.starts` has the reason. Up to three times as many random ones are made where starts are
+    cheap and end in modes far apart, or the best mode was reached only once, as long as more modes are to be expected
+    than were seen.
     seed: a whole number, a numpy Generator (which goes on in its stream) or SeedSequence; None: another each time.
     tol: estimated gain still to be had, in nats; 0: until max_iter. accelerate: "squarem" or None (textbook EM).
     obs_weights: one weight a member, or {observed name: weights}. labels: {latent: values}, masked or −1 where
@@ -74,6 +78,9 @@ def fit(
     The same call goes on from it, to the result that it would have had without a break, bit for bit; once the fit has
     ended it gives that result again. workers, executor and progress may differ; a file of another call, model or data
     is refused (InvalidArgumentError names what differs), a damaged one too (SavedFitError). Nothing in it is executed.
+
+    standard_errors: False leaves out the curvature at the estimate, which errors and the certificate's point "maximum"
+    need, where the ascent had no use for it. The Fit makes errors when they are asked of it.
 
     Ctrl-C returns what was reached, with Status.INTERRUPTED, whatever was going on; a second one raises. Raises
     NoStartError if no start has a finite objective, WorkersLostError where a cluster has no worker left.
@@ -124,46 +131,44 @@ def fit(
                 asked = {"starts": starts, "tol": tol, "max_iter": max_iter, "accelerate": accelerate}
                 kept = Checkpoint(checkpoint, call_of(plan, start, block_size=block_size, **asked), seed)
                 seed, running = kept.seed, kept.noting(plan)
-            found = _from_starts(running, start, starts, seed, options, workers, watcher, began, kept)
-            found = _with_tails(found, starts, seed, options, workers, watcher, began, kept) if windows(plan) else found
+            found = _from_starts(running, start, starts, seed, options, workers, watcher, began, kept, standard_errors)
+            if windows(plan):
+                found = _with_tails(found, starts, seed, options, workers, watcher, began, kept, standard_errors)
             return found if running is plan else replace(found, plan=plan)
 
 
 def _from_starts(
     plan: Plan, start: Any, starts: int, seed: int | None, options: dict[str, Any], workers: int, progress: Watcher,
-    began: float, kept: Checkpoint | None,
+    began: float, kept: Checkpoint | None, errors: bool,
 ) -> Fit:  # fmt: skip
     of_these = kept and kept.round()
     jobs = make_jobs(plan, start, starts, seed)
     record = options["accelerate"] is None or len(jobs) == 1
     progress.say(f"EM: 0/{len(jobs)} starts", len(jobs))
-    reached = run(plan, jobs, options, workers, progress, record, of_these)
-    judge(plan, reached)
+    reached = run(plan, jobs, seed, options, workers, progress, record, of_these)
     try:
         while not reached.interrupted and (number := wanted(plan, jobs, reached.whole, MOST_STARTS * starts)):
             further = further_jobs(plan, jobs, number, seed)
-            more = run(plan, further, options, workers, progress, record, of_these)
-            judge(plan, more)
+            more = run(plan, further, seed, options, workers, progress, record, of_these, reached.whole)
             jobs, reached = jobs + further, reached.followed_by(more)
         if starts and not reached.interrupted and all_collapsed(plan, reached.whole):
             inner = inner_jobs(plan, jobs, seed)
-            more = run(plan, inner, options, workers, progress, record, of_these)
-            judge(plan, more)
+            more = run(plan, inner, seed, options, workers, progress, record, of_these, reached.whole)
             jobs, reached = jobs + inner, reached.followed_by(more)
         progress.say("EM: checking the certificate")
     except KeyboardInterrupt:
         reached.interrupted = True
-    return conclude(plan, jobs, reached, options, seed, began)
+    return conclude(plan, jobs, reached, options, seed, began, errors)
 
 
 def wanted(plan: Plan, jobs: list[Job], results: list[Ascent], most: int) -> int:
     """How many more random starts are worth making, `most` in all: none where starts agree, or are dear."""
     made = sum(job.kind != "given" for job in jobs)
     finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
-    dear = plan.sample is not None or any(r.status in (Status.SHORT, Status.INTERRUPTED) for r in results)
+    dear = plan.sample is not None or is_dear(plan, len(jobs))
     if dear or made < 2 or len(results) < len(jobs) or not any(results[i].status in USABLE for i in finite):
         return 0
-    found = agreement(results, [job.kind != "given" for job in jobs], winning(results, finite))
+    found = agreement(results, [job.kind != "given" and job.drawn for job in jobs], winning(results, finite))
     return min(found.missing, most - made)
 
 
@@ -176,11 +181,12 @@ def _with_tails(
     progress: Watcher,
     began: float,
     kept: Checkpoint | None,
+    errors: bool,
 ) -> Fit:
     """The fit with what its windows neglect measured; fitted again over longer windows until that is nothing."""
     try:
         with noticed():
-            return _with_tails_measured(found, starts, seed, options, workers, progress, began, kept)
+            return _with_tails_measured(found, starts, seed, options, workers, progress, began, kept, errors)
     except KeyboardInterrupt:
         note = "stopped by Ctrl-C: what lies beyond the windows of unbounded counts was not measured"
         certificate = replace(found.certificate, notes=(*found.certificate.notes, note))
@@ -196,6 +202,7 @@ def _with_tails_measured(
     progress: Watcher,
     began: float,
     kept: Checkpoint | None,
+    errors: bool,
 ) -> Fit:
     if found.status is Status.INTERRUPTED:
         return found
@@ -206,7 +213,8 @@ def _with_tails_measured(
         wide = widened(plan)
         if wide is None:
             break
-        found, plan = _from_starts(wide, found.point, starts, seed, options, workers, progress, began, kept), wide
+        found = _from_starts(wide, found.point, starts, seed, options, workers, progress, began, kept, errors)
+        plan = wide
         masses = tail_mass(plan, found.point)
     points = (*found.certificate.points, tail_point(plan, masses))
     certificate = replace(found.certificate, points=points)

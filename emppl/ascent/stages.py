@@ -1,22 +1,37 @@
-"""Which starts are made, and how far each goes: where passes are dear, short runs first, the best ones to the end."""
+"""Which starts are made, and how far each goes: a race, in which those that cannot come to the best are left behind.
+
+All go on together, half as many passes again each time; then each is asked whether its gains, which fall by a ratio,
+could still bring it to the best that has ended (Aitken's rule, with a margin, since slow EM often gains speed again).
+Where passes are cheap a start is left behind only once it has had as many as the best had to its end. Where they are
+dear it is so at once, and of those still under way the better half goes on; but some, drawn at random, go on all the
+same, so that starts may be judged by them. Where rows are many, the race is run on some of them first.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
 
 from emppl.ascent.arguments import given_starts
+from emppl.ascent.conclude import judge
 from emppl.ascent.loop import Ascent, Status
-from emppl.ascent.pool import Job, Reached, each
+from emppl.ascent.pool import Crew, Job, Reached, each
+from emppl.ascent.rows import on_some_rows
 from emppl.ascent.starts import KINDS, PROBED, heaviest_tie, start_point
 from emppl.planner import Plan
 
-SHORT_RUN = 24  # E-steps of a short run
-CHEAP = 4e7  # densities × features of all starts' short runs up to which every start goes to the end
+SHORT_RUN = 24  # E-steps to the first look
+LONGER = 1.5  # times as many to the next one
+CHEAP = 4e7  # densities × features of all starts' short runs up to which starts are cheap
 INNER = 6  # starts that look for an inner mode where all others have collapsed
-CARRIED_ON = 4  # starts that go to the end where that is not cheap
+DRAWN = 5  # random starts that go to the end, whatever they promise, where starts are dear
+MARGIN = 4.0  # times the gain that is estimated
+AHEAD = 4  # times as many passes as a start has had that it may take for it
+SAME_END = 0.1  # nats of all rows: ends on some rows that are one
 
 
 def make_jobs(plan: Plan, start: Any, starts: int, seed: int | None) -> list[Job]:
@@ -36,7 +51,11 @@ def further_jobs(plan: Plan, jobs: list[Job], number: int, seed: int | None) -> 
     made = sum(job.kind != "given" for job in jobs)
     children = np.random.SeedSequence(seed).spawn(made + number)[made:]
     kinds = [KINDS[i % len(KINDS)] if plan.structure.plates else "prior" for i in range(made, made + number)]
-    return [Job(len(jobs) + i, kind, None, child) for i, (kind, child) in enumerate(zip(kinds, children))]
+    chosen = {*range(number)}
+    if is_dear(plan, number):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(DRAWN, made)))
+        chosen = {*rng.permutation(number)[:DRAWN].tolist()}
+    return [Job(len(jobs) + i, kinds[i], None, children[i], i in chosen) for i in range(number)]
 
 
 def inner_jobs(plan: Plan, jobs: list[Job], seed: int | None) -> list[Job]:
@@ -51,46 +70,172 @@ def inner_jobs(plan: Plan, jobs: list[Job], seed: int | None) -> list[Job]:
 
 
 def run(
-    plan: Plan, jobs: list[Job], options: dict[str, Any], workers: int, progress: Any, record: bool, kept: Any = None
-) -> Reached:
-    """The ascents of the jobs; those left behind after a short run have Status.SHORT. kept: as `each` has it."""
+    plan: Plan, jobs: list[Job], seed: int | None, options: dict[str, Any], workers: int, progress: Any, record: bool,
+    kept: Any = None, others: Sequence[Ascent] = (),
+) -> Reached:  # fmt: skip
+    """The judged ascents of the jobs; those left behind have Status.SHORT. kept: as `each` has it.
+
+    others: ascents that have ended, which these are measured by as well.
+    """
+    reached = Reached([None] * len(jobs))
+    random = [i for i, job in enumerate(jobs) if job.kind != "given"]
+    few = on_some_rows(plan, seed) if random and is_dear(plan, len(jobs)) else None
+    if few is not None:
+        first = _Race(few, [replace(jobs[i], drawn=True) for i in random], workers, progress)
+        coarse = options | {"finish": False, "tol": max(options["tol"], SAME_END / 10)}
+        found = first.run(Reached([None] * len(random)), coarse, False, kept and kept.stage("some rows"))
+        ends = {i: ascent.objective for i, ascent in zip(random, found.ascents) if ascent is not None}
+        _on_all_rows(plan, found)
+        for i, ascent in zip(random, found.ascents):
+            reached.ascents[i] = ascent
+        reached.interrupted, reached.notes = found.interrupted, found.notes
+        if reached.interrupted:
+            return reached
+        _chosen(few, reached.ascents, ends, {i for i, job in enumerate(jobs) if job.drawn})
+    return _Race(plan, jobs, workers, progress, others).run(reached, options, record, kept)
+
+
+def is_dear(plan: Plan, starts: int) -> bool:
+    """Whether to carry so many starts to the end would take long."""
     work = sum(
         d.size * p.n_configurations * (d.features.shape[1] + 2)
         for p, d in zip(plan.structure.plates, plan.engine.plates)
     )
-    staged = len(jobs) > CARRIED_ON + 2 and work * len(jobs) * SHORT_RUN > CHEAP and options["max_iter"] > SHORT_RUN
-    if not staged:
-        return each(plan, jobs, [job.theta for job in jobs], options, workers, progress, record, kept)
-    short_kept, long_kept = (kept and kept.stage(name) for name in ("short", "long"))
-    shorter = options | {"max_iter": SHORT_RUN, "finish": False}
-    reached = each(
-        plan.sample or plan, jobs, [job.theta for job in jobs], shorter, workers, progress, False, short_kept
-    )
-    if plan.sample is not None:
-        _on_all_rows(plan, reached)
-    if reached.interrupted:
+    return work * starts * SHORT_RUN > CHEAP
+
+
+@dataclass(frozen=True)
+class _Race:
+    """The starts `jobs` on one plan, measured by each other and by `others`, which have ended."""
+
+    plan: Plan
+    jobs: list[Job]
+    workers: int
+    progress: Any
+    others: Sequence[Ascent] = ()
+
+    def run(self, reached: Reached, options: dict[str, Any], record: bool, kept: Any) -> Reached:
+        """`reached` with each start carried to where it ends, or is left behind; None there where one begins."""
+        with Crew(self.plan, self.workers) as crew:
+            return self._run(reached, options, record, kept, crew)
+
+    def _run(self, reached: Reached, options: dict[str, Any], record: bool, kept: Any, crew: Crew) -> Reached:
+        ascents, limit, dear = reached.ascents, SHORT_RUN, not all(job.drawn for job in self.jobs)
+        while todo := self._still_to_run(ascents):
+            limit = min(limit, options["max_iter"])
+            first = dear and limit == SHORT_RUN < options["max_iter"]  # compared before any is finished
+            more = each(
+                self.plan, [self.jobs[i] for i in todo], [ascents[i] for i in todo],
+                options | {"max_iter": limit} | ({"finish": False} if first else {}),
+                crew, self.progress, record, kept and kept.stage(f"to {limit}"),
+            )  # fmt: skip
+            for i, ascent in zip(todo, more.ascents):
+                if ascent is not None:
+                    goes_on = first and ascent.status is Status.CONVERGED
+                    ascents[i] = replace(ascent, status=Status.MAX_ITER) if goes_on else ascent
+            reached.interrupted, reached.notes = more.interrupted, [*reached.notes, *more.notes]
+            is_last = limit == options["max_iter"] or reached.interrupted
+            judge(self.plan, reached, [i for i in todo if is_last or i not in _under_way(ascents)])
+            if is_last or reached.interrupted:
+                break
+            _leave_behind(ascents, self._left_behind(ascents))
+            limit = int(LONGER * limit)
+        if reached.interrupted:
+            for i, ascent in _under_way(ascents).items():
+                ascents[i] = replace(ascent, status=Status.INTERRUPTED)
         return reached
-    short = [ascent for ascent in reached.ascents if ascent is not None]  # all of them
-    order = sorted(range(len(jobs)), key=lambda i: -short[i].objective if np.isfinite(short[i].objective) else np.inf)
-    alive = [i for i in order if short[i].status in (Status.MAX_ITER, Status.CONVERGED)]
-    chosen = sorted({*alive[:CARRIED_ON], *(i for i, job in enumerate(jobs) if job.kind == "given")})
-    thetas = [short[i].theta or jobs[i].theta for i in chosen]
-    long = each(plan, [jobs[i] for i in chosen], thetas, options, workers, progress, record, long_kept)
-    results: list[Ascent | None] = [
-        replace(r, status=Status.SHORT) if r.status is Status.MAX_ITER else r for r in short
-    ]
-    for i, result in zip(chosen, long.ascents):
-        if result is None or not np.isfinite(result.objective):
-            continue
-        results[i] = replace(
-            result, path=np.concatenate([short[i].path, result.path[1:]]),
-            n_iter=short[i].n_iter + result.n_iter, n_passes=short[i].n_passes + result.n_passes,
-        )  # fmt: skip
-    return Reached(results, long.interrupted, [*reached.notes, *long.notes])
+
+    def _still_to_run(self, ascents: list[Ascent | None]) -> list[int]:
+        """Those under way; where none of them has come to a maximum, the best of those left behind."""
+        todo = [i for i, a in enumerate(ascents) if a is None or a.status is Status.MAX_ITER]
+        if todo or any(a is not None and a.status is Status.CONVERGED for a in (*self.others, *ascents)):
+            return todo
+        left = {i: a.objective for i, a in enumerate(ascents) if a is not None and a.status is Status.SHORT}
+        return sorted(left, key=lambda i: -left[i])[:1]
+
+    def _left_behind(self, ascents: list[Ascent | None]) -> dict[int, str]:
+        """Which of the starts under way go no further, and why."""
+        under_way = _under_way(ascents)
+        drawn = {i for i, job in enumerate(self.jobs) if job.drawn}
+        ended = [a for a in (*self.others, *ascents) if a is not None and a.status is Status.CONVERGED]
+        reasons: dict[int, str] = {}
+        if ended:
+            best = max(ended, key=lambda a: a.objective)
+            for i, a in under_way.items():
+                gap, gain = best.objective - a.objective, gain_ahead(a)
+                if gain < gap and (i not in drawn or a.n_passes >= best.n_passes):
+                    reasons[i] = (
+                        f"{gap:.3g} nats below a start that took {best.n_passes} passes, after {a.n_passes}, and about "
+                        f"{gain / MARGIN:.2g} nats to gain"
+                    )
+        reasons |= _twins({i: a.objective for i, a in under_way.items() if i not in reasons}, drawn)
+        free = sorted({*under_way} - drawn - {*reasons}, key=lambda i: -under_way[i].objective)
+        half = ceil(len(free) / 2)
+        return reasons | {i: f"behind {half} others after {under_way[i].n_passes} passes" for i in free[half:]}
+
+
+def _under_way(ascents: Sequence[Ascent | None]) -> dict[int, Ascent]:
+    return {i: a for i, a in enumerate(ascents) if a is not None and a.status is Status.MAX_ITER}
+
+
+def _leave_behind(ascents: list[Ascent | None], reasons: dict[int, str]) -> None:
+    for i, ascent in _under_way(ascents).items():
+        if i in reasons:
+            ascents[i] = replace(ascent, status=Status.SHORT, reason=reasons[i])
+
+
+def gain_ahead(ascent: Ascent) -> float:
+    """What a start could gain, in nats, in AHEAD times the passes it has had, with a margin; inf while it gains speed.
+
+    Its gains over quarters of its path are taken to go on falling by the same ratio (Aitken).
+    """
+    quarter = (len(ascent.path) - 1) // 4
+    if not quarter:
+        return float("inf")
+    before, last = np.diff(ascent.path[-1 - 2 * quarter :: quarter])
+    if last > before:
+        return float("inf")
+    ratio = last / before if last > 0 else 0.0
+    return float(MARGIN * last * sum(ratio**n for n in range(1, 1 + 4 * AHEAD)))
+
+
+def _chosen(few: Plan, ascents: list[Ascent | None], ends: dict[int, float], drawn: set[int]) -> None:
+    """Leave behind what ended too low on some rows, or where another did; `ascents` are those ends over all rows.
+
+    The best point of some rows is not that of all. For P parameters that costs P / 2 nats for each row that a row
+    stands for, give or take the square root of that.
+    """
+    plates = few.engine.plates
+    stands_for = max(float(np.mean(plate.weights)) for plate in plates if plate.weights is not None)
+    rows = " and ".join(f"{plate.size:,}" for plate in plates)
+    margin = few.structure.coordinates.size * stands_for
+    heights = {i: ascent.objective for i, ascent in _under_way(ascents).items() if i in ends}
+    gaps = {i: max(heights.values()) - height for i, height in heights.items()}
+    reasons = {
+        i: f"ended on {rows} rows, from where it is {gap:.3g} nats behind over all rows"
+        for i, gap in gaps.items() if gap > margin and i not in drawn
+    }  # fmt: skip
+    _leave_behind(ascents, reasons | _twins({i: ends[i] for i in heights if i not in reasons}, drawn))
+    if not heights:  # nothing of use: all begin anew, over all rows
+        for i in ends:
+            ascents[i] = None
+
+
+def _twins(heights: dict[int, float], drawn: set[int]) -> dict[int, str]:
+    """Starts that are as high as another one that goes on, of which one is enough; none of those drawn."""
+    kept: list[int] = []
+    found: dict[int, str] = {}
+    for i in sorted(heights, key=lambda i: (i not in drawn, -heights[i])):
+        twin = next((j for j in kept if abs(heights[i] - heights[j]) < SAME_END), None)
+        if twin is None or i in drawn:
+            kept.append(i)
+        else:
+            found[i] = f"where start {twin} is as well, to {SAME_END:g} nats"
+    return found
 
 
 def _on_all_rows(plan: Plan, reached: Reached) -> None:
-    """Short runs on a sample of the rows, as ones of no steps over all of them from where they ended, best first.
+    """Ascents on some of the rows as ones of no steps over all of them from where they ended, best first.
 
     After Ctrl-C the best alone: one pass says what it is worth.
     """
@@ -113,7 +258,8 @@ def _on_all_rows(plan: Plan, reached: Reached) -> None:
 
 def _over_all_rows(plan: Plan, result: Ascent) -> Ascent:
     value = plan.e_step(result.theta).objective
-    status = Status.MAX_ITER if result.status is Status.CONVERGED else result.status  # it did so on the sample alone
+    unsound = result.status in (Status.DEGENERATE, Status.INTERRUPTED) or not np.isfinite(value)
     return replace(
-        result, objective=value, status=status, path=np.array([value]), trace=[], n_iter=0, n_passes=1, information=None
-    )
+        result, objective=value, status=result.status if unsound else Status.MAX_ITER, path=np.array([value]), trace=[],
+        n_iter=0, n_passes=1, information=None, reason=result.reason if unsound else "",
+    )  # fmt: skip

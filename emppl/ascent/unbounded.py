@@ -68,10 +68,11 @@ def followed(plan: Any, theta: Theta) -> Collapse | None:
     values = np.array([plan.e_step(point, hard=False).objective for point in points])
     prior = whole_log_prior(plan.structure)
     own = np.array([prior(point) for point in points]) if plan.estimate == "ml" else np.zeros(len(points))
-    return Collapse(
-        of, parameters, _rises(values), bool((np.diff(values) > STILL_RISING).all()),
-        plan.estimate == "ml" and _falls(values + own), _falls(values - (SHAPE + 1.0) * logs - np.exp(-logs)),
-    )  # fmt: skip
+    with np.errstate(all="ignore"):  # further on there may be no numbers left
+        return Collapse(
+            of, parameters, _rises(values), bool((np.diff(values) > STILL_RISING).all()),
+            plan.estimate == "ml" and _falls(values + own), _falls(values - (SHAPE + 1.0) * logs - np.exp(-logs)),
+        )  # fmt: skip
 
 
 def _rises(values: np.ndarray) -> bool:

@@ -173,9 +173,15 @@ def _how_many(evidence: Evidence) -> str:
         return _by_starts(evidence.fit.starts)
     number = len(found.modes)
     if not number:
-        return f"EM ends in no proper mode from any of {len(found.reached)} draws and {found.n_starts} starts"
+        return f"EM ends in no proper mode from any of {len(found.reached)} draws and {_starts(found)}"
     kinds = "one mode" if number == 1 else f"{number} modes"
-    return f"{kinds}{_beyond(evidence)} found from {len(found.reached)} draws and {found.n_starts} starts"
+    return f"{kinds}{_beyond(evidence)} found from {len(found.reached)} draws and {_starts(found)}"
+
+
+def _starts(found: Atlas) -> str:
+    """Random starts of an atlas that came to an end, and how many did not."""
+    without = f" (and {found.starts_lost} that came to no end)" if found.starts_lost else ""
+    return f"{found.n_starts} starts{without}"
 
 
 def _beyond(evidence: Evidence) -> str:

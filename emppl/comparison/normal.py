@@ -40,7 +40,7 @@ def laplace_table(fit: Any, draws: xr.DataTree, details: pd.DataFrame) -> pd.Dat
         return None
     if plan.structure.coordinates.size > COORDINATES or is_degenerate(fit):  # where nothing bends as a normal does
         return None
-    u, information = laplace_centre(plan, fit.point, fit.information)
+    u, information = laplace_centre(plan, fit.point, fit.curvature)
     sample = normal_draws(plan, u, information, DRAWS, seed=0)
     centre = plan.structure.coordinates.constrain(u)
     centre = centre | plan.deterministics(centre)

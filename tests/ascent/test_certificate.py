@@ -124,14 +124,18 @@ def test_no_number_is_like_no_other(reference, derived, nats):
     assert certificate._nats_apart(reference, derived) == nats
 
 
-def test_what_is_too_wide_has_no_standard_errors_and_says_so(monkeypatch):
-    monkeypatch.setattr("emppl.ascent.conclude.NEWTON_LIMIT", 0)
-    monkeypatch.setattr("emppl.ascent.conclude.MOST_WORK", 1.0)
+def test_what_is_too_wide_is_not_judged_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("emppl.ascent.result.NEWTON_LIMIT", 0)
+    monkeypatch.setattr("emppl.ascent.result.MOST_WORK", 1.0)
     fit = emppl.fit(small_models.model("coins").model, starts=2, seed=0, accelerate=None, max_iter=50)
     (maximum,) = [point for point in fit.certificate.points if point.name == "maximum"]
     assert not maximum.holds and not fit.certificate.holds
-    assert "not judged, and no standard errors" in str(fit.certificate)
-    assert all(np.isnan(v).all() for v in fit.standard_errors().values())
+    assert "not judged: with" in str(fit.certificate) and "fit.standard_errors()" in str(fit.certificate)
+    unasked = emppl.load(fit.save(tmp_path / "fit.nc"))
+    assert all(np.isnan(v).all() for v in unasked.standard_errors().values())
+    assert all(np.isfinite(v).all() for v in fit.standard_errors().values())  # asked for, they are made
+    asked = emppl.load(fit.save(tmp_path / "fit.nc"))
+    assert all(np.isfinite(v).all() for v in asked.standard_errors().values())
 
 
 def test_a_support_with_minus_one():

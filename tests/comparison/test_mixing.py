@@ -172,7 +172,13 @@ def atlas_of(heights, reached):
         for i, height in enumerate(heights)
     )
     return SimpleNamespace(
-        modes=modes, reached=reached, chains=np.zeros(len(reached), dtype=int), known=(0,), lost={}, n_starts=4
+        modes=modes,
+        reached=reached,
+        chains=np.zeros(len(reached), dtype=int),
+        known=(0,),
+        lost={},
+        n_starts=4,
+        starts_lost=0,
     )
 
 

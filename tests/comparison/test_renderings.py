@@ -112,7 +112,7 @@ def test_what_not_every_comparison_has_is_told_alike(comparison):
         laplace=numbers,
         priors=pd.DataFrame({"share": 0.125}, index=names[:3]),
         estimates=pd.DataFrame({"EM": 1.0, "hard|er": 2.5, "mean": 3.0, "sd": 4.0}, index=names),
-        atlas=SimpleNamespace(modes=(mode, lower), known=(1,), reached=np.zeros(40), n_starts=4),
+        atlas=SimpleNamespace(modes=(mode, lower), known=(1,), reached=np.zeros(40), n_starts=4, starts_lost=0),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emppl.plots.svg", lambda figure: "<svg></svg>")
