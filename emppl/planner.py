@@ -128,7 +128,7 @@ class Plan(Portable):
     @cached_property
     def _threads(self) -> Any:
         """The context of a step: several threads of BLAS are in the way of everything but a few plain numbers."""
-        nodes = self.engine.terms.function.maker.fgraph.apply_nodes
+        nodes = self.engine.terms.compilation.fgraph.apply_nodes
         factorises = any("linalg" in type(getattr(node.op, "core_op", node.op)).__module__ for node in nodes)
         many = any(len(plate.features) >= MANY for plate in self.engine.plates)
         return one_blas_thread if many or factorises else nullcontext

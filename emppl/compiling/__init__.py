@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from typing import Any
@@ -11,18 +11,19 @@ import pytensor
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import OPT_FAST_RUN, Mode
 from pytensor.compile.rewriting import inline_ofg_node
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
-from pytensor.graph.traversal import ancestors
+from pytensor.graph.traversal import ancestors, graph_inputs
 from pytensor.scan.op import Scan
 
-from emppl.compiling.batches import at_once
+from emppl.compiling.numpy_dispatch import linked
 from emppl.compiling.pairs import in_pairs
 from emppl.compiling.reuse import once
 from emppl.concurrency import Held, Lock
 from emppl.unrolled import Unrolled
 
-CALLS_THAT_PAY = 8  # writing a function out costs about as much as some calls of it
 INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
 FEW = 2e4  # densities up to which a graph that is asked a few times answers sooner as it stands than rewritten first
 BEFORE_MERGING = 48.9  # position after all rewrites of meaning, before the last pass that unites equal nodes
@@ -53,19 +54,14 @@ def building(**flags: Any) -> Iterator[None]:
 
 
 class CompiledGraph:
-    """A PyTensor function that becomes straight Python once it is called again and again: the same numbers, sooner.
+    """A graph as a function of arrays; with `unroll` a small one becomes arithmetic on plain numbers: sooner still.
 
-    With `unroll` a small one becomes arithmetic on plain numbers: sooner still, the same numbers to rounding. Several
-    threads may call it: what computes in storage of its own, as PyTensor's functions do, takes one at a time. A copy
-    that was sent elsewhere has the graphs alone, and is compiled there at its first call.
+    Several threads may call it: what computes in storage of its own takes one at a time. A copy that was sent elsewhere
+    has the graphs alone, and is compiled there at its first call.
     """
 
     def __init__(self, inputs: Sequence[Any], outputs: Any, optimise: bool, unroll: bool) -> None:
         self.inputs, self.outputs, self.optimise, self.unroll = list(inputs), outputs, optimise, unroll
-        self.traceable: Any = None  # the same of traced arrays, once written out
-        self._lock = Lock()
-        self._run: Any = self._first
-        self._calls_left = 1 if unroll else CALLS_THAT_PAY  # what is answered must not depend on the number of calls
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return CompiledGraph, (self.inputs, self.outputs, self.optimise, self.unroll)
@@ -80,55 +76,55 @@ class CompiledGraph:
                 lambda: Compilation(self.inputs, self.outputs, _mode(self.optimise)),
             )
 
-    @property
-    def function(self) -> Any:
-        """PyTensor's function."""
-        return self.compilation.function
+    @cached_property
+    def _call(self) -> Any:
+        run, traceable = self.compilation.run, self.compilation.traceable
+        return Unrolled(traceable, run) if self.unroll and traceable is not None else run
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._run(*arguments)
-
-    def _first(self, *arguments: Any) -> Any:
-        with self._lock:
-            if self._run == self._first:
-                if self._calls_left > 1:
-                    self._calls_left -= 1
-                    return self.compilation.interpreted(*arguments)
-                self._run = self._written_out()
-        return self._run(*arguments)
-
-    def _written_out(self) -> Any:
-        run, self.traceable = self.compilation.written_out
-        return Unrolled(self.traceable, run) if self.unroll and self.traceable is not None else run
+        return self._call(*arguments)
 
 
 class Compilation:
-    """A graph compiled: PyTensor's function, and the same as straight Python."""
+    """A graph compiled: a function of arrays.
+
+    traceable: the same of traced arrays (None: of none). fgraph: the graph that is evaluated.
+    """
 
     def __init__(self, inputs: Sequence[Any], outputs: Any, mode: Mode) -> None:
+        several = isinstance(outputs, list | tuple)
+        graphs = list(outputs) if several else [outputs]
+        shared = [v for v in graph_inputs(graphs) if isinstance(v, SharedVariable) and v not in inputs]
+        self.fgraph = FunctionGraph([*inputs, *shared], graphs, clone=True)
         # rewrites that fail (and are undone) would print tracebacks
         with pytensor.config.change_flags(on_opt_error="ignore"):
-            self.function = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
-        self.function.trust_input = True
-        self._lock = Lock()
-
-    def interpreted(self, *arguments: Any) -> Any:
-        """PyTensor's function, which computes in storage of its own: one call at a time."""
-        with self._lock:
-            return self.function(*arguments)
-
-    @cached_property
-    def written_out(self) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
-        """The function as straight Python where it can be, and the same of traced arrays (None: there is none)."""
-        from emppl.compiling.straightline import straight
-
-        found = straight(self.function)
+            mode.optimizer.rewrite(self.fgraph)
+        found = linked(self.fgraph)
         if found is None:
-            return self.interpreted, None
-        return (partial(_alone, self._lock, found.run) if found.stores else found.run), found.traceable
+            function = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
+            function.trust_input = True
+            self.run, self.traceable = partial(_alone, Lock(), function), None
+            return
+        run: Any = found.run
+        evaluate: Any = found.evaluate
+        if shared:
+            held = [v.container.storage for v in shared]
+            run = partial(_with_shared, run, held)
+        if not several:
+            run, evaluate = partial(_first, run), partial(_first, evaluate)
+        self.run = partial(_alone, Lock(), run) if found.stores else run
+        self.traceable = None if shared else evaluate
 
 
-def _alone(lock: Lock, function: Any, *arguments: Any) -> Any:
+def _with_shared(function: Any, held: list[list[Any]], *arguments: Any) -> Any:
+    return function(*arguments, *[storage[0] for storage in held])
+
+
+def _first(function: Any, *arguments: Any) -> Any:
+    return function(*arguments)[0]
+
+
+def _alone(lock: Any, function: Any, *arguments: Any) -> Any:
     with lock:
         return function(*arguments)
 
@@ -145,8 +141,8 @@ def spell_out(_: Any, node: Any) -> Any:
 @cache
 def _mode(optimise: bool) -> Mode:
     if optimise:
-        return interpreted_mode().register((dfs_rewriter(spell_out, at_once), BEFORE_MERGING - 0.01))
-    return Mode(linker="py", optimizer=dfs_rewriter(spell_out, at_once, in_pairs))
+        return interpreted_mode().register((dfs_rewriter(spell_out), BEFORE_MERGING - 0.01))
+    return Mode(linker="py", optimizer=dfs_rewriter(spell_out, in_pairs))
 
 
 def compile_graph(inputs: Sequence[Any], outputs: Any, *, optimise: bool = True, unroll: bool = False) -> CompiledGraph:

@@ -129,7 +129,7 @@ class IndependentEngine:
         """Terms and passes in one: theta → log-likelihood, log prior, then statistics and counts of each plate."""
 
         def traced(*arguments: Any) -> list[Any]:
-            *etas, total, log_prior = self.terms.traceable(*arguments)
+            *etas, total, log_prior = self.terms.compilation.traceable(*arguments)
             sums = []
             for plate, eta in zip(self.plates, etas):
                 weights = plate.weights if plate.kinds is None else plate.kinds.counts

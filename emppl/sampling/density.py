@@ -183,7 +183,7 @@ def _codes(plan: Plan) -> tuple[MachineCode, MachineCode]:
 
 def traceable(compiled: Any) -> Callable[..., Any]:
     """A compiled graph as a function of traced arrays. Raises Untraceable where it has none."""
-    function: Callable[..., Any] | None = compiled.compilation.written_out[1]
+    function: Callable[..., Any] | None = compiled.compilation.traceable
     if function is None:
         raise Untraceable("a graph with a loop, or with values that may change")
     return function

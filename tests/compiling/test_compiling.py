@@ -18,7 +18,7 @@ def test_graphs_within_graphs_are_spelled_out(optimise):
     total = pt.logsumexp(x, axis=1)
     slope = pytensor.grad(total.sum(), x)
     function = compile_graph([x], [pt.special.softmax(x, axis=1), total, slope], optimise=optimise)
-    assert not any(isinstance(node.op, OpFromGraph) for node in function.function.maker.fgraph.apply_nodes)
+    assert not any(isinstance(node.op, OpFromGraph) for node in function.compilation.fgraph.apply_nodes)
     weights, value, gradient = function(X)
     np.testing.assert_allclose(weights, softmax(X, axis=1), rtol=1e-14)
     np.testing.assert_allclose(value, logsumexp(X, axis=1), rtol=1e-14)

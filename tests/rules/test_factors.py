@@ -76,7 +76,7 @@ def test_a_mixture_by_factors_needs_no_cholesky_factor(how):
         given = {"chol": pt.stack(factors)[z]} if how == "chol" else {"cov": pt.stack([f @ f.T for f in factors])[z]}
         pm.MvNormal("y", mu[z], observed=y, **given)
     plan = emppl.plan(model)
-    nodes = plan.engine.terms.function.maker.fgraph.apply_nodes
+    nodes = plan.engine.terms.compilation.fgraph.apply_nodes
     assert not any("Cholesky" in str(node.op) for node in nodes)
     fit = emppl.fit(plan, starts=2, seed=0)
     log_joint = [point for point in fit.certificate.points if point.name == "log joint"]

@@ -8,7 +8,7 @@ from pytensor.tensor.linalg.decomposition.cholesky import Cholesky
 from pytensor.tensor.linalg.solvers.triangular import SolveTriangular
 
 from emppl.compiling import compile_graph
-from emppl.compiling.batches import MANY, AtOnce
+from emppl.compiling.matrices import MANY
 
 N = MANY + 3
 
@@ -17,7 +17,6 @@ def both(core_op, *arrays):
     """Results of the batch at once and of PyTensor's loop."""
     inputs = [pt.tensor(shape=a.shape, dtype=a.dtype) for a in arrays]
     one = compile_graph(inputs, Blockwise(core_op)(*inputs), optimise=False)
-    assert any(isinstance(node.op, AtOnce) for node in one.function.maker.fgraph.apply_nodes)
     node = Blockwise(core_op).make_node(*inputs)
     storage = [[None]]
     node.op.perform(node, list(arrays), storage)
@@ -54,9 +53,3 @@ def test_cholesky_factors(lower, broken):
     mine, theirs = both(Cholesky(lower=lower), a)
     assert np.isnan(theirs).all(axis=(1, 2)).sum() == broken
     np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-12)
-
-
-def test_short_batches_are_left_to_the_loop():
-    a = pt.tensor(shape=(3, 2, 2))
-    function = compile_graph([a], Blockwise(Cholesky())(a), optimise=False).function
-    assert not any(isinstance(node.op, AtOnce) for node in function.maker.fgraph.apply_nodes)
