@@ -24,7 +24,10 @@ from emppl.compiling.reuse import once
 from emppl.concurrency import Held, Lock
 from emppl.unrolled import Unrolled
 
-INTERPRETED_EXCLUSIONS = ("fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion")
+INTERPRETED_EXCLUSIONS = (
+    "fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion",
+    "dot_diag_to_elemwise", "selection_dot_to_indexing",  # look at all that a product hangs on, at each product
+)  # fmt: skip
 FEW = 2e4  # densities up to which a graph that is asked a few times answers sooner as it stands than rewritten first
 BEFORE_MERGING = 48.9  # position after all rewrites of meaning, before the last pass that unites equal nodes
 
@@ -68,13 +71,12 @@ class CompiledGraph:
 
     @cached_property
     def compilation(self) -> Compilation:
-        """What is compiled of it, shared with all that have the same graph."""
+        """What is compiled of it; what took rewriting is shared with all that have the same graph."""
         several = isinstance(self.outputs, list | tuple)
         with building(**uncompiled(self.outputs if several else [self.outputs])):
-            return once(
-                (self.inputs, self.outputs, self.optimise),
-                lambda: Compilation(self.inputs, self.outputs, _mode(self.optimise)),
-            )
+            if not self.optimise:  # sooner linked again than found
+                return Compilation(self.inputs, self.outputs, _as_it_stands())
+            return once((self.inputs, self.outputs), lambda: Compilation(self.inputs, self.outputs, _rewritten()))
 
     @cached_property
     def _call(self) -> Any:
@@ -139,9 +141,12 @@ def spell_out(_: Any, node: Any) -> Any:
 
 
 @cache
-def _mode(optimise: bool) -> Mode:
-    if optimise:
-        return interpreted_mode().register((dfs_rewriter(spell_out), BEFORE_MERGING - 0.01))
+def _rewritten() -> Mode:
+    return interpreted_mode().register((dfs_rewriter(spell_out), BEFORE_MERGING - 0.01))
+
+
+@cache
+def _as_it_stands() -> Mode:
     return Mode(linker="py", optimizer=dfs_rewriter(spell_out, in_pairs))
 
 

@@ -22,8 +22,8 @@ LARGEST = 200_000  # numbers in the constants of a graph that is kept
 _kept: OrderedDict[Hashable, Any] = OrderedDict()
 
 
-def once[T](graph: tuple[Sequence[Any], Any, Hashable], make: Callable[[], T]) -> T:
-    """What `make` gave for the same graph (inputs, outputs, how), or gives now. Under the lock of `building` alone."""
+def once[T](graph: tuple[Sequence[Any], Any], make: Callable[[], T]) -> T:
+    """What `make` gave for the same graph (inputs, outputs), or gives now. Under the lock of `building` alone."""
     key = _key(*graph)
     if key is None:
         return make()
@@ -37,7 +37,7 @@ def once[T](graph: tuple[Sequence[Any], Any, Hashable], make: Callable[[], T]) -
     return found
 
 
-def _key(inputs: Sequence[Any], outputs: Any, how: Hashable) -> Hashable | None:
+def _key(inputs: Sequence[Any], outputs: Any) -> Hashable | None:
     """What two graphs have in common that are the same; None for one that is not to be kept."""
     several = isinstance(outputs, list | tuple)
     graphs = list(outputs) if several else [outputs]
@@ -52,4 +52,4 @@ def _key(inputs: Sequence[Any], outputs: Any, how: Hashable) -> Hashable | None:
         frozen = FrozenFunctionGraph.from_io(inputs, graphs)
     except ValueError:  # a variable that is neither an input nor a constant: it holds storage
         return None
-    return frozen, several, digest.digest(), how
+    return frozen, several, digest.digest()
