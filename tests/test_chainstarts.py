@@ -7,9 +7,9 @@ import pymc as pm
 import pytest
 
 import emppl
-from emppl import sampling
 from emppl.chainstarts import mode_starts, spread_over
 from emppl.errors import InvalidArgumentError
+from emppl.sampling import samplers
 
 
 def modes(*pairs):
@@ -79,9 +79,9 @@ def test_sampling_from_the_modes(fit):
 
 
 def test_where_em_ends_in_no_mode_chains_start_at_random(fit, monkeypatch):
-    monkeypatch.setattr(sampling, "mode_starts", lambda *_: None)
+    monkeypatch.setattr(samplers, "mode_starts", lambda *_: None)
     with pytest.warns(RuntimeWarning, match="start at random"):
-        start = sampling._starts(fit.plan, fit, 2, "modes", np.random.SeedSequence(0))
+        start = samplers.chain_starts(fit.plan, fit, 2, "modes", np.random.SeedSequence(0))
     assert np.isfinite(start(5)).all()
 
 

@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 import emppl
-from emppl import progress, sampling
+from emppl import progress
 from emppl.cli import app
 from emppl.errors import InvalidArgumentError
 from emppl.models import coins
 from emppl.progress import watching
+from emppl.sampling import samplers
 
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"  # what makes a terminal's cursor go and come
 
@@ -179,7 +180,7 @@ def test_a_callable_hears_of_the_sampler(fit):
 
 def test_what_a_callable_raises_ends_the_run(fit, monkeypatch):
     """It is no failure of nutpie, after which pm.sample would go on."""
-    monkeypatch.setattr(sampling, "TOLD_SECONDS", 0.01)
+    monkeypatch.setattr(samplers, "TOLD_SECONDS", 0.01)
 
     def told(event):
         if event["stage"] == "drawing":
@@ -192,7 +193,7 @@ def test_what_a_callable_raises_ends_the_run(fit, monkeypatch):
 
 
 def test_a_callable_can_stop_the_sampler(fit, monkeypatch):
-    monkeypatch.setattr(sampling, "TOLD_SECONDS", 0.01)
+    monkeypatch.setattr(samplers, "TOLD_SECONDS", 0.01)
 
     def told(event):
         if event["stage"] == "drawing" and not event["tuning"]:

@@ -44,7 +44,7 @@ def eliminate(
     log_likelihood = sum(held[t] for t in _last(plan, scopes))
     weights: list[np.ndarray] = [np.empty(0)] * len(held)
     for t in _last(plan, scopes):
-        weights[t] = np.ones(plan.size)
+        weights[t] = np.ones(len(tables[0]))
     for number in range(len(plan.steps) - 1, -1, -1):
         variable, used = plan.steps[number]
         out = len(plan.scopes) + number

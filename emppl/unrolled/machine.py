@@ -49,12 +49,25 @@ class MachineCode:
         given = np.concatenate([np.zeros(0), *(np.ravel(a) for a in arrays)])
         if len(given) != self.n_inputs:
             raise ValueError(f"{len(given)} numbers for {self.n_inputs} inputs")
-        found = np.empty(self.n_outputs)
+        found, answered = self._rows(given[None])
+        return [array[0] for array in found] if answered[0] else None
+
+    def along(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The results [n, *shape] for rows of inputs [n, n_inputs]; nan where there is no answer."""
+        found, answered = self._rows(rows)
+        for array in found:
+            array[~answered] = np.nan
+        return found
+
+    def _rows(self, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        rows, found = np.ascontiguousarray(rows, dtype=float), np.empty((len(rows), self.n_outputs))
         function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(self.address)
-        if function(given.ctypes.data, found.ctypes.data):
-            return None
+        here, there = rows.ctypes.data, found.ctypes.data
+        one, other = 8 * self.n_inputs, 8 * self.n_outputs
+        answered = np.array([not function(here + t * one, there + t * other) for t in range(len(rows))], dtype=bool)
         ends = np.cumsum([0, *(prod(shape) for shape in self.shapes)])
-        return [found[a:b].reshape(shape) for a, b, shape in zip(ends[:-1], ends[1:], self.shapes)]
+        parts = zip(ends[:-1], ends[1:], self.shapes)
+        return [found[:, a:b].reshape(len(rows), *shape) for a, b, shape in parts], answered
 
 
 def machine_code(function: Callable[..., Sequence[Any]], shapes: Sequence[tuple[int, ...]]) -> MachineCode:

@@ -21,6 +21,8 @@ from emppl.compiling import compile_graph
 from emppl.errors import InvalidArgumentError, SamplerError, UnsupportedModelError
 from emppl.kernels.caching import CheckedCache
 from emppl.models import coins
+from emppl.progress import Watcher
+from emppl.sampling import along, samplers
 
 HEADS, TOSSES = np.array([5, 9, 8, 4, 7]), 10
 
@@ -84,17 +86,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def compilations():
-    """What nutpie has compiled, in order."""
-    made = []
-    compile_model = nutpie.compile_pymc_model
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nutpie, "compile_pymc_model", lambda *a, **k: made.append(compile_model(*a, **k)) or made[-1])
-        yield made
-
-
-@pytest.fixture(scope="module")
-def draws(model, compilations):
+def draws(model):
     return emppl.sample(model, draws=400, tune=300, chains=2, seed=1, sampler="nutpie")
 
 
@@ -161,7 +153,7 @@ def fallback(mixture_plan):
         def fails(*args):
             raise RuntimeError("no compiler today\n" + "in many words " * 200)
 
-        patch.setattr(sampling, "_by_nutpie", fails)
+        patch.setattr(sampling, "by_nutpie", fails)
         with pytest.warns(RuntimeWarning) as told:
             tree = emppl.sample(mixture_plan, draws=40, tune=60, chains=2, seed=3)
         (message,) = [str(one.message) for one in told]
@@ -224,13 +216,18 @@ def made_another() -> None:
 
 
 @pytest.mark.parametrize("meet", [press, swallowed, made_another], ids=lambda f: f.__name__)
-def test_stopped_while_compiling_there_are_no_draws(model, draws, compilations, monkeypatch, meet):
+@pytest.mark.parametrize("compiles", ["density", "graph"])
+def test_stopped_while_compiling_there_are_no_draws(model, draws, monkeypatch, compiles, meet):
     def compile_model(*_, **__):
         assert numba.core.dispatcher.FunctionCache is CheckedCache  # what a broken entry costs is its time alone
         meet()
-        return compilations[0]
+        return
 
-    monkeypatch.setattr(nutpie, "compile_pymc_model", compile_model)
+    if compiles == "density":
+        monkeypatch.setattr(samplers, "CompiledDensity", compile_model)
+    else:
+        monkeypatch.setattr(samplers, "_of_density", lambda *_: None)
+        monkeypatch.setattr(nutpie, "compile_pymc_model", compile_model)
     monkeypatch.setattr(nutpie, "sample", lambda *_, **__: pytest.fail("sampled all the same"))
     monkeypatch.setattr(pm, "sample", lambda *_, **__: pytest.fail("sampled all the same"))
     tree = emppl.sample(model, draws=40, tune=30, chains=2, seed=1)
@@ -239,17 +236,16 @@ def test_stopped_while_compiling_there_are_no_draws(model, draws, compilations, 
 
 
 @pytest.mark.parametrize(("n_draws", "tune"), [(2_000_000, 10), (10, 2_000_000)], ids=["drawing", "tuning"])
-def test_stopped_while_sampling_the_draws_so_far_come_back(model, draws, compilations, monkeypatch, n_draws, tune):
+def test_stopped_while_sampling_the_draws_so_far_come_back(model, monkeypatch, n_draws, tune):
     sample = nutpie.sample
 
     def stopped(*arguments, **options):
-        thread = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+        thread = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
         thread.start()
         return sample(*arguments, **options)
 
-    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda *_, **__: compilations[0])
     monkeypatch.setattr(nutpie, "sample", stopped)
-    monkeypatch.setattr(sampling, "_along_draws", lambda plan, flat, n: ({}, {}, np.zeros(n), False))
+    monkeypatch.setattr(sampling, "along_draws", lambda plan, flat, n, *_: along.Along({}, {}, np.zeros(n), False))
     tree = emppl.sample(model, draws=n_draws, tune=tune, chains=2, cores=2, seed=1)
     assert tree.attrs["interrupted"] == "True" and tree.attrs["sampler"] == "nutpie"
     n = tree["posterior"].sizes["draw"]
@@ -257,24 +253,19 @@ def test_stopped_while_sampling_the_draws_so_far_come_back(model, draws, compila
     assert np.isfinite(tree["posterior"]["bias"]).all()
 
 
-def test_stopped_while_log_likelihoods_are_computed_the_draws_stay(model, draws, compilations, monkeypatch):
-    e_step, calls = emppl.Plan.e_step, []
+def test_stopped_while_log_likelihoods_are_computed_the_draws_stay(model, draws, monkeypatch):
+    run, calls = along._Passes.__call__, []
 
-    def stopping(self, *arguments, **options):
+    def stopping(self, terms):
         calls.append(1)
-        if len(calls) == 30:
+        if len(calls) == 3:
             swallowed()
-        return e_step(self, *arguments, **options)
+        return run(self, terms)
 
-    def dressed(plan, drawn, attributes):
-        monkeypatch.setattr(emppl.Plan, "e_step", stopping)
-        return dress(plan, drawn, attributes)
-
-    dress = sampling._dressed
-    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda *_, **__: compilations[0])
-    monkeypatch.setattr(sampling, "_dressed", dressed)
+    monkeypatch.setattr(along._Passes, "__call__", stopping)
+    monkeypatch.setattr(along, "BLOCK_NUMBERS", 1000)
     tree = emppl.sample(model, draws=400, tune=300, chains=2, seed=1)
-    assert tree.attrs["interrupted"] == "True"
+    assert len(calls) >= 3 and tree.attrs["interrupted"] == "True"
     np.testing.assert_array_equal(tree["posterior"]["bias"], draws["posterior"]["bias"])
     assert not tree["log_likelihood"].data_vars and "latent" not in tree.children
 
@@ -295,7 +286,7 @@ def test_chains_cut_short_keep_most_draws(lengths, expected):
             values[chain, length:] = np.nan
     groups = {name: (("chain", "draw", *(f"{name}_{i}" for i in range(v.ndim - 2))), v) for name, v in full.items()}
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(groups)})
-    arrays, _, short = sampling._finished_draws(plan, tree)
+    arrays, _, short = along.finished_draws(plan, samplers.Drawn("nutpie", tree))
     assert short == (min(lengths) < 9)
     for name, values in arrays.items():
         assert values.shape[:2] == expected and np.isfinite(values).all()
@@ -308,7 +299,7 @@ def test_chains_cut_short_keep_most_draws(lengths, expected):
 
 def test_chains_begin_apart_and_reproducibly():
     plan = small_models.plan("coins")
-    one, two = (sampling._chain_starts(plan, np.random.SeedSequence(4)) for _ in range(2))
+    one, two = (samplers.random_starts(plan, np.random.SeedSequence(4)) for _ in range(2))
     points = [one(seed) for seed in range(4)]
     for seed, u in enumerate(points):
         np.testing.assert_array_equal(u, two(seed))
@@ -337,10 +328,10 @@ def test_a_panic_of_nutpie_is_an_error_of_ours_or_hands_over_to_pymc(model, monk
     def panics(*_, **__):
         raise Panic("index out of bounds")
 
-    monkeypatch.setattr(sampling, "_by_nutpie", panics)
+    monkeypatch.setattr(sampling, "by_nutpie", panics)
     with pytest.raises(SamplerError, match="Panic: index out of bounds"):
         emppl.sample(model, draws=5, sampler="nutpie")
-    monkeypatch.setattr(sampling, "_by_pymc", lambda *_: pytest.fail("reached"))
+    monkeypatch.setattr(sampling, "by_pymc", lambda *_: pytest.fail("reached"))
     with pytest.warns(RuntimeWarning, match="nutpie could not"), pytest.raises(pytest.fail.Exception, match="reached"):
         emppl.sample(model, draws=5)
 
@@ -379,7 +370,7 @@ def test_log_likelihoods_of_rows_over_several_plates_add_up():
         pm.Normal("y", pt.concatenate([mu[z[::-1]], mu, mu[v]]), np.float64(1.0), observed=y)
     plan = emppl.plan(model)
     theta = {"mu": np.array([-1.0, 2.0])}
-    found, _, _, _ = sampling._along_draws(plan, {"mu": theta["mu"][None]}, 1)
+    found = along.along_draws(plan, {"mu": theta["mu"][None]}, 1, Watcher(), None).by_member
     assert {name: values.shape[1:] for name, (values, _) in found.items()} == {
         "y_of_z": (3,), "y_of_v": (4,), "y_without_latent": (2,),
     }  # fmt: skip
