@@ -14,17 +14,18 @@ from types import ModuleType
 import numba
 import pytest
 
-from emppl.kernels import compiled
+from emppl.kernels import compiled, shares
 from emppl.kernels.caching import CheckedCache, checked_caches, code_key
 from emppl.kernels.elimination import elimination_loop
 
-SOURCE = Path(__file__).parents[2] / "emppl" / "kernels" / "compiled.py"
+KERNELS = Path(__file__).parents[2] / "emppl" / "kernels"
+SOURCE = KERNELS / "shares.py"
 PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
 import numpy as np
-import compiled
-assert abs(compiled._log_sum(np.zeros(3), np.full(3, 2.0), 3) - 3 * np.log(2.0)) < 1e-12
+import shares
+assert abs(shares.log_sum(np.zeros(3), np.full(3, 2.0), 3) - 3 * np.log(2.0)) < 1e-12
 """
 
 
@@ -68,7 +69,7 @@ def test_folders_that_cannot_be_written_to(tmp_path, home_too):
 
 
 def test_keys_are_reproducible_and_distinct():
-    keys = {code_key(f) for f in (compiled.marginal, compiled.run_rows, compiled._softmax, elimination_loop())}
+    keys = {code_key(f) for f in (compiled.marginal, compiled.run_rows, shares.softmax, elimination_loop())}
     assert len(keys) == 4
     code = (
         "from emppl.kernels import caching, compiled, elimination as e\n"
@@ -80,8 +81,8 @@ def test_keys_are_reproducible_and_distinct():
 
 
 def test_a_change_in_what_is_called_changes_the_key():
-    """However deep: marginal → run_rows → _block → _softmax → a constant, a function of LLVM, how it is compiled."""
-    source = SOURCE.read_text()
+    """However deep: marginal → run_rows → _block → softmax → a constant, a function of LLVM, how it is compiled."""
+    sources = {name: (KERNELS / f"{name}.py").read_text() for name in ("shares", "compiled")}
     changes = {
         "LOG2_E, LN2, LOWEST_EXPONENT = 1.4426950408889634,": "LOG2_E, LN2, LOWEST_EXPONENT = 1.4426950408889636,",
         "total += np.log(product)": "total += np.log2(product)",
@@ -89,21 +90,24 @@ def test_a_change_in_what_is_called_changes_the_key():
         'IN_ORDER = {"contract", "nsz", "arcp"}': 'IN_ORDER = {"contract", "nsz"}',
         '_read(types.float64, 2, "A"), ONE': '_read(types.float64, 2, "C"), ONE',
     }
-    keys = {code_key(loaded(source).marginal)}
+    keys = {code_key(loaded(sources).marginal)}
     for old, new in changes.items():
-        assert source.count(old) == 1
-        keys.add(code_key(loaded(source.replace(old, new)).marginal))
+        assert sum(source.count(old) for source in sources.values()) == 1
+        keys.add(code_key(loaded({name: source.replace(old, new) for name, source in sources.items()}).marginal))
     assert len(keys) == 1 + len(changes)
-    assert code_key(loaded(source.replace("# rows that stay", "# those that stay")).marginal) in keys
+    sources["compiled"] = sources["compiled"].replace("# rows that stay", "# those that stay")
+    assert code_key(loaded(sources).marginal) in keys
 
 
-def loaded(source: str):
-    """The module of compiled loops with another source; nothing is compiled."""
-    module = ModuleType("emppl.kernels.compiled")
+def loaded(sources: dict[str, str]):
+    """The module of compiled loops, the last of these, with other sources; nothing is compiled."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("compile", "disable_compile"):
             patch.setattr(numba.core.registry.CPUDispatcher, name, lambda *_: None)
-        exec(compile(source, str(SOURCE), "exec"), vars(module))
+        for name, source in sources.items():
+            module = ModuleType(f"emppl.kernels.{name}")
+            exec(compile(source, str(KERNELS / f"{name}.py"), "exec"), vars(module))
+            patch.setitem(sys.modules, module.__name__, module)
     return module
 
 
