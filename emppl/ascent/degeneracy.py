@@ -12,6 +12,7 @@ from emppl.compiling import compile_graph
 from emppl.errors import DegenerateDataError, InvalidDataError
 from emppl.estep.posterior import Posterior
 from emppl.inference.information import BORDER, Information
+from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.rules.tables import family
 from emppl.structure.faults import check_covariates, check_priors
 from emppl.structure.initial import initial_point
@@ -238,7 +239,8 @@ def runs_off(plan: Any, theta: dict[str, np.ndarray], information: Information |
         part = np.zeros(len(u), bool)
         part[coordinates.slices[node.name]] = True
         if (part & far).any():
-            here, beyond = (plan.gradient(v)[0] for v in (u, np.where(part & far, 2 * u, u)))
+            points = (coordinates.constrain(v) for v in (u, np.where(part & far, 2 * u, u)))
+            here, beyond = (plan.e_step(point).objective for point in points)
             if beyond - here > STILL_RISING + ROUNDING * abs(here):
                 return f"{node.name} runs to infinity, and the objective still rises on the way"
     far = coordinates.transformed & ~coordinates.interior(u, BORDER)
@@ -258,7 +260,7 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
     """A coefficient without a finite best value, in words: fitted values that lie at their border hold it no more.
 
     Tried along the directions in which the curvature says nothing, and along each coefficient that is large: twice as
-    far the objective is no lower, and nearer to zero it falls.
+    far the objective is no lower, and nearer to zero it falls. Not those that have a closed form, means of the data.
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(theta)
@@ -266,7 +268,14 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
         return None
     directions = [] if information is None else list(information.flat_directions)
     from_zero = coordinates.raw(u) / coordinates.width
+    means = {name for block in plan.blocks if block.rule == CLOSED_RULE for name in block.parameters}
+
+    def objective(v: np.ndarray) -> float:
+        return float(plan.e_step(coordinates.constrain(v)).objective)
+
     for node in coordinates.parameters:
+        if node.name in means:
+            continue
         part = np.zeros(len(u))
         part[coordinates.slices[node.name]] = from_zero[coordinates.slices[node.name]]
         if node.transform is None and np.abs(part).max(initial=0.0) > FAR_OUT:
@@ -278,11 +287,11 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
         if length < 0.1:  # it moves logs and logits alone
             continue
         way = direction / length * float(direction @ from_zero) / length  # as far as u itself goes this way
-        here = plan.gradient(u)[0] if here is None else here
+        here = objective(u) if here is None else here
         slack = ROUNDING * max(1.0, abs(here))
-        if plan.gradient(u + way)[0] < here - slack:
+        if objective(u + way) < here - slack:
             continue
-        if any(plan.gradient(u - share * way)[0] < here - max(1e-3, slack) for share in (0.5, 0.75, 0.9, 1.0)):
+        if any(objective(u - share * way) < here - max(1e-3, slack) for share in (0.5, 0.75, 0.9, 1.0)):
             name = _element_name(plan, int(np.argmax(np.abs(way))))
             return (
                 f"{name} runs to infinity: the data are separated along it, so that fitted values lie at their border, "

@@ -178,21 +178,35 @@ class Coordinates:
         if self._unscaled is not None:  # found by moving one coordinate after the other: once is enough
             return self._unscaled.transformed
         mask = np.zeros(self.size, dtype=bool)
+        asked = []
         for node in self.parameters:
-            if node.transform is not None:
-                part = self.slices[node.name]
-                mask[part] = True if _is_bent_everywhere(node) else self._is_bent(node.name)
+            if node.transform is not None and _is_bent_everywhere(node):
+                mask[self.slices[node.name]] = True
+            elif node.transform is not None:
+                asked.append(node.name)
+        together = [name for name in asked if not self.bounds[name]]
+        for names in [together, *([name] for name in asked if self.bounds[name])]:
+            mask |= self._is_bent(names)
         return mask
 
-    def _is_bent(self, name: str) -> np.ndarray:
-        """Whether a parameter is another function of its coordinates than a straight one, coordinate by coordinate."""
-        part, plain = self.slices[name], self.unscaled
+    def _is_bent(self, names: Sequence[str]) -> np.ndarray:
+        """Coordinates [P] of which their own parameter is another function than a straight one.
+
+        names: of parameters whose transforms do not depend on each other, so that one coordinate of each moves at once.
+        """
+        parts = {name: np.arange(self.size)[self.slices[name]] for name in names}
+        answer, plain = np.zeros(self.size, dtype=bool), self.unscaled
         u = 0.3 * np.random.default_rng(11).normal(size=self.size)
-        answer = []
-        for i in np.arange(self.size)[part]:
-            low, middle, high = (plain.constrain(u + t * (np.arange(self.size) == i))[name] for t in (-1.0, 0.0, 1.0))
-            answer.append(not np.allclose(low + high, 2 * middle, rtol=0, atol=1e-9 * np.abs([low, high]).max()))
-        return np.array(answer, dtype=bool)
+        middle = plain.constrain(u)
+        for turn in range(max(map(len, parts.values()), default=0)):
+            moved = {name: part[turn] for name, part in parts.items() if turn < len(part)}
+            step = np.zeros(self.size)
+            step[list(moved.values())] = 1.0
+            low, high = plain.constrain(u - step), plain.constrain(u + step)
+            for name, i in moved.items():
+                size = np.abs([low[name], high[name]]).max()
+                answer[i] = not np.allclose(low[name] + high[name], 2 * middle[name], rtol=0, atol=1e-9 * size)
+        return answer
 
     @cached_property
     def logarithmic(self) -> np.ndarray:

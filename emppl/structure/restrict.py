@@ -70,7 +70,12 @@ def layout_of(factor: Factor, plate: Plate) -> Layout:
     for axis in range(members.ndim):
         line = np.moveaxis(members, axis, 0).reshape(members.shape[axis], -1)
         if (line == line[:, :1]).all():
-            return Layout(axis, line[:, 0], tuple(n for a, n in enumerate(factor.shape) if a != axis))
+            own_rows = len(line) == plate.size and np.array_equal(line[:, 0], plate.numbers)
+            return Layout(
+                axis,
+                plate.numbers if own_rows else line[:, 0],
+                tuple(n for a, n in enumerate(factor.shape) if a != axis),
+            )
     raise CannotRestrict("no single axis of it runs over the members")
 
 

@@ -113,6 +113,7 @@ class Scopes:
                 uses[v] -= 1
                 if v in self.scope and not uses[v] and v not in graphs and v not in latent_values:
                     self.scope[v] = None
+        self._number = {}  # of all rows, and wanted no more
 
     def shape(self, variable: Any) -> tuple[int, ...]:
         return self._shapes[variable]

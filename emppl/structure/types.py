@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,13 @@ class Plate:
     @property
     def n_configurations(self) -> int:
         return len(self.configurations)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """0, 1, … [C]: the member of each row where rows are members themselves, one array for all that say so."""
+        numbers = np.arange(self.size)
+        numbers.flags.writeable = False
+        return numbers
 
     def slot_of(self, member: np.ndarray, element: np.ndarray) -> np.ndarray:
         """The slot of each latent element in its member, −1 where the member does not hold it. Shapes broadcast."""
