@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import ceil
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -30,8 +29,7 @@ from emppl.planner import Plan
 Theta = dict[str, np.ndarray]
 CANDIDATES = 5  # first guesses for each start, of which the best goes on; one for three parameters where that is more
 MOST_CANDIDATES = 20
-LOOKS = (2, 6, 12)  # E-steps after which they are compared
-THINNED = 3  # one of so many of them goes on
+CANDIDATE_RUN = 12  # E-steps that each of them gets
 CHEAP_PASS = 3e6  # numbers in the products of one pass up to which several guesses are worth trying
 TRIES = 2  # worker processes that a start may cost before it counts as failed
 GRACE_SECONDS = 3.0  # that workers have after Ctrl-C to hand over what they reached
@@ -88,19 +86,14 @@ def _one(plan: Plan, job: Job, before: Ascent | None, options: dict[str, Any], r
             return stopped.run
         except (FloatingPointError, np.linalg.LinAlgError, ValueError) as problem:
             return failed(f"no start could be made: {problem}")
-    found = _carried_on(plan, theta, before, options, record)
+    found = before
+    if found is None or found.status in (*USABLE, Status.SHORT):
+        found = ascend(plan, theta, record=record, before=before, **options)
     if found.status is Status.FAILED and job.kind != "given":
         inside = towards_the_prior(plan, theta)
         if inside is not None:
             found = ascend(plan, inside, record=record, **options)
     return found
-
-
-def _carried_on(plan: Plan, theta: Theta, before: Ascent | None, options: dict[str, Any], record: bool) -> Ascent:
-    """The ascent from theta, or `before` as it is where that has come to a bad end."""
-    if before is not None and before.status not in (*USABLE, Status.SHORT):
-        return before
-    return ascend(plan, theta, record=record, before=before, **options)
 
 
 def failed(reason: str) -> Ascent:
@@ -113,35 +106,33 @@ def best_of_short_runs(
 ) -> tuple[Theta, Ascent | None]:
     """The first guess that a few iterations carry highest (emEM, Biernacki, Celeux & Govaert 2003), and its short run.
 
-    Of many guesses a few go on after each look: which of them is far behind shows at once. options: of the ascent. One
-    guess, and no run, where passes are dear.
+    They have to be as many as show which guess heads for a handful of observations: those rise fastest at first.
+    options: of the ascent. One guess, and no run, where passes are dear.
     """
     pairs = zip(plan.structure.plates, plan.engine.plates)
     work = sum(data.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
     dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
-    if dear or kind in ("prior", "ties") or options["max_iter"] < LOOKS[-1] or not plan.structure.plates:
+    if dear or kind in ("prior", "ties") or options["max_iter"] < CANDIDATE_RUN or not plan.structure.plates:
         return start_point(plan, kind, rng), None
     several = min(max(CANDIDATES, plan.structure.coordinates.size // 3), MOST_CANDIDATES)  # the more, the more modes
-    shorter = options | {"finish": False}
+    shorter = options | {"max_iter": CANDIDATE_RUN, "finish": False}
+    best: tuple[tuple[bool, float], Ascent] | None = None
     runs: list[Ascent] = []
-    alive: list[tuple[Theta, Ascent | None]] = [(start_point(plan, kind, rng), None) for _ in range(several)]
+    candidates = [start_point(plan, kind, rng) for _ in range(several)]
     try:
-        for passes in LOOKS:
-            found: list[Ascent] = []
-            for theta, before in alive:
-                found.append(_carried_on(plan, theta, before, shorter | {"max_iter": passes}, record))
-                runs.append(found[-1])
-                if runs[-1].status is Status.INTERRUPTED:
-                    raise KeyboardInterrupt
-            promise = [_promise(plan, run, passes == LOOKS[-1]) for run in found]
-            ahead = sorted(range(len(found)), key=lambda i: promise[i], reverse=True)
-            kept = ceil(len(found) / THINNED) if passes < LOOKS[-1] else 1
-            alive = [(found[i].theta, found[i]) for i in ahead[:kept]]
+        for candidate in candidates:
+            runs.append(ascend(plan, candidate, record=record, **shorter))
+            if runs[-1].status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            promise = _promise(plan, runs[-1])
+            if best is None or promise > best[0]:
+                best = promise, runs[-1]
     except KeyboardInterrupt:
         if not runs:
             raise
         raise Stopped(replace(max(runs, key=lambda run: run.objective), status=Status.INTERRUPTED)) from None
-    return alive[0]
+    assert best is not None  # there is more than one candidate
+    return best[1].theta, best[1]
 
 
 class Stopped(Exception):
@@ -152,9 +143,9 @@ class Stopped(Exception):
         self.run = run
 
 
-def _promise(plan: Plan, run: Ascent, last: bool) -> tuple[bool, float]:
+def _promise(plan: Plan, run: Ascent) -> tuple[bool, float]:
     """What a short run says of its first guess; one that heads for a handful of equal observations comes last."""
-    sound = run.status in USABLE and not (last and spurious(plan, run.theta, plan.e_step(run.theta)))
+    sound = run.status in USABLE and spurious(plan, run.theta, plan.e_step(run.theta)) is None
     return sound, run.objective
 
 
