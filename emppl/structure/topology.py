@@ -208,8 +208,10 @@ class Scopes:
         if not isinstance(node.op, DimShuffle):
             ids = np.broadcast_to(ids, self.shape(node.inputs[0]))
         moved = self._perform(node, ids)
-        # one scope along an axis is still one after a view was taken
-        moved = moved[tuple(slice(1 if stride == 0 else None) for stride in moved.strides)]
+        for axis in range(moved.ndim) if source.rows.shape[0] < ids.size else ():
+            first = moved.take([0], axis=axis) if moved.size else moved
+            if (moved == first).all():  # one scope along an axis, as before
+                moved = first
         if moved.size == source.rows.shape[0] and np.array_equal(moved.ravel(), np.arange(moved.size)):
             return Scope(source.rows, moved.shape)
         return Scope(source.rows[moved.ravel()], moved.shape)
