@@ -143,9 +143,8 @@ def ascend(
     generator = GENERATORS[accelerate](plan, theta)
     try:
         with noticed() as interrupt:
-            if before is not None:  # it has seen where the generator begins
+            if before is not None:  # it has seen where the generator begins, and counted the pass
                 next(generator)
-                watch.passes += 1
             while watch.passes <= max_iter:
                 interrupt.check()
                 here, posterior = next(generator)

@@ -122,7 +122,8 @@ class _Race:
     def _run(self, reached: Reached, options: dict[str, Any], record: bool, kept: Any, crew: Crew) -> Reached:
         ascents, limit, dear = reached.ascents, SHORT_RUN, not all(job.drawn for job in self.jobs)
         while todo := self._still_to_run(ascents):
-            limit = min(limit, options["max_iter"])
+            alone = len(todo) == 1 and not self._has_ended(ascents)  # there is nothing to measure it by
+            limit = options["max_iter"] if alone else min(limit, options["max_iter"])
             first = dear and limit == SHORT_RUN < options["max_iter"]  # compared before any is finished
             more = each(
                 self.plan, [self.jobs[i] for i in todo], [ascents[i] for i in todo],
@@ -148,10 +149,14 @@ class _Race:
     def _still_to_run(self, ascents: list[Ascent | None]) -> list[int]:
         """Those under way; where none of them has come to a maximum, the best of those left behind."""
         todo = [i for i, a in enumerate(ascents) if a is None or a.status is Status.MAX_ITER]
-        if todo or any(a is not None and a.status is Status.CONVERGED for a in (*self.others, *ascents)):
+        if todo or self._has_ended(ascents):
             return todo
         left = {i: a.objective for i, a in enumerate(ascents) if a is not None and a.status is Status.SHORT}
         return sorted(left, key=lambda i: -left[i])[:1]
+
+    def _has_ended(self, ascents: list[Ascent | None]) -> bool:
+        """Whether a start has come to a maximum."""
+        return any(a is not None and a.status is Status.CONVERGED for a in (*self.others, *ascents))
 
     def _left_behind(self, ascents: list[Ascent | None]) -> dict[int, str]:
         """Which of the starts under way go no further, and why."""

@@ -220,7 +220,7 @@ def test_an_ascent_that_is_carried_on_keeps_its_path(accelerate):
     np.testing.assert_array_equal(both.path[: len(first.path)], first.path)
     assert len(both.trace) == len(both.path) == both.n_iter + 1
     if accelerate is None:  # textbook iterates know of nothing but where they are
-        whole = ascend(plan, theta, max_iter=24, **options)
+        whole = ascend(plan, theta, max_iter=25, **options)
         np.testing.assert_array_equal(both.path, whole.path)
 
 
