@@ -41,6 +41,7 @@ from pytensor.tensor.subtensor import (
     Subtensor,
     unflatten_index_variables,
 )
+from pytensor.tensor.type import DenseTensorType
 
 from emppl import unrolled
 from emppl.compiling.matrices import ONE, of_a_batch, of_one
@@ -147,7 +148,7 @@ class Performed:
 
     def __init__(self, op: Op, node: Any) -> None:
         self.perform, self.node = op.perform, node
-        self.arrays = [hasattr(v.type, "ndim") for v in node.inputs]
+        self.arrays = [isinstance(v.type, DenseTensorType) for v in node.inputs]
 
     def __call__(self, *inputs: Any) -> Any:
         box: list[list[Any]] = [[None] for _ in self.node.outputs]
