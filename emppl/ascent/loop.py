@@ -240,7 +240,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
     """Newton steps on the marginal objective from the best point seen, each checked not to fall.
 
     Returns the gradient at the best point then, beside the information there (`fresh`) or near by, and the E-steps
-    spent. Stops where the objective is not near-quadratic, or `most` E-steps are spent and those of three informations.
+    spent. Stops where the objective is not near-quadratic, or `most` E-steps are spent and two informations more.
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
@@ -262,7 +262,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
             watch.see(coordinates.constrain(u), value)
             information = observed_information(plan, u)
             spent += _passes_of(information)
-    enough = max(most, spent + 3 * _passes_of(information))  # a corner, which takes many, leaves some for the rest
+    enough = max(most, spent + 2 * _passes_of(information))  # a corner, which takes many, leaves some for the rest
     for _ in range(15):
         if spent > enough:
             break
