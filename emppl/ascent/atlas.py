@@ -161,7 +161,8 @@ def atlas(
             rng = np.random.default_rng(child)
             kind = KINDS[i % len(KINDS)] if plan.structure.plates else "prior"
             try:
-                start, _ = best_of_short_runs(plan, kind, rng, {"tol": TOL, "max_iter": LONGEST})  # as a fit makes its
+                # as a fit makes its starts
+                start, _ = best_of_short_runs(plan, kind, rng, {"tol": TOL, "max_iter": LONGEST})
             except Stopped:
                 raise KeyboardInterrupt from None
             ends.append(climber.climb(start)[0])

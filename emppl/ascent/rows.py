@@ -21,7 +21,7 @@ def on_some_rows(plan: Plan, seed: int | None) -> Plan | None:
     held. None where members are few, or more than sums goes over all of them (tables of graphs, ties).
     """
     plates = plan.engine.plates
-    if not plates or any(plate.has_table or plate.tied for plate in plates):
+    if not plates or not plan.engine.has_members_alone:
         return None
     if plan.sample is not None:
         (streamed,), (held,) = plates, plan.sample.engine.plates
@@ -49,8 +49,7 @@ def _data(plate: PlateData, rows: np.ndarray | None) -> PlateData:
         return plate
     weights = np.ones(plate.size) if plate.weights is None else plate.weights
     counted = weights[rows] * (weights.sum() / weights[rows].sum())
-    found = replace(plate, features=plate.features.take(rows), base=plate.base[rows], weights=counted)
-    return found if plate.mask is None else replace(found, mask=plate.mask[rows])
+    return replace(plate.take(rows), weights=counted, compiled=plate.compiled)
 
 
 def _factor(entry: FactorPlan, rows: list[np.ndarray | None]) -> FactorPlan:
