@@ -312,6 +312,16 @@ class Crew:
         return self.members[-1]
 
 
+def _send(connection: Connection, thing: Any) -> None:
+    # `connection.send` sends a view of a BytesIO: where Ctrl-C comes in between and the traceback ends in a cycle, the
+    # garbage collector frees the one before the other, and Python prints a BufferError out of the blue.
+    connection.send_bytes(pickle.dumps(thing))
+
+
+def _receive(connection: Connection) -> Any:
+    return pickle.loads(connection.recv_bytes())
+
+
 class _Worker:
     """A forked process that makes starts of one plan, and the parent's end of the pipe to it."""
 
@@ -327,11 +337,11 @@ class _Worker:
     def give(self, job: int, task: tuple[Any, ...]) -> None:
         self.job = job
         with contextlib.suppress(OSError):  # it has died: reading its answer says so
-            self.connection.send(task)
+            _send(self.connection, task)
 
     def answer(self) -> Any:
         """What it found; raises what it raised, and EOFError or OSError where it has died."""
-        found = self.connection.recv()
+        found = _receive(self.connection)
         self.job = None
         if isinstance(found, BaseException):
             raise found
@@ -376,14 +386,14 @@ def _serve(plan: Plan, connection: Connection, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
     try:
         while True:
-            task = connection.recv()
+            task = _receive(connection)
             try:
                 found: Any = _one(plan, *task)
             except Exception as problem:
                 found = problem
             try:
-                connection.send(found)
+                _send(connection, found)
             except (pickle.PicklingError, AttributeError, TypeError):  # an error that does not travel
-                connection.send(RuntimeError(f"{type(found).__name__}: {found}"))
+                _send(connection, RuntimeError(f"{type(found).__name__}: {found}"))
     except (EOFError, OSError, KeyboardInterrupt):
         pass

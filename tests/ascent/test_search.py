@@ -1,13 +1,16 @@
 """Many starts, one fit: reproducible, honest about every start, and interrupted without loss."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from multiprocessing import active_children
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -397,6 +400,26 @@ def test_a_start_that_kills_every_worker_has_failed(plan, monkeypatch):
     fit = emppl.fit(plan, starts=3, seed=3, workers=2)
     assert list(fit.starts["status"]) == ["CONVERGED", "FAILED", "CONVERGED"]
     assert "SIGKILL" in fit.starts["reason"][1] and fit.status is Status.CONVERGED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+def test_ctrl_c_while_a_start_is_sent_leaves_no_buffer_behind(plan, monkeypatch):
+    """A view of a BytesIO in a traceback that ends in a cycle is an error out of the blue, wherever garbage is met."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def interrupted(self, buffer):
+        problem = KeyboardInterrupt()
+        problem.cycle = problem
+        raise problem
+
+    with pool.Crew(plan, 1) as crew:
+        worker = crew.another()
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Connection, "_send_bytes", interrupted)
+            worker.give(0, ())
+    gc.collect()
+    assert not unraisable
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
