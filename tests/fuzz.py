@@ -392,9 +392,13 @@ def _compare(seed: int, maker: Maker, model: pm.Model) -> Outcome:
     def slope(h: float) -> float:
         return (exact.log_posterior(along(h)) - exact.log_posterior(along(-h))) / (2 * h)
 
-    by_differences, way = (4 * slope(1e-3) - slope(2e-3)) / 3, ours(0.5) - ours(-0.5)
+    way = ours(0.5) - ours(-0.5)
     size = max(1.0, float(np.linalg.norm(gradient) * np.linalg.norm(way)))
-    if not abs(by_differences - gradient @ way) <= 1e-5 * size:
+    for h in (1e-3, 1e-5):  # a corner of the density may lie within the longer steps
+        by_differences = (4 * slope(h) - slope(2 * h)) / 3
+        if abs(by_differences - gradient @ way) <= 1e-5 * size:
+            break
+    else:
         return Outcome(seed, maker.recipe, "wrong", f"gradient {gradient @ way!r} against {by_differences!r}")
     theta = along(0.0)
     found = plan.responsibilities(theta)

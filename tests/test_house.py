@@ -40,6 +40,12 @@ def python_files(*folders: str) -> list[Path]:
     return [path for path in FILES if path.suffix == ".py" and path.parts[0] in folders]
 
 
+def test_every_file_of_tests_has_some():
+    """A file that a slip has emptied would pass for ever."""
+    files = [path for path in python_files("tests") if path.name.startswith("test_")]
+    assert files and [str(path) for path in files if "def test_" not in (ROOT / path).read_text()] == []
+
+
 def test_top_level_holds_only_what_belongs_there():
     assert {path.parts[0] for path in FILES} - TOP_LEVEL == set()
 

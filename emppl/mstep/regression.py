@@ -279,9 +279,10 @@ class _Recogniser:
         """d coefficients / d parameter by cell [cells, P, size], None where it is not the same wherever one stands."""
         found = []
         coordinates, size = self.structure.coordinates, self.structure.node(name).size
+        unit = max(float(np.abs(point[name]).max(initial=0.0)) for point in self.points) or 1.0  # no step drowns in it
         for cells in self.cells:
             seen = []
-            for point, step in zip(self.points, (1.0, 0.5)):
+            for point, step in zip(self.points, (unit, 0.5 * unit)):
                 with np.errstate(all="ignore"):
                     here = cells(*coordinates.arguments(point))[0]
                     columns = []

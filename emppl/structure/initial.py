@@ -31,9 +31,8 @@ def initial_point(structure: Structure, *, draw: bool = False, seed: int = 0) ->
             values = _values(structure, draw, rng)
     except (NotImplementedError, ArithmeticError, ValueError):
         # a flat prior cannot be drawn from, and a draw from a very wide one may leave the floating-point numbers: a
-        # point around where the prior begins stands in
-        u = coordinates.unconstrain(initial_point(structure))
-        return coordinates.constrain(u + rng.normal(size=len(u)))
+        # point around where the coordinates have their middle stands in, which has the unit of the data
+        return coordinates.constrain(rng.normal(size=coordinates.size))
     u = coordinates.unconstrain(dict(zip(structure.parameter_names, values)))
     return coordinates.constrain(coordinates.inside(u, 20.0) if draw else np.where(np.isfinite(u), u, 0.0))
 
