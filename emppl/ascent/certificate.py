@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,7 @@ import pytensor.tensor as pt
 from pymc.logprob.basic import transformed_conditional_logp
 from pymc.logprob.utils import replace_rvs_by_values
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.traversal import ancestors, graph_inputs
-from pytensor.tensor.elemwise import Elemwise
+from pytensor.graph.traversal import graph_inputs
 
 from emppl.ascent.agreement import UNSEEN_LIMIT, Agreement
 from emppl.ascent.sampled import Sample, sample_of
@@ -77,33 +76,52 @@ class Certificate:
 def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = DRAWS, seed: int = 0) -> Point:
     """(1) At random assignments of the latents, the derived log joint equals PyMC's own `model.logp` (no Jacobian).
 
-    In nats, of the model with its constants as doubles; `as_it_stands` says what that changes.
-    `model.logp` is evaluated as it stands, which is ready ten times as soon; where that does not agree at the fit
-    itself it is rewritten for precision, as PyMC does, and has the last word.
+    In nats, of the model as written or, where it is not the same, with its constants as doubles; `as_it_stands` says
+    what that changes. `model.logp` is evaluated as it stands, which is ready ten times as soon; where that does not
+    agree at the fit itself it is rewritten for precision, as PyMC does, and has the last word.
     """
-    if sum(factor.size for factor in plan.structure.factors) <= FEW:
-        try:
-            point = _log_joint_agrees(plan, theta, draws, seed, rewritten=False)
-        except Exception:  # impossible parameters raise what the distribution likes to; rewritten they are -inf
-            point = None
-        if point is not None and point.holds:
-            return point
-    point = _log_joint_agrees(plan, theta, draws, seed, rewritten=True)
-    assert point is not None  # only the graph as it stands may be without an answer
+    point = _agrees_as_written(plan, theta, draws, seed)
+    if point is None and _is_small(plan):
+        point = _where_possible(plan, theta, draws, seed, lambda: _model_logp(plan, False, draws, seed))
+    if point is None or not point.holds:
+        point = _log_joint_agrees(plan, theta, draws, seed, _model_logp(plan, True, draws, seed))
+    assert point is not None  # only a graph as it stands may be without an answer
     return point
 
 
+def _is_small(plan: Plan) -> bool:
+    """Whether the model's density is so small that it is evaluated sooner as it stands than rewritten."""
+    return sum(factor.size for factor in plan.structure.factors) <= FEW
+
+
+def _agrees_as_written(plan: Plan, theta: Mapping[str, np.ndarray], draws: int, seed: int) -> Point | None:
+    """The same of the model as written, where that agrees so well that doubles for its constants change nothing."""
+    if not _is_small(plan):
+        return None
+    point = _where_possible(plan, theta, draws, seed, lambda: _written_logp(plan, draws, seed))
+    return point if point is not None and point.value <= SAME_AS_WRITTEN else None
+
+
+def _where_possible(
+    plan: Plan, theta: Mapping[str, np.ndarray], draws: int, seed: int, reference: Callable[[], _Reference]
+) -> Point | None:
+    """The same by a graph as it stands, None where it has no answer."""
+    try:
+        return _log_joint_agrees(plan, theta, draws, seed, reference())
+    except Exception:  # impossible parameters raise what the distribution likes to; rewritten they are -inf
+        return None
+
+
 def _log_joint_agrees(
-    plan: Plan, theta: Mapping[str, np.ndarray], draws: int, seed: int, rewritten: bool
+    plan: Plan, theta: Mapping[str, np.ndarray], draws: int, seed: int, by_model: _Reference
 ) -> Point | None:
     structure = plan.structure
     rng = np.random.default_rng(seed)
-    by_model = _model_logp(plan, rewritten, draws, seed)
     coordinates, sample = by_model.coordinates, by_model.sample
     u = coordinates.unconstrain(dict(theta) | dict(plan.frozen))
     assigned = _assignments(structure, rng, draws) if sample is None else []
     pairs: list[tuple[float, float]] = []
-    for point in _check_points(plan, coordinates, u)[: None if rewritten else 1]:
+    for point in _check_points(plan, coordinates, u)[: None if by_model.rewritten else 1]:
         here = coordinates.constrain(point)
         inputs = _inputs_at(structure, coordinates, point)
         if sample is None:
@@ -117,7 +135,7 @@ def _log_joint_agrees(
         if np.isfinite(pairs).all() and min(min(pair) for pair in pairs) > IMPOSSIBLE:
             break
     else:
-        if not rewritten:  # nothing but impossible values: the rewritten graph may know better
+        if not by_model.rewritten:  # nothing but impossible values: the rewritten graph may know better
             return None
     worst = max(_nats_apart(*pair) for pair in pairs)
     limit = max(SAME_NATS, ROUNDING * size) if np.isfinite(size) else SAME_NATS
@@ -149,10 +167,9 @@ def as_it_stands(plan: Plan, theta: Mapping[str, np.ndarray], seed: int = 0) -> 
 
     emppl reads whole-number and single-precision constants as doubles, and PyMC computes with what they are.
     """
-    structure = plan.structure
-    written = _written_logp(plan, seed)
-    if written is None:
+    if _agrees_as_written(plan, theta, DRAWS, seed) is not None:
         return None
+    structure, written = plan.structure, _written_logp(plan, DRAWS, seed)
     reference = _model_logp(plan, _key(plan, "_model_logp_True") in structure.__dict__, DRAWS, seed)
     u = reference.coordinates.unconstrain(dict(theta) | dict(plan.frozen))
     (values,) = _assignments(structure, np.random.default_rng(seed), 1) if reference.sample is None else ({},)
@@ -218,6 +235,7 @@ class _Reference:
     order: list[str]
     coordinates: Coordinates
     sample: Sample | None
+    rewritten: bool
 
     def __call__(self, parts: Mapping[str, np.ndarray]) -> tuple[float, float]:
         """The log density and the sum of its terms' sizes."""
@@ -264,28 +282,16 @@ def _reference(
             sample = None
     graphs = [_total([t.sum(axis) for t, axis in along]), _total([pt.abs(t).sum(axis) for t, axis in along])]
     function = compile_graph(list(inputs.values()), graphs, optimise=rewritten)
-    return _Reference(function, list(inputs), coordinates, sample)
+    return _Reference(function, list(inputs), coordinates, sample, rewritten)
 
 
-def _written_logp(plan: Plan, seed: int) -> _Reference | None:
-    """PyMC's log density with its constants as written, once a structure; None where they are doubles all the same."""
+def _written_logp(plan: Plan, draws: int, seed: int) -> _Reference:
+    """PyMC's log density with its constants as written, once a structure."""
     structure, key = plan.structure, _key(plan, "_written_logp")
     if key not in structure.__dict__:
-        inputs, terms = _terms(structure)
-        computed = [v for v in ancestors(terms) if v.owner is not None and isinstance(v.owner.op, Elemwise)]
-        narrow = any(np.dtype(v.type.dtype).itemsize < 8 and v.type.dtype != "bool" for v in computed)
-        narrow |= any(new is not old for old, new in _doubles(structure).items())
-        found = _reference(plan, inputs, terms, False, DRAWS, seed) if narrow else None
-        structure.__dict__[key] = found
-    written: _Reference | None = structure.__dict__[key]
-    return written
-
-
-def _doubles(structure: Structure) -> dict[Any, Any]:
-    if "_doubles" not in structure.__dict__:
-        with building():
-            structure.__dict__["_doubles"] = model_in_double(structure.model)
-    return structure.__dict__["_doubles"]
+        structure.__dict__[key] = _reference(plan, *_terms(structure), False, draws, seed)
+    found: _Reference = structure.__dict__[key]
+    return found
 
 
 def _terms(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
@@ -302,7 +308,8 @@ def _terms(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
 
 def _terms_in_double(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
     """The same with all constants in double."""
-    doubles = _doubles(structure)
+    with building():
+        doubles = model_in_double(structure.model)
     is_new = any(new is not old for old, new in doubles.items())
     inputs, terms = _log_densities(structure, doubles) if is_new else _terms(structure)
     with building():
