@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property, partial
 from typing import Any
 
+import numpy as np
 import pytensor
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import OPT_FAST_RUN, Mode
@@ -23,12 +24,15 @@ from emppl.compiling.pairs import in_pairs
 from emppl.compiling.reuse import once
 from emppl.concurrency import Held, Lock
 from emppl.unrolled import Unrolled
+from emppl.unrolled.slopes import with_slope
+from emppl.unrolled.tracing import Untraceable
 
 INTERPRETED_EXCLUSIONS = (
     "fusion", "inplace", "BlasOpt", "scan", "add_mul_fusion",
     "dot_diag_to_elemwise", "selection_dot_to_indexing",  # look at all that a product hangs on, at each product
 )  # fmt: skip
 FEW = 2e4  # densities up to which a graph that is asked a few times answers sooner as it stands than rewritten first
+MOST_TRACED = 20_000  # numbers given to a graph up to which a gradient is sought number by number
 BEFORE_MERGING = 48.9  # position after all rewrites of meaning, before the last pass that unites equal nodes
 
 
@@ -85,6 +89,51 @@ class CompiledGraph:
 
     def __call__(self, *arguments: Any) -> Any:
         return self._call(*arguments)
+
+
+class CompiledSlope:
+    """A graph of one number, and its gradient by the first input: arrays → [value, gradient].
+
+    Small ones are arithmetic on plain numbers: the graph alone is rewritten, and the gradient found on what comes of
+    it. Others, and what plain numbers cannot answer, go through PyTensor's gradient, compiled when it is first needed.
+    """
+
+    def __init__(self, inputs: Sequence[Any], output: Any) -> None:
+        self.inputs, self.output = list(inputs), output
+        self._run: Callable[..., Any] = self._begin
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return CompiledSlope, (self.inputs, self.output)
+
+    def __call__(self, *arrays: np.ndarray) -> Any:
+        return self._run(*arrays)
+
+    @cached_property
+    def _value(self) -> CompiledGraph:
+        return compile_graph(self.inputs, self.output)
+
+    @cached_property
+    def _by_graph(self) -> CompiledGraph:
+        with building():
+            gradient = pytensor.grad(self.output, self.inputs[0], disconnected_inputs="ignore")
+        return compile_graph(self.inputs, [self.output, gradient])
+
+    def traceable(self, *arrays: Any) -> Any:
+        """The same of traced arrays. Raises Untraceable where it cannot be written down number by number."""
+        value = self._value.compilation.traceable
+        if value is not None:
+            with suppress(Untraceable):
+                return with_slope(value)(*arrays)
+        by_graph = self._by_graph.compilation.traceable  # some operations have a derivative there alone
+        if by_graph is None:
+            raise Untraceable("a graph with a loop, or with values that may change")
+        return by_graph(*arrays)
+
+    def _begin(self, *arrays: np.ndarray) -> Any:
+        self._run = lambda *arrays: self._by_graph(*arrays)
+        if sum(a.size for a in arrays) <= MOST_TRACED and self._value.compilation.traceable is not None:
+            self._run = Unrolled(with_slope(self._value.compilation.traceable), self._run, self._value)
+        return self._run(*arrays)
 
 
 class Compilation:

@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 
-from emppl.compiling import building, compile_graph, substitute
+from emppl.compiling import CompiledSlope, building, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
 from emppl.mstep.update import Update
@@ -44,7 +43,8 @@ class ExpectedLogJoint:
 
     @cached_property
     @building()
-    def _function(self) -> Any:
+    def with_gradient(self) -> CompiledSlope:
+        """(Unconstrained coordinates in PyMC's own units, statistics, responsibilities) → Q and its gradient."""
         statistics = [pt.dmatrix(f"statistics_{i}") for i in range(len(self.etas))]
         responsibilities = [pt.dmatrix(f"responsibilities_{i}") for i, t in enumerate(self.tables) if t is not None]
         terms = [self.direct]
@@ -57,9 +57,7 @@ class ExpectedLogJoint:
         total = pt.stack([pt.as_tensor(t).astype("float64") for t in terms]).sum()
         replacements = dict(zip(self.coordinates.values, self.coordinates.graphs.values()))
         (value,) = substitute([total], replacements)
-        gradient = pytensor.grad(value, self.coordinates.vector, disconnected_inputs="ignore")
-        inputs = [self.coordinates.vector, *statistics, *responsibilities]
-        return compile_graph(inputs, [value, gradient], unroll=True)
+        return CompiledSlope([self.coordinates.vector, *statistics, *responsibilities], value)
 
     def __call__(
         self, u: np.ndarray, posterior: Posterior, weights: tuple[np.ndarray | None, ...]
@@ -70,7 +68,7 @@ class ExpectedLogJoint:
             if table is not None:
                 arguments.append(r if w is None else r * w[:, None])
         with np.errstate(all="ignore"):
-            value, gradient = self._function(self.coordinates.raw(u), *arguments)
+            value, gradient = self.with_gradient(self.coordinates.raw(u), *arguments)
             gradient = np.asarray(gradient, float) * self.coordinates.width
             if np.isfinite(value) and not np.isfinite(gradient).all():
                 gradient = self._by_differences(np.asarray(u, float), gradient, arguments)
@@ -84,7 +82,7 @@ class ExpectedLogJoint:
             up, down = u.copy(), u.copy()
             up[i] += h
             down[i] -= h
-            above, below = (float(self._function(self.coordinates.raw(v), *arguments)[0]) for v in (up, down))
+            above, below = (float(self.with_gradient(self.coordinates.raw(v), *arguments)[0]) for v in (up, down))
             answer[i] = (above - below) / (2 * h)
         return answer
 

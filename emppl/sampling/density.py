@@ -163,8 +163,8 @@ def _codes(plan: Plan) -> tuple[MachineCode, MachineCode]:
     with building():
         constrain = traceable(coordinates._backward)
         of_theta = traceable(plan.engine.terms)
-        expected = traceable(plan.expected._function)
-        jacobian = traceable(coordinates._jacobian_of_raw) if coordinates._log_jacobian else lambda raw: (0.0, 0.0)
+        expected = plan.expected.with_gradient.traceable
+        jacobian = coordinates.jacobian_of_raw.traceable if coordinates.has_jacobian else lambda raw: (0.0, 0.0)
 
     def terms(u: Any) -> list[Any]:
         raw = u * width + shift

@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pymc.logprob.utils import replace_rvs_by_values
+from pytensor.graph.replace import graph_replace
 from pytensor.tensor.random.type import RandomType
 
-from emppl.compiling import building, compile_graph, depends_on
+from emppl.compiling import CompiledSlope, building, compile_graph, depends_on
 from emppl.structure.types import Node
 from emppl.structure.variables import freeze_data
 
@@ -126,21 +126,26 @@ class Coordinates:
         """Sizes [P] that rounding of u is relative to: those of PyMC's own coordinates, in widths."""
         return np.abs(self.raw(u)) / self.width
 
+    @property
+    def has_jacobian(self) -> bool:
+        """Whether any parameter has a scale of its own."""
+        return bool(self._log_jacobian)
+
     @cached_property
     @building()
-    def _jacobian_of_raw(self) -> Any:
+    def jacobian_of_raw(self) -> CompiledSlope:
+        """PyMC's own coordinates [P] → log |d theta / d them|, and its gradient."""
         (total,) = freeze_data([pt.stack(self._log_jacobian).sum()], numbers=True)
-        gradient = pytensor.grad(total, self.vector, disconnected_inputs="ignore")
-        return compile_graph([self.vector], [total, gradient])
+        return CompiledSlope([self.vector], total)
 
     def log_jacobian(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """(log |d theta / d PyMC's own coordinates|, its gradient [P] by u).
 
         What a density gains on the unconstrained scale.
         """
-        if not self._log_jacobian:
+        if not self.has_jacobian:
             return 0.0, np.zeros(self.size)
-        value, gradient = self._jacobian_of_raw(self.raw(u))
+        value, gradient = self.jacobian_of_raw(self.raw(u))
         return float(value), np.asarray(gradient) * self.width
 
     def _inputs(self, node: Node, rvs_to_values: Mapping[Any, Any]) -> list[Any]:
@@ -327,4 +332,4 @@ def _is_simplex(node: Node) -> bool:
 def _replace(graph: Any, replaced: dict[Any, Any]) -> Any:
     if not replaced or isinstance(graph.type, RandomType):
         return graph
-    return pytensor.graph.replace.graph_replace([graph], replaced, strict=False)[0]
+    return graph_replace([graph], replaced, strict=False)[0]

@@ -35,10 +35,15 @@ class Unrolled:
     function: of arrays or traced ones, gives an array or a list of arrays and asks for no condition on their values.
     otherwise: the same of arrays alone (None: the function itself); gives None where there is no answer. The two are
     compared at the first arrays that plain numbers can do; so what is answered never depends on what was asked before.
+    like: gives the first of several results alone, and is compared with instead: for an `otherwise` that is made at its
+    first call, and dear to make: what is too long for plain numbers becomes machine code then.
     """
 
-    def __init__(self, function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> None:
-        self.function, self.otherwise = function, otherwise or function
+    def __init__(
+        self, function: Callable[..., Any], otherwise: Callable[..., Any] | None = None,
+        like: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.function, self.otherwise, self.like = function, otherwise or function, like
         self._run: Callable[..., Any] = self._begin
 
     def __call__(self, *arrays: np.ndarray) -> Any:
@@ -50,33 +55,53 @@ class Unrolled:
         return self._run not in (self._begin, self.otherwise)
 
     def _begin(self, *arrays: np.ndarray) -> Any:
-        expected = self.otherwise(*arrays)
-        if expected is None:
-            return None
         evaluate = written_out(self.function, arrays)
+        if evaluate is None and self.like is not None:
+            evaluate = _by_machine(self.function, arrays)
         if evaluate is None:
             self._run = self.otherwise
-            return expected
+            return self._run(*arrays)
+
+        def answered(*arrays: np.ndarray) -> Any:
+            found = evaluate(*arrays)
+            return self.otherwise(*arrays) if found is None else found
 
         def compared(*arrays: np.ndarray) -> Any:
-            found, expected = evaluate(*arrays), self.otherwise(*arrays)
+            found, expected = evaluate(*arrays), (self.like or self.otherwise)(*arrays)
             if found is None or expected is None:
-                return expected
-            if not _agree(found, expected):
-                self._run = self.otherwise
-                return expected
-            evaluate.__globals__["otherwise"] = self.otherwise
-            self._run = evaluate
-            return found
+                return self.otherwise(*arrays)
+            same = _agree(found if self.like is None else found[0], expected)
+            self._run = answered if same else self.otherwise
+            return found if same else self._run(*arrays)
 
         self._run = compared
         return compared(*arrays)
 
 
+def _by_machine(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> Any:
+    """A function of arrays of these shapes that gives a list, as machine code; None where it cannot be.
+
+    It gives None where it has no answer, or none that is finite.
+    """
+    from emppl.unrolled.machine import Untraceable, machine_code  # LLVM, which a small model need not wait for
+
+    shapes = [np.shape(a) for a in arrays]
+    try:
+        code = machine_code(function, shapes)
+    except Untraceable:
+        return None
+
+    def evaluate(*arrays: np.ndarray) -> Any:
+        found = code(*arrays) if [a.shape for a in arrays] == shapes else None
+        return None if found is None or not all(np.isfinite(part).all() for part in found) else found
+
+    return evaluate
+
+
 def written_out(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> Any:
     """A function of arrays of these shapes as plain Python; None where it cannot be, or where that would take longer.
 
-    What it cannot answer it asks `otherwise` among its globals, which gives None at first.
+    It gives None where it has no answer.
     """
     if sum(a.size for a in arrays) > MOST_ARGUMENTS or any(a.dtype != np.float64 for a in arrays):
         return None
@@ -92,7 +117,7 @@ def written_out(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> A
         outputs = [(tape.ids(r), r) for r in (results if several else [results])]
     except Exception:  # stand-ins for numbers can fail wherever numbers would not; the function stays as it is
         return None
-    scope = vars(math) | {"array": np.array, "otherwise": lambda *_: None}
+    scope = vars(math) | {"array": np.array}
     places = [ids for ids, r in outputs if isinstance(r, Traced)]
     written, texts, count = _spelled(tape, [int(i) for ids in places for i in ids.ravel()])
     if count > min(MOST_OPERATIONS, WORTH * tape.calls):
@@ -124,7 +149,7 @@ def written_out(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> A
             f"            return {'[' + ', '.join(answers) + ']' if several else answers[0]}",
             "    except (ArithmeticError, ValueError):",
             "        pass",
-            f"    return otherwise({names})",
+            "    return None",
         ]
     )
     exec(compile(source, "<unrolled function>", "exec"), scope)

@@ -11,7 +11,8 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -49,25 +50,28 @@ class MachineCode:
         given = np.concatenate([np.zeros(0), *(np.ravel(a) for a in arrays)])
         if len(given) != self.n_inputs:
             raise ValueError(f"{len(given)} numbers for {self.n_inputs} inputs")
-        found, answered = self._rows(given[None])
-        return [array[0] for array in found] if answered[0] else None
+        found = np.empty(self.n_outputs)
+        failed = self._function(given.ctypes.data, found.ctypes.data)
+        return None if failed else [found[part].reshape(shape) for part, shape in self._parts]
 
     def along(self, rows: np.ndarray) -> list[np.ndarray]:
         """The results [n, *shape] for rows of inputs [n, n_inputs]; nan where there is no answer."""
-        found, answered = self._rows(rows)
-        for array in found:
-            array[~answered] = np.nan
-        return found
-
-    def _rows(self, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         rows, found = np.ascontiguousarray(rows, dtype=float), np.empty((len(rows), self.n_outputs))
-        function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(self.address)
         here, there = rows.ctypes.data, found.ctypes.data
         one, other = 8 * self.n_inputs, 8 * self.n_outputs
-        answered = np.array([not function(here + t * one, there + t * other) for t in range(len(rows))], dtype=bool)
-        ends = np.cumsum([0, *(prod(shape) for shape in self.shapes)])
-        parts = zip(ends[:-1], ends[1:], self.shapes)
-        return [found[:, a:b].reshape(len(rows), *shape) for a, b, shape in parts], answered
+        for t in range(len(rows)):
+            if self._function(here + t * one, there + t * other):
+                found[t] = np.nan
+        return [found[:, part].reshape(len(rows), *shape) for part, shape in self._parts]
+
+    @cached_property
+    def _function(self) -> Any:
+        return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(self.address)
+
+    @cached_property
+    def _parts(self) -> list[tuple[slice, tuple[int, ...]]]:
+        ends = [0, *accumulate(prod(shape) for shape in self.shapes)]
+        return [(slice(a, b), shape) for a, b, shape in zip(ends[:-1], ends[1:], self.shapes)]
 
 
 def machine_code(function: Callable[..., Sequence[Any]], shapes: Sequence[tuple[int, ...]]) -> MachineCode:
@@ -215,7 +219,7 @@ def _written(tape: Tape, n_inputs: int, results: list[int]) -> tuple[str, int]:
         if not number.operands:
             continue
         count += 1
-        chosen, logical = number.text == _CHOICE, number.text in _LOGICAL
+        chosen, logical = number.ufunc is np.where, number.ufunc in LOGICAL
         truth = [logical or (chosen and (place == 0 or number.truth)) for place in range(len(number.operands))]
         operands = [text(j, t) for j, t in zip(number.operands, truth)]
         lines.append(number.text.format(*operands, r=f"%x{i}", kind="i1" if number.truth else "double"))
@@ -236,12 +240,16 @@ def _written(tape: Tape, n_inputs: int, results: list[int]) -> tuple[str, int]:
     return f"{''.join(declared)}{head}{body}\n}}\n", count
 
 
-_CHOICE = INSTRUCTIONS[np.where][0]
-_LOGICAL = {INSTRUCTIONS[ufunc][0] for ufunc in LOGICAL}
-
-
 def _hexadecimal(value: float) -> str:
     return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
+
+
+def _of_c(name: str) -> int:
+    """The address of a function of the C library, which LLVM finds by itself where other code has loaded it for it."""
+    try:
+        return int(ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0)
+    except (AttributeError, OSError, TypeError):
+        raise Untraceable(f"the C library has no {name}") from None
 
 
 @lru_cache(KEPT)
@@ -253,7 +261,7 @@ def _compiled(text: str, optimised: bool) -> tuple[int, Any]:
     llvm.initialize_native_asmprinter()
     for name in re.findall(r"declare double @(?:llvm\.)?(\w+)", text):
         if name not in INLINE and llvm.address_of_symbol(name) is None:  # LLVM would end the process
-            raise Untraceable(f"the C library has no {name}")
+            llvm.add_symbol(name, _of_c(name))
     module = llvm.parse_assembly(text)
     module.verify()
     machine = llvm.Target.from_default_triple().create_target_machine(opt=1 if optimised else 0, jit=True)

@@ -29,6 +29,7 @@ class Number(NamedTuple):
     operands: tuple[int, ...] = ()
     value: float | bool | None = None
     truth: bool = False  # True or False
+    ufunc: Any = None  # of which it is the result; `np.where` of a choice
 
 
 class Tape:
@@ -99,7 +100,7 @@ class Tape:
         if ufunc in COMMUTATIVE:
             operands = tuple(sorted(operands))
         template, truth = spelled
-        return self.add(Number(template, operands, None, truth))
+        return self.add(Number(template, operands, None, truth, ufunc))
 
     def chosen(self, condition: int, one: int, other: int) -> int:
         known = self.numbers[condition].value
@@ -112,7 +113,7 @@ class Tape:
         truth = self.numbers[one].truth and self.numbers[other].truth
         spelled = self.spelling(np.where)
         assert spelled is not None
-        return self.add(Number(spelled[0], (condition, one, other), None, truth))
+        return self.add(Number(spelled[0], (condition, one, other), None, truth, np.where))
 
     def summed(self, terms: Sequence[int], ufunc: Any = np.add) -> int:
         total = terms[0]

@@ -103,7 +103,7 @@ def test_what_models_evaluate(build):
     tables = [r for r, table in zip(posterior.responsibilities, plan.expected.tables) if table is not None]
     for graph, arguments in (
         (plan.engine.terms, coordinates.arguments(theta)),
-        (plan.expected._function, [u, *posterior.statistics, *tables]),
+        (plan.expected.with_gradient._by_graph, [u, *posterior.statistics, *tables]),
     ):
         with np.errstate(all="ignore"):
             expected, found = interpreted(graph)(*arguments), graph.compilation.run(*arguments)
