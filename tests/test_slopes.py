@@ -76,12 +76,12 @@ def test_every_operation_of_plain_numbers_has_a_derivative():
         lambda x: np.log(np.exp(x).sum()) + np.cumsum(x)[1] * x[2] + np.maximum.reduce(x),
         lambda x: np.where(x > 0.5, np.log(x - 0.5 + (x <= 0.5) * 1.0), 0.0).sum(),
         lambda x: ((x > 0.5) * x).sum(),
-        lambda x: np.where(x <= 0.4, x, np.log(np.maximum(x, 0.4) - 0.4) * 2.0).sum(),  # the other is infinite
+        lambda x: np.where(x <= 0.4, x, np.log(x - 0.3) * 2.0).sum(),  # the other is infinite
     ],
 )
 def test_whole_functions(function):
     _, gradient = slope_by_machine(function, X)
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         np.testing.assert_allclose(gradient, by_differences(function, X), rtol=1e-7, atol=1e-9)
 
 
