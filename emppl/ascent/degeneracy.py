@@ -25,6 +25,7 @@ EMPTY = 1e-8  # expected members
 FEW = 12  # configurations; of the values of a count many stay empty, and nothing follows from it
 REMOTE = 1e3  # widths: what has no domain and lies beyond is tried at twice its value
 FAR_OUT = 2.0  # widths from zero, from which on a coefficient is asked whether the data are separated along it
+FARTHER = (1.0, 3.0, 15.0)  # times as far as it is; at the first a location may have come to other data
 ROUNDING = 1e-9
 STILL_RISING = 0.01  # nats for each unit of a log or logit, or for a doubling of what has neither
 
@@ -260,7 +261,8 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
     """A coefficient without a finite best value, in words: fitted values that lie at their border hold it no more.
 
     Tried along the directions in which the curvature says nothing, and along each coefficient that is large: twice as
-    far the objective is no lower, and nearer to zero it falls. Not those that have a closed form, means of the data.
+    far and farther the objective is no lower, and nearer to zero it falls. Not those that have a closed form, means of
+    the data.
     """
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(theta)
@@ -289,7 +291,7 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
         way = direction / length * float(direction @ from_zero) / length  # as far as u itself goes this way
         here = objective(u) if here is None else here
         slack = ROUNDING * max(1.0, abs(here))
-        if objective(u + way) < here - slack:
+        if any(objective(u + times * way) < here - slack for times in FARTHER):
             continue
         if any(objective(u - share * way) < here - max(1e-3, slack) for share in (0.5, 0.75, 0.9, 1.0)):
             name = _element_name(plan, int(np.argmax(np.abs(way))))

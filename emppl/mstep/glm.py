@@ -215,11 +215,10 @@ class GLM:
 
 
 def _apart(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
-    """hessian −= X' diag(f'') X: each density holds one element of the one predictor."""
-    (p,) = predictors
-    (curvature,) = bends(np.ones(p.shape))
-    for (columns, x), row in zip(p.designs, curvature.reshape(len(p.designs), -1)):
-        hessian[np.ix_(columns, columns)] -= x.T @ (row[:, None] * x)
+    """hessian −= X' diag(f'') X for each predictor: each density holds one element of one of them."""
+    for p, curvature in zip(predictors, bends(*(np.ones(p.shape) for p in predictors))):
+        for (columns, x), row in zip(p.designs, curvature.reshape(len(p.designs), -1)):
+            hessian[np.ix_(columns, columns)] -= x.T @ (row[:, None] * x)
 
 
 def _by_last_axis(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
@@ -421,32 +420,32 @@ def _are_affine(structure: Structure, names: Sequence[str], at: Any, designs: Se
 
 def _meeting(part: Part) -> str:
     """Which elements of the predictors meet in one density, tried by values."""
-    if len(part.predictors) > 1:
-        return ANY
-    (p,) = part.predictors
     coordinates, rng = part.coordinates, np.random.default_rng(23)
     arguments = coordinates.arguments(coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)))
     rows = rng.uniform(0.5, 1.0, size=(part.n_configurations, len(part.members)))
-    h = rng.normal(scale=0.5, size=p.shape)
+    h, directions = ([rng.normal(scale=s, size=p.shape) for p in part.predictors] for s in (0.5, 1.0))
 
-    def product(direction: np.ndarray) -> np.ndarray:
-        return np.asarray(part.curvature(h, direction, rows, *arguments)[0])
+    def product(directions: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.asarray(v) for v in part.curvature(*h, *directions, rows, *arguments)]
 
     with np.errstate(all="ignore"):
-        direction = rng.normal(size=p.shape)
-        exact = product(direction)
-        if not np.isfinite(exact).all():
+        exact = product(directions)
+        if not all(np.isfinite(e).all() for e in exact):
             return ANY
-        limit = APART * max(float(np.abs(exact).max(initial=0.0)), 1e-300)
-        if np.allclose(product(np.ones(p.shape)) * direction, exact, rtol=0, atol=limit):
+        limit = APART * max(*(float(np.abs(e).max(initial=0.0)) for e in exact), 1e-300)
+        alone = product([np.ones(p.shape) for p in part.predictors])
+        if all(np.allclose(a * d, e, rtol=0, atol=limit) for a, d, e in zip(alone, directions, exact)):
             return APART_ALL
+        if len(part.predictors) > 1:
+            return ANY
+        (p,), (direction,) = part.predictors, directions
         if p.shape and p.shape[-1] <= MAX_WIDTH:
             total = np.zeros(p.shape)
             for k in range(p.shape[-1]):
                 unit = np.zeros(p.shape)
                 unit[..., k] = 1.0
-                total += product(unit) * direction[..., k : k + 1]
-            if np.allclose(total, exact, rtol=0, atol=limit):
+                total += product([unit])[0] * direction[..., k : k + 1]
+            if np.allclose(total, exact[0], rtol=0, atol=limit):
                 return LAST_AXIS
     return ANY
 

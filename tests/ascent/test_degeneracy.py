@@ -7,8 +7,10 @@ import small_models
 
 import emppl
 from emppl import Status
+from emppl.ascent.degeneracy import runs_off
 from emppl.ascent.stages import INNER
 from emppl.ascent.unbounded import followed
+from emppl.mstep.glm import APART_ALL
 
 RNG = np.random.default_rng(5)
 
@@ -167,6 +169,20 @@ def test_separation():
     assert not points["maximum"].holds or fit.status is not Status.CONVERGED
     said = " ".join([*fit.starts["reason"], *fit.certificate.notes, points["maximum"].text])
     assert "slope" in said
+
+
+def test_a_location_on_its_way_to_other_data_is_not_separated():
+    """Twice as far the objective is higher, and nearer to zero it falls: that is no way to infinity."""
+    y = np.concatenate([RNG.normal(10.0, 1.0, 50), RNG.normal(20.0, 1.0, 50)])
+    with pm.Model() as model:
+        weights = pm.Dirichlet("weights", np.ones(2))
+        mu = pm.Normal("mu", 0.0, 50.0, shape=2)
+        pm.Mixture("y", w=weights, comp_dists=[pm.Normal.dist(mu[k], 1.0) for k in range(2)], observed=y)
+    plan = emppl.plan(model)
+    assert any("mu" in block.parameters and block.rule.startswith("GLM") for block in plan.blocks)
+    assert runs_off(plan, {"weights": np.full(2, 0.5), "mu": np.array([10.0, 10.0])}) is None
+    (block,) = [block for block in plan.blocks if "mu" in block.parameters]
+    assert {part.meet for part in block.update.parts} == {APART_ALL}  # no density holds both of them
 
 
 def test_a_collapse_is_not_blamed_on_a_rule():
