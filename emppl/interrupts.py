@@ -58,3 +58,22 @@ def noticed() -> Iterator[Interrupt]:
         if signal.getsignal(signal.SIGINT) is handler:
             signal.signal(signal.SIGINT, before)
     seen.check()
+
+
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """A context in which Ctrl-C waits for its end: for imports, which are broken for good where they are cut in two.
+
+    In threads other than the main one, and where SIGINT is not handled by Python, nothing is done.
+    """
+    before, waiting = signal.getsignal(signal.SIGINT), []
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *given: waiting.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        before(*waiting[0])

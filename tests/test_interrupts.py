@@ -121,3 +121,13 @@ def test_in_other_threads_it_does_nothing():
     thread.start()
     thread.join()
     assert found == [None]
+
+
+def test_an_interrupt_waits_for_what_must_not_be_cut_in_two():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.put_off():
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of it")
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # the handler is whose it was

@@ -23,6 +23,7 @@ from emppl.compiling import untraced
 from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
 from emppl.inference.information import Information, observed_information
 from emppl.inference.laplace import laplace_draws, standard_errors
+from emppl.interrupts import put_off
 from emppl.kernels.threads import one_blas_thread
 from emppl.planner import Plan
 from emppl.portable import Portable
@@ -529,6 +530,8 @@ def make_fit(
     """Dress the winning ascent with names, dims and coords."""
     structure = plan.structure
     posterior = plan.e_step(winner.theta)
+    with put_off():
+        xr.DataArray(0.0)  # the first one of a process imports dask, where it is installed
     theta = _dataset(structure, winner.theta | plan.deterministics(winner.theta))
     trace = xr.Dataset({"log_posterior": ("iteration", winner.path)}, coords={"iteration": np.arange(len(winner.path))})
     if len(winner.trace) == len(winner.path) > 0:  # a short run that came first keeps its objective alone
