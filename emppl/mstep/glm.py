@@ -33,8 +33,7 @@ MAX_COEFFICIENTS = 300
 MAX_WIDTH = 64  # of a softmax
 MAX_NUMBERS = 5e7  # in the design matrices
 APART = 1e-9
-FARTHEST = 12.0  # no predictor moves further in one step if it is a logit or a log,
-WIDTHS = 6.0  # nor further than so many of the widths that its coefficients have, which may have a unit
+WIDTHS = 8.0  # of its coefficients, that a predictor moves at most in one step; it may have any unit
 APART_ALL, LAST_AXIS, ANY = "one element a density", "the last axis a density", "any"
 Theta = dict[str, np.ndarray]
 
@@ -56,7 +55,7 @@ class Predictor:
     def longest(self, spread: np.ndarray) -> float:
         """How far it may move in one step; spread [B]: of its coefficients."""
         squares = [float(((x * spread[columns]) ** 2).sum()) for columns, x in self.designs]
-        return max(FARTHEST, WIDTHS * float(np.sqrt(sum(squares) / max(1, prod(self.shape)))))
+        return WIDTHS * float(np.sqrt(sum(squares) / max(1, prod(self.shape))))
 
     def add_transposed(self, rows: np.ndarray, total: np.ndarray) -> None:
         """total [B] += X' rows."""
