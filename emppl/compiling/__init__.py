@@ -32,7 +32,7 @@ INTERPRETED_EXCLUSIONS = (
     "dot_diag_to_elemwise", "selection_dot_to_indexing",  # look at all that a product hangs on, at each product
 )  # fmt: skip
 FEW = 2e4  # densities up to which a graph that is asked a few times answers sooner as it stands than rewritten first
-MOST_TRACED = 20_000  # numbers given to a graph up to which a gradient is sought number by number
+MOST_TRACED = 1000  # numbers given to a graph, beyond which PyTensor has its gradient sooner than LLVM
 BEFORE_MERGING = 48.9  # position after all rewrites of meaning, before the last pass that unites equal nodes
 
 
