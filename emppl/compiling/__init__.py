@@ -130,10 +130,11 @@ class CompiledSlope:
         return by_graph(*arrays)
 
     def _begin(self, *arrays: np.ndarray) -> Any:
-        self._run = lambda *arrays: self._by_graph(*arrays)
+        run: Callable[..., Any] = lambda *arrays: self._by_graph(*arrays)  # noqa: E731
         if sum(a.size for a in arrays) <= MOST_TRACED and self._value.compilation.traceable is not None:
-            self._run = Unrolled(with_slope(self._value.compilation.traceable), self._run, self._value)
-        return self._run(*arrays)
+            run = Unrolled(with_slope(self._value.compilation.traceable), run, self._value)
+        self._run = run  # whole: another thread must not get other digits meanwhile
+        return run(*arrays)
 
 
 class Compilation:
