@@ -129,8 +129,11 @@ class CompiledSlope:
             raise Untraceable("a graph with a loop, or with values that may change")
         return by_graph(*arrays)
 
+    def _by_pytensor(self, *arrays: np.ndarray) -> Any:
+        return self._by_graph(*arrays)  # compiled at the first call
+
     def _begin(self, *arrays: np.ndarray) -> Any:
-        run: Callable[..., Any] = lambda *arrays: self._by_graph(*arrays)  # noqa: E731
+        run: Callable[..., Any] = self._by_pytensor
         if sum(a.size for a in arrays) <= MOST_TRACED and self._value.compilation.traceable is not None:
             run = Unrolled(with_slope(self._value.compilation.traceable), run, self._value)
         self._run = run  # whole: another thread must not get other digits meanwhile
