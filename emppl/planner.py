@@ -26,7 +26,7 @@ from emppl.kernels.threads import one_blas_thread
 from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.mstep.closed_form import ClosedForm, closed_form
-from emppl.mstep.glm import glm
+from emppl.mstep.glm import GLM, glm
 from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
 from emppl.mstep.regression import LeastSquares, least_squares
 from emppl.mstep.update import Refusal, Update
@@ -124,6 +124,21 @@ class Plan(Portable):
                 if found is not None:
                     new |= found
         return new
+
+    @cached_property
+    def has_corners(self) -> bool:
+        """Whether an M-step climbs from kink to kink, as that of Laplace's errors does."""
+        return any(isinstance(block.update, GLM) and block.update.has_corners for block in self.blocks)
+
+    def corners(self, theta: Theta, posterior: Posterior) -> np.ndarray:
+        """Unconstrained coordinates [P] (boolean) that kinks hold where the expected log joint has its top there."""
+        coordinates = self.structure.coordinates
+        found = np.zeros(coordinates.size, bool)
+        for block in self.blocks:
+            if isinstance(block.update, GLM) and block.update.has_corners:
+                for name, held in block.update.corners(theta, posterior).items():
+                    found[coordinates.slices[name]] = held.ravel()
+        return found
 
     @cached_property
     def _threads(self) -> Any:
@@ -535,7 +550,8 @@ def _blocks(
                     lambda rest: NumericUpdate(rest, expected, weights, AUTODIFF_RULE),
                 )  # fmt: skip
                 if not isinstance(newton, Refusal):
-                    cost = f"Newton steps through {sum(o.size for o in others):,} densities"
+                    how = "from kink to kink" if newton.has_corners else "Newton steps"
+                    cost = f"{how} through {sum(o.size for o in others):,} densities"
                     blocks.append(
                         Block(" + ".join(members), members, newton.rule, tuple(refused), cost, newton, numeric)
                     )

@@ -173,7 +173,7 @@ def ascend(
                     break
                 if smooth and (k >= next_try or left < tol):
                     # after a leap Aitken's rule sees the fast directions alone: the Newton decrement ends an ascent
-                    if numeric:
+                    if numeric and not plan.has_corners:  # which quasi-Newton does not see
                         watch.passes += climb_marginal(plan, watch) + 1
                         found = collapse(plan, watch.best, plan.e_step(watch.best))
                         if found:  # it may have leapt there, where Newton finds no curvature
@@ -246,7 +246,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
     u = coordinates.unconstrain(watch.best)
     information = observed_information(plan, u)
     spent = _passes_of(information)
-    if information.corners.any():
+    if information.corners.any() and not plan.has_corners:
         u, more = onto_corners(plan, u, information.corners)
         value = plan.e_step(coordinates.constrain(u)).objective
         spent += more + 1

@@ -169,8 +169,10 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     coordinates = plan.structure.coordinates
     point = coordinates.off_the_border(u, 2 * BORDER)
     interior = coordinates.interior(u, BORDER)
-    inside = np.flatnonzero(interior)
     _, centre, posterior = plan.gradient(point)
+    held = interior & plan.corners(coordinates.constrain(point), posterior)
+    interior &= ~held
+    inside = np.flatnonzero(interior)
     scores = _scores(plan, point) if len(inside) and is_worthwhile(plan) else None
 
     def slopes(v: np.ndarray) -> np.ndarray:
@@ -196,7 +198,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     centre = (centre if further is None else centre + further(point))[inside]
     hessian = 0.5 * (hessian + hessian.T)
     bad = bad | ~np.isfinite(hessian[:, ~bad]).all(axis=1)
-    found, lost = np.zeros_like(interior), np.zeros_like(interior)
+    found, lost = held, np.zeros_like(interior)
     found[inside[at_corner]] = True
     lost[inside[~at_corner & (bad | too_coarse(point, inside, rows[:, inside], finest))]] = True
     interior[inside[bad]] = False

@@ -21,7 +21,8 @@ from pytensor.graph.replace import vectorize_graph
 from emppl.compiling import building, compile_graph, depends_on, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.closed_form import ThetaLayout
-from emppl.mstep.regression import solved
+from emppl.mstep.corners import MOST_COEFFICIENTS, Climb, Landscape, kinks_of
+from emppl.mstep.regression import ascent_step
 from emppl.mstep.update import Refusal, Update
 from emppl.structure.predictor_graph import AFFINE, ROUNDING, predictors
 from emppl.structure.types import Factor, Plate, Structure
@@ -33,6 +34,7 @@ MAX_COEFFICIENTS = 300
 MAX_WIDTH = 64  # of a softmax
 MAX_NUMBERS = 5e7  # in the design matrices
 APART = 1e-9
+LEAST = 1e-9  # responsibility of a density whose corner is one
 WIDTHS = 8.0  # of its coefficients, that a predictor moves at most in one step; it may have any unit
 APART_ALL, LAST_AXIS, ANY = "one element a density", "the last axis a density", "any"
 Theta = dict[str, np.ndarray]
@@ -56,6 +58,11 @@ class Predictor:
         """How far it may move in one step; spread [B]: of its coefficients."""
         squares = [float(((x * spread[columns]) ** 2).sum()) for columns, x in self.designs]
         return WIDTHS * float(np.sqrt(sum(squares) / max(1, prod(self.shape))))
+
+    @cached_property
+    def sizes(self) -> Predictor:
+        """The same with |X|, for what a sum is made of."""
+        return Predictor(tuple((columns, np.abs(x)) for columns, x in self.designs), self.shape)
 
     def add_transposed(self, rows: np.ndarray, total: np.ndarray) -> None:
         """total [B] += X' rows."""
@@ -99,6 +106,20 @@ class Part:
         along = pt.stack([(s * d).sum() for s, d in zip(slopes, directions)]).sum()
         bends = pytensor.grad(along, list(self.inner), disconnected_inputs="ignore")
         return compile_graph([*self.inner, *directions, rows, *self.coordinates.values], bends)
+
+    @cached_property
+    @building()
+    def kinks(self) -> Any:
+        """(predictors, theta) → what is zero where a density has a corner, [J, elements] each; None without any."""
+        found = []
+        for g in kinks_of(self.table, self.inner):
+            if g.ndim <= 1 + len(self.factor.shape):
+                found.append(
+                    pt.broadcast_to(g, (self.n_configurations, *self.factor.shape)).reshape(
+                        (self.n_configurations, len(self.members))
+                    )
+                )
+        return compile_graph([*self.inner, *self.coordinates.values], found) if found else None
 
     @cached_property
     def meet(self) -> str:
@@ -146,12 +167,73 @@ class GLM:
 
     def __call__(self, theta: Theta, posterior: Posterior) -> Theta | None:
         with np.errstate(all="ignore"):
-            found = self._newton(theta, posterior)
+            found = (self._from_kink_to_kink if self.has_corners else self._newton)(theta, posterior)
         if found is None:
             return None
         if self.rest is not None:
             found |= self.rest(theta | found, posterior) or {}
         return found
+
+    @cached_property
+    def has_corners(self) -> bool:
+        """Whether a density, or the prior, may have a corner in the coefficients."""
+        parts = [part.kinks for part in self.parts] + [self.prior and self.prior.kinks]
+        return len(self.index) <= MOST_COEFFICIENTS and any(kinks is not None for kinks in parts)
+
+    def _from_kink_to_kink(self, theta: Theta, posterior: Posterior) -> Theta | None:
+        climb = self._climb(theta, posterior)
+        if climb is None:
+            return None
+        flat = self.layout.ravel(theta)
+        flat[self.index] = climb.run()
+        return self.layout.unravel(flat, self.names)
+
+    def corners(self, theta: Theta, posterior: Posterior) -> Theta:
+        """{name: boolean}: coefficients that are held by kinks, where the expected log joint has its top there."""
+        with np.errstate(all="ignore"):
+            climb = self._climb(theta, posterior) if self.has_corners else None
+        flat = np.zeros(self.layout.size, bool)
+        if climb is not None and climb.active:
+            held, before = climb.rows[climb.active].any(axis=0), climb.value
+            climb.run()
+            flat[self.index] = held & (climb.value <= before + ENOUGH)
+        return self.layout.unravel(flat, self.names)  # they have no transform: these are their coordinates too
+
+    def _climb(self, theta: Theta, posterior: Posterior) -> Climb | None:
+        """A climb from theta; None where the expected log joint is no number there."""
+        rows = [part.weights(posterior, self.weights) for part in self.parts]
+        if any(r is None for r in rows):
+            return None
+        arguments = self.structure.coordinates.arguments(theta)
+        origin = [part.at(*arguments) for part in self.parts]
+        beginning = self.layout.ravel(theta)[self.index]
+
+        def where(beta: np.ndarray) -> list[list[np.ndarray]]:
+            step = beta - beginning
+            return [[h + p.times(step) for h, p in zip(hs, part.predictors)] for hs, part in zip(origin, self.parts)]
+
+        def slope(beta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+            sizes = np.zeros(len(beta))
+            value, gradient = self._slope(where(beta), rows, arguments, beta, sizes)
+            return value, gradient, sizes
+
+        def kinks(beta: np.ndarray) -> np.ndarray:
+            found = [
+                np.asarray(g, float)[r > LEAST]
+                for part, hs, r in zip(self.parts, where(beta), rows) if part.kinks is not None
+                for g in part.kinks(*hs, *arguments)
+            ]  # fmt: skip
+            if self.prior is not None and self.prior.kinks is not None:
+                found += [np.asarray(g, float).ravel() for g in self.prior.kinks(beta, *arguments)]
+            return np.concatenate(found)
+
+        def farthest(step: np.ndarray) -> float:
+            along = [p.times(step) for part in self.parts for p in part.predictors]
+            return min(far / max(float(np.abs(a).max(initial=0.0)), 1e-300) for far, a in zip(self.farthest, along))
+
+        spread = np.concatenate([self.structure.coordinates.spread(name).ravel() for name in self.names])
+        land = Landscape(slope, lambda beta: self._hessian(where(beta), rows, arguments, beta), kinks, spread, farthest)
+        return Climb(land, beginning) if np.isfinite(slope(beginning)[0]) else None
 
     def _newton(self, theta: Theta, posterior: Posterior) -> Theta | None:
         rows = [part.weights(posterior, self.weights) for part in self.parts]
@@ -186,17 +268,23 @@ class GLM:
         new_theta = self.layout.unravel(flat, self.names)
         return new_theta if all(np.isfinite(v).all() for v in new_theta.values()) else None
 
-    def _slope(self, where: Any, rows: Any, arguments: Any, beta: np.ndarray) -> tuple[float, np.ndarray]:
-        """Q and its gradient [B]."""
+    def _slope(
+        self, where: Any, rows: Any, arguments: Any, beta: np.ndarray, sizes: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
+        """Q and its gradient [B]; to sizes [B] is added how large the terms are that a gradient is the sum of."""
         total, slope = 0.0, np.zeros(len(self.index))
         for part, hs, r in zip(self.parts, where, rows):
             value, *slopes = part.slopes(*hs, r, *arguments)
             total += float(value)
             for p, s in zip(part.predictors, slopes):
                 p.add_transposed(np.asarray(s), slope)
+                if sizes is not None:
+                    p.sizes.add_transposed(np.abs(s), sizes)
         if self.prior is not None:
             value, gradient = self.prior.slopes(beta, *arguments)
             total, slope = total + float(value), slope + gradient
+            if sizes is not None:
+                sizes += np.abs(gradient)
         return (total if np.isfinite(total) else -np.inf), slope
 
     def _hessian(self, where: Any, rows: Any, arguments: Any, beta: np.ndarray) -> np.ndarray:
@@ -248,20 +336,6 @@ def _any(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> No
 
 
 MEETINGS = {APART_ALL: _apart, LAST_AXIS: _by_last_axis, ANY: _any}
-
-
-def ascent_step(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
-    """The Newton step; where the curvature has the wrong sign it is turned round, so that the step points uphill."""
-    if not np.isfinite(hessian).all():
-        return None
-    try:
-        np.linalg.cholesky(hessian)
-    except np.linalg.LinAlgError:
-        size = np.sqrt(np.maximum(np.abs(np.diagonal(hessian)), 1e-300))  # coefficients have units of their own
-        values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
-        floor = 1e-10 * max(float(np.abs(values).max(initial=0.0)), 1e-300)
-        hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T * np.outer(size, size)
-    return solved(hessian, slope)
 
 
 def glm(
@@ -481,6 +555,13 @@ class _Prior:
     def slopes(self) -> Any:
         """(coefficients, theta) → log prior and its gradient [B]."""
         return compile_graph([self.beta, *self.values], [self.total, self._gradient])
+
+    @cached_property
+    @building()
+    def kinks(self) -> Any:
+        """(coefficients, theta) → what is zero where the density has a corner; None without any."""
+        found = kinks_of(self.total, [self.beta])
+        return compile_graph([self.beta, *self.values], found) if found else None
 
     @cached_property
     @building()

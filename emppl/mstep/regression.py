@@ -179,6 +179,20 @@ def solved(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
     return (vectors[:, kept] @ ((vectors[:, kept].T @ (slope / size)) / values[kept])) / size
 
 
+def ascent_step(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
+    """The Newton step; where the curvature has the wrong sign it is turned round, so that the step points uphill."""
+    if not np.isfinite(hessian).all():
+        return None
+    try:
+        np.linalg.cholesky(hessian)
+    except np.linalg.LinAlgError:
+        size = np.sqrt(np.maximum(np.abs(np.diagonal(hessian)), 1e-300))  # coefficients have units of their own
+        values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
+        floor = 1e-10 * max(float(np.abs(values).max(initial=0.0)), 1e-300)
+        hessian = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T * np.outer(size, size)
+    return solved(hessian, slope)
+
+
 def least_squares(
     structure: Structure,
     names: tuple[str, ...],
