@@ -440,7 +440,7 @@ def _users(plan: emppl.Plan, row: Mapping[str, str]) -> str:
         if entry.form is not None and entry.form.family is not None
     }
     if "prior" in row:
-        closed = {name for block in plan.blocks if block.rule == "closed form" for name in block.parameters}
+        closed = {name for block in plan.blocks if block.update.is_exact for name in block.parameters}
         seen = {
             name
             for entry in plan.factors
@@ -457,7 +457,10 @@ def _users(plan: emppl.Plan, row: Mapping[str, str]) -> str:
     elif "engine" in row:
         names = [entry.factor.name for entry in plan.factors if entry.plates and row["engine"].startswith(entry.engine)]
     else:
-        names = [name for block in plan.blocks if block.rule == row["rule"] for name in block.parameters]
+        by_rule: dict[str, list[str]] = {}
+        for block in plan.blocks:
+            by_rule.setdefault(block.rule, []).extend(block.parameters)
+        names = by_rule.get(row["rule"], [])
     return ", ".join(names)
 
 

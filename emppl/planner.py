@@ -23,13 +23,9 @@ from emppl.estep.tables import elements_of, factor_table, free_elements
 from emppl.kernels.features import Features
 from emppl.kernels.mixture import pays
 from emppl.kernels.threads import one_blas_thread
-from emppl.mstep.autodiff import AUTODIFF_RULE, NATURAL_RULE, ExpectedLogJoint, NumericUpdate
-from emppl.mstep.closed_form import RULE as CLOSED_RULE
-from emppl.mstep.closed_form import ClosedForm, closed_form
-from emppl.mstep.glm import GLM, glm
-from emppl.mstep.regression import NOT_ASKED as LEAST_SQUARES_NOT_ASKED
-from emppl.mstep.regression import LeastSquares, least_squares
-from emppl.mstep.update import Refusal, Update
+from emppl.mstep.autodiff import ExpectedLogJoint, NumericUpdate
+from emppl.mstep.problem import BlockProblem, Refusal, Update
+from emppl.mstep.rules import first_accepted
 from emppl.portable import Portable
 from emppl.rules.bends import bend
 from emppl.rules.distinct import distinct_form
@@ -53,15 +49,29 @@ Theta = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Parameters that are updated together, by which rule, and what was refused before it."""
+    """Parameters that are updated together, by which rule, and what was refused before it.
 
-    name: str
+    fallback: a numeric search for all of them, where the update itself is none.
+    """
+
     parameters: tuple[str, ...]
-    rule: str
-    refused: tuple[tuple[str, str], ...]
-    cost: str
-    update: Update = field(repr=False)
-    fallback: Update | None = field(repr=False, default=None)
+    update: Update
+    refused: tuple[Refusal, ...]
+    fallback: NumericUpdate | None = field(repr=False, default=None)
+
+    @property
+    def name(self) -> str:
+        return " + ".join(self.parameters)
+
+    @property
+    def rule(self) -> str:
+        """The rule's name, for readers."""
+        return self.update.rule if self.update.rest is None else f"{self.update.rule} + numeric"
+
+    @property
+    def cost(self) -> str:
+        """What one update takes, in words."""
+        return self.update.cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,17 +135,27 @@ class Plan(Portable):
                     new |= found
         return new
 
-    @cached_property
+    @property
     def has_corners(self) -> bool:
         """Whether an M-step climbs from kink to kink, as that of Laplace's errors does."""
-        return any(isinstance(block.update, GLM) and block.update.has_corners for block in self.blocks)
+        return any(block.update.corners for block in self.blocks)
+
+    @property
+    def has_search(self) -> bool:
+        """Whether an M-step is a numeric search, which may stop short of the maximum."""
+        return any(block.update.is_search for block in self.blocks)
+
+    @property
+    def has_exact_m_step(self) -> bool:
+        """Whether one M-step is the maximum of the expected log joint over each block."""
+        return all(block.update.is_exact for block in self.blocks)
 
     def corners(self, theta: Theta, posterior: Posterior) -> np.ndarray:
         """Unconstrained coordinates [P] (boolean) that kinks hold where the expected log joint has its top there."""
         coordinates = self.structure.coordinates
         found = np.zeros(coordinates.size, bool)
         for block in self.blocks:
-            if isinstance(block.update, GLM) and block.update.has_corners:
+            if block.update.corners is not None:
                 for name, held in block.update.corners(theta, posterior).items():
                     found[coordinates.slices[name]] = held.ravel()
         return found
@@ -486,83 +506,38 @@ def _blocks(
     engine: IndependentEngine,
     expected: ExpectedLogJoint,
 ) -> tuple[Block, ...]:
-    names = structure.parameter_names
-    group = {name: {name} for name in names}
-    used = [p for p in priors if estimate == "map"]
-    bounding = support_factors(structure) if estimate == "ml" else []
-    opaque = {name for f in bounding for name in f.parameters}
-    bounds = structure.coordinates.bounds
-    together = [f.parameters for f in (*(p.factor for p in plans), *used, *bounding)]
-    for tied in [*together, *((name, *others) for name, others in bounds.items())]:
-        merged = set().union(*[group[n] for n in tied], set())
-        for name in merged:
-            group[name] = merged
-    blocks: list[Block] = []
-    seen: set[str] = set()
+    """Parameters that meet in a factor, a prior or a bound are one block; the first rule that accepts updates it."""
+    used = priors if estimate == "map" else []
+    supports = support_factors(structure) if estimate == "ml" else []
+    implicit = {name for factor in supports for name in factor.parameters}
     weights = tuple(plate.weights for plate in engine.plates)
-    for name in names:
-        if name in seen:
-            continue
-        members = tuple(n for n in names if n in group[name])
-        seen.update(members)
-        touching = [p for p in plans if set(p.factor.parameters) & set(members)]
-        forms = [(p.form, p.plate, p.columns) for p in touching if p.form is not None]
-        others = [p.factor for p in touching if p.form is None]
-        own_priors = [p for p in used if set(p.parameters) & set(members)]
-        if not touching and not own_priors:
+    blocks = []
+    for names in _connected(structure, [*(entry.factor for entry in plans), *used, *supports]):
+        problem = BlockProblem(
+            structure,
+            names,
+            tuple(entry for entry in plans if set(entry.factor.parameters) & set(names)),
+            tuple(prior for prior in used if set(prior.parameters) & set(names)),
+            expected,
+            weights,
+            tuple(sorted(implicit & set(names))),
+        )
+        if not problem.factors and not problem.priors:
             raise InvalidArgumentError(
-                f"nothing in the likelihood depends on {', '.join(members)}, so estimate='ml' cannot find it",
-                f"parameter {members[0]!r}",
-                ("estimate='map'", f"freeze={{{members[0]!r}: value}}", "take it out of the model"),
+                f"nothing in the likelihood depends on {', '.join(names)}, so estimate='ml' cannot find it",
+                f"parameter {names[0]!r}",
+                ("estimate='map'", f"freeze={{{names[0]!r}: value}}", "take it out of the model"),
             )
-        recognised: ClosedForm | LeastSquares | Refusal
-        hidden = sorted(opaque & set(members))
-        if hidden:
-            unknown = f"the support of {' and '.join(hidden)} is known by a density alone, which only a climb asks"
-            recognised = Refusal(CLOSED_RULE, unknown)
-        else:
-            recognised = closed_form(structure, members, forms, others, own_priors, estimate == "map")
-        n_numbers = sum(structure.node(n).size for n in members)
-        numeric_rule = AUTODIFF_RULE if others else NATURAL_RULE
-        free_of_priors = None
-        if isinstance(recognised, Refusal) and own_priors:
-            free_of_priors = closed_form(structure, members, forms, others, [], False)
-        numeric = NumericUpdate(
-            members, expected, weights, numeric_rule,
-            without_priors=free_of_priors if isinstance(free_of_priors, ClosedForm) else None,
-        )  # fmt: skip
-        refused: list[tuple[str, str]] = []
-        if isinstance(recognised, Refusal):
-            refused.append((recognised.rule, recognised.reason))
-        if isinstance(recognised, Refusal) and not hidden:
-            recognised = least_squares(
-                structure, members, forms, others, own_priors,
-                lambda rest: NumericUpdate(rest, expected, weights, NATURAL_RULE),
-            )  # fmt: skip
-        if isinstance(recognised, Refusal):
-            if recognised.reason != LEAST_SQUARES_NOT_ASKED and not hidden:
-                refused.append((recognised.rule, recognised.reason))
-            if others and not hidden:
-                refused.append((NATURAL_RULE, f"{others[0].name} has no natural form"))
-                newton = glm(
-                    structure, members, touching, own_priors, weights,
-                    {p for p, plate in enumerate(engine.plates) if plate.has_table},
-                    lambda rest: NumericUpdate(rest, expected, weights, AUTODIFF_RULE),
-                )  # fmt: skip
-                if not isinstance(newton, Refusal):
-                    how = "from kink to kink" if newton.has_corners else "Newton steps"
-                    cost = f"{how} through {sum(o.size for o in others):,} densities"
-                    blocks.append(
-                        Block(" + ".join(members), members, newton.rule, tuple(refused), cost, newton, numeric)
-                    )
-                    continue
-                refused.append((newton.rule, newton.reason))
-                cost = f"each evaluation goes through {sum(o.size for o in others):,} densities"
-            else:
-                cost = f"quasi-Newton on {n_numbers} number{'s' if n_numbers > 1 else ''}, free of N"
-            blocks.append(Block(" + ".join(members), members, numeric_rule, tuple(refused), cost, numeric))
-        else:
-            cost = f"{n_numbers} numbers, one step"
-            shown = tuple(refused) if recognised.rule != CLOSED_RULE else ()
-            blocks.append(Block(" + ".join(members), members, recognised.rule, shown, cost, recognised, numeric))
+        update, refused = first_accepted(problem)
+        blocks.append(Block(names, update, refused, None if update.is_numeric else problem.search()))
     return tuple(blocks)
+
+
+def _connected(structure: Structure, factors: Sequence[Factor]) -> list[tuple[str, ...]]:
+    """The parameters in groups that no factor and no bound ties to another group, in the order of the model."""
+    group = {name: {name} for name in structure.parameter_names}
+    bounds = structure.coordinates.bounds
+    for tied in [*(factor.parameters for factor in factors), *((name, *others) for name, others in bounds.items())]:
+        merged = set().union(*(group[name] for name in tied))
+        group |= dict.fromkeys(merged, merged)
+    return list(dict.fromkeys(tuple(name for name in group if name in group[own]) for own in group))

@@ -372,11 +372,12 @@ def test_steps_of_a_few_members(name):
         for one, two in zip((*posterior.statistics, *posterior.counts), (*kept.statistics, *kept.counts), strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
         for block in plan.blocks:
-            if isinstance(block.update, ClosedForm):
-                statistics = posterior.statistics[block.update.plate][:, block.update.columns]
-                found, wanted = block.update._solved(statistics), block.update._solve(statistics)
+            step = block.update.step
+            if isinstance(step, ClosedForm):
+                statistics = posterior.statistics[step.plate][:, step.columns]
+                found, wanted = step._solved(statistics), step._solve(statistics)
                 np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
-                assert block.update._solved.is_plain
+                assert step._solved.is_plain
 
 
 def test_members_far_from_all_components():
@@ -395,7 +396,7 @@ def test_a_collapse_is_seen_in_plain_numbers_too():
     theta = small_models.points(plan, count=1)[0]
     posterior = plan.e_step(theta)
     block = plan.blocks[-1]
-    assert block.update(theta, posterior) is not None and block.update._solved.is_plain
+    assert block.update(theta, posterior) is not None and block.update.step._solved.is_plain
     empty = posterior._replace(statistics=tuple(s * np.array([[1.0], [0.0]]) for s in posterior.statistics))
     flat = posterior._replace(statistics=tuple(np.ones_like(s) for s in posterior.statistics))
     assert block.update(theta, empty) is None

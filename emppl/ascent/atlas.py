@@ -26,7 +26,6 @@ from emppl.inference.information import BORDER, FLAT_CURVATURE
 from emppl.inference.laplace import log_evidence
 from emppl.kernels.assignment import assign, forbidden_pairs
 from emppl.kernels.threads import one_blas_thread
-from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.structure.symmetry import axes_of
 
 Theta = dict[str, np.ndarray]
@@ -114,7 +113,7 @@ class Atlas:
 def affordable(plan: Any) -> int:
     """How many ascents are worth their time: 200, fewer where a pass over the data is dear."""
     number = min(CELLS / max(plan.densities, 1), max(MOST_NUMERIC, ELEMENTS / max(plan.structure.coordinates.size, 1)))
-    if any(block.rule != CLOSED_RULE for block in plan.blocks):
+    if not plan.has_exact_m_step:
         number = min(number, MOST_NUMERIC)
     return int(np.clip(number, FEWEST_POINTS, MOST_POINTS))
 
@@ -275,8 +274,7 @@ class _Climber:
         self.found: list[_Found] = []
         self.lost: list[str] = []
         self.passes = 0
-        numeric = any(block.rule != CLOSED_RULE for block in plan.blocks)
-        self.steps = NUMERIC_STEPS if numeric else STEPS
+        self.steps = STEPS if plan.has_exact_m_step else NUMERIC_STEPS
         self.identity = [np.arange(axis.size) for axis in self.axes]
 
     def climb(self, theta: Theta) -> tuple[int, list[np.ndarray]]:

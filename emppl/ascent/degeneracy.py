@@ -12,7 +12,6 @@ from emppl.compiling import compile_graph
 from emppl.errors import DegenerateDataError, InvalidDataError
 from emppl.estep.posterior import Posterior
 from emppl.inference.information import BORDER, Information
-from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.rules.tables import family
 from emppl.structure.faults import check_covariates, check_priors
 from emppl.structure.initial import initial_point
@@ -270,7 +269,7 @@ def separated(plan: Any, theta: dict[str, np.ndarray], information: Information 
         return None
     directions = [] if information is None else list(information.flat_directions)
     from_zero = coordinates.raw(u) / coordinates.width
-    means = {name for block in plan.blocks if block.rule == CLOSED_RULE for name in block.parameters}
+    means = {name for block in plan.blocks if block.update.is_exact for name in block.parameters}
 
     def objective(v: np.ndarray) -> float:
         return float(plan.e_step(coordinates.constrain(v)).objective)

@@ -13,9 +13,6 @@ from emppl.ascent.border import NEAR_ENOUGH, put_on_border
 from emppl.ascent.degeneracy import STILL_RISING, collapse, is_vanishing, narrowest
 from emppl.inference.information import BORDER, DOUBTFUL, Information, observed_information
 from emppl.interrupts import noticed
-from emppl.mstep.closed_form import RULE as CLOSED_RULE
-from emppl.mstep.glm import RULE as GLM
-from emppl.mstep.regression import RULE as LEAST_SQUARES
 from emppl.mstep.search import climb
 
 Theta = dict[str, np.ndarray]
@@ -133,11 +130,10 @@ def ascend(
     on to `max_iter` passes in all. KeyboardInterrupt ends it with INTERRUPTED.
     """
     watch = _Watch(record) if before is None else _Watch.of(before, record)
-    numeric = any(block.rule not in (CLOSED_RULE, LEAST_SQUARES, GLM) for block in plan.blocks)
     smooth = (
         finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
     )
-    next_try = _next_try(watch.passes, NUMERIC_PATIENCE if numeric else PATIENCE)
+    next_try = _next_try(watch.passes, NUMERIC_PATIENCE if plan.has_search else PATIENCE)
     status, reason, left = Status.MAX_ITER, "", np.inf
     information: Information | None = None
     generator = GENERATORS[accelerate](plan, theta)
@@ -173,7 +169,7 @@ def ascend(
                     break
                 if smooth and (k >= next_try or left < tol):
                     # after a leap Aitken's rule sees the fast directions alone: the Newton decrement ends an ascent
-                    if numeric and not plan.has_corners:  # which quasi-Newton does not see
+                    if plan.has_search and not plan.has_corners:  # which quasi-Newton does not see
                         watch.passes += climb_marginal(plan, watch) + 1
                         found = collapse(plan, watch.best, plan.e_step(watch.best))
                         if found:  # it may have leapt there, where Newton finds no curvature

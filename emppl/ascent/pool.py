@@ -23,7 +23,6 @@ from emppl.ascent.starts import start_point, towards_the_prior
 from emppl.compiling import building
 from emppl.concurrency import quiet
 from emppl.interrupts import noticed
-from emppl.mstep.closed_form import RULE as CLOSED_RULE
 from emppl.planner import Plan
 
 Theta = dict[str, np.ndarray]
@@ -111,7 +110,7 @@ def best_of_short_runs(
     """
     pairs = zip(plan.structure.plates, plan.engine.plates)
     work = sum(data.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
-    dear = any(block.rule != CLOSED_RULE for block in plan.blocks) or work * CANDIDATES > CHEAP_PASS
+    dear = not plan.has_exact_m_step or work * CANDIDATES > CHEAP_PASS
     if dear or kind in ("prior", "ties") or options["max_iter"] < CANDIDATE_RUN or not plan.structure.plates:
         return start_point(plan, kind, rng), None
     several = min(max(CANDIDATES, plan.structure.coordinates.size // 3), MOST_CANDIDATES)  # the more, the more modes

@@ -9,10 +9,6 @@ import numpy as np
 
 from emppl.estep.posterior import Posterior
 from emppl.estep.tables import elements_of, value_places
-from emppl.mstep.autodiff import NATURAL_RULE
-from emppl.mstep.closed_form import RULE as CLOSED_RULE
-from emppl.mstep.glm import RULE as GLM
-from emppl.mstep.regression import RULE as LEAST_SQUARES
 from emppl.mstep.search import newton
 from emppl.rules.regression import RegressionForm
 from emppl.structure.initial import initial_point
@@ -220,7 +216,7 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
     ]
     posterior: Posterior = plan.engine.summarise(guess)
     theta = plan.m_step(initial_point(structure), posterior)
-    if any(block.rule not in (CLOSED_RULE, LEAST_SQUARES, GLM) for block in plan.blocks):
+    if plan.has_search:
         for _ in range(2):  # a numeric M-step takes a few steps at a time, and the prior's own point is far away
             theta = plan.m_step(theta, posterior)
     return _far_climb(plan, theta, posterior)
@@ -251,7 +247,7 @@ def _far_climb(plan: Any, theta: Theta, posterior: Posterior) -> Theta:
         free = np.zeros(coordinates.size, dtype=bool)
         for name in block.parameters:
             free[coordinates.slices[name]] = True
-        if block.rule != NATURAL_RULE or free.sum() > FEW:
+        if not block.update.is_numeric or block.update.densities or free.sum() > FEW:
             continue
         first = initial_point(plan.structure)
         own = {name: first[name] for name in block.parameters}

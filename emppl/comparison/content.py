@@ -18,16 +18,6 @@ MODES_SHOWN = 12
 PACKAGES = ("emppl", "pymc", "pytensor", "nutpie", "arviz", "xarray", "numpy", "scipy")
 FURTHER = ("quantile", "skewness", "coverage", "mcse")  # columns of the second table
 
-# What each rule of the M-step does, and why it was taken.
-RULES = {
-    "closed form": "solved by a formula, weighted sums of the data to which the prior adds a few made-up data; one "
-    "step reaches the top",
-    "least squares": "weighted least squares, solved exactly; the prior adds a few made-up data",
-    "GLM": "Newton steps of a generalised linear model, weighted by the responsibilities",
-    "natural form": "a search for the top, which is quick since the data enter it as a few sums only",
-    "autodiff": "a search for the top with exact gradients, each step going through all data",
-}
-
 
 def gather(comparison: Any, title: str | None = None, command: str | None = None) -> dict[str, Any]:
     """The content of a report: names, texts and unrounded numbers only.
@@ -242,7 +232,7 @@ def plan_section(comparison: Any) -> dict[str, Any]:
         "steps": steps(comparison),
         "blocks": [
             {
-                "parameters": list(block.parameters), "rule": block.rule, "meaning": RULES.get(block.rule, ""),
+                "parameters": list(block.parameters), "rule": block.rule, "meaning": block.update.meaning,
                 "refused": [{"rule": rule, "reason": reason} for rule, reason in block.refused], "cost": block.cost,
             }
             for block in plan.blocks

@@ -7,6 +7,7 @@ theta is the gradient of the marginal log posterior.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,11 +18,8 @@ import pytensor.tensor as pt
 from emppl.compiling import CompiledSlope, building, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
-from emppl.mstep.update import Update
 from emppl.structure.coordinates import Coordinates
 
-NATURAL_RULE = "natural form"
-AUTODIFF_RULE = "autodiff"
 STEPS_FROM_A_GUESS = 2  # from the maximum without priors
 ENOUGH = 1e-4  # of what a step has gained: what is left is then left to the next M-step
 
@@ -98,9 +96,8 @@ class NumericUpdate:
     names: tuple[str, ...]
     expected: ExpectedLogJoint = field(repr=False)
     weights: tuple[np.ndarray | None, ...] = field(repr=False)
-    rule: str = NATURAL_RULE
     max_steps: int = 8  # a generalised M-step: what is left is climbed in the next iteration
-    without_priors: Update | None = field(repr=False, default=None)
+    without_priors: Callable[..., dict[str, np.ndarray] | None] | None = field(repr=False, default=None)
 
     def __call__(self, theta: dict[str, np.ndarray], posterior: Posterior) -> dict[str, np.ndarray] | None:
         coordinates = self.expected.coordinates

@@ -7,7 +7,7 @@ canonical links this is iteratively reweighted least squares (McCullagh & Nelder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -22,8 +22,8 @@ from emppl.compiling import building, compile_graph, depends_on, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.closed_form import ThetaLayout
 from emppl.mstep.corners import MOST_COEFFICIENTS, Climb, Landscape, kinks_of
+from emppl.mstep.problem import BlockProblem, Refusal, Update
 from emppl.mstep.regression import ascent_step
-from emppl.mstep.update import Refusal, Update
 from emppl.structure.predictor_graph import AFFINE, ROUNDING, predictors
 from emppl.structure.types import Factor, Plate, Structure
 
@@ -144,7 +144,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class GLM:
-    """Newton's method in the coefficients, with step halving; then `rest` for what is no coefficient."""
+    """Newton's method in the coefficients, with step halving."""
 
     structure: Structure = field(repr=False)
     parts: tuple[Part, ...] = field(repr=False)
@@ -152,8 +152,6 @@ class GLM:
     index: np.ndarray = field(repr=False)
     prior: Any = field(repr=False)  # theta → log prior, gradient [B], and Hessian [B, B]; None: flat
     weights: tuple[np.ndarray | None, ...] = field(repr=False)
-    rest: Update | None = field(repr=False, default=None)
-    rule: str = RULE
 
     @cached_property
     def layout(self) -> ThetaLayout:
@@ -167,12 +165,7 @@ class GLM:
 
     def __call__(self, theta: Theta, posterior: Posterior) -> Theta | None:
         with np.errstate(all="ignore"):
-            found = (self._from_kink_to_kink if self.has_corners else self._newton)(theta, posterior)
-        if found is None:
-            return None
-        if self.rest is not None:
-            found |= self.rest(theta | found, posterior) or {}
-        return found
+            return (self._from_kink_to_kink if self.has_corners else self._newton)(theta, posterior)
 
     @cached_property
     def has_corners(self) -> bool:
@@ -338,40 +331,35 @@ def _any(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> No
 MEETINGS = {APART_ALL: _apart, LAST_AXIS: _by_last_axis, ANY: _any}
 
 
-def glm(
-    structure: Structure,
-    names: tuple[str, ...],
-    entries: Sequence[Any],
-    priors: Sequence[Factor],
-    weights: tuple[np.ndarray | None, ...],
-    tables: set[int],
-    numeric: Callable[[tuple[str, ...]], Update],
-) -> GLM | Refusal:
-    """Newton's method for the coefficients among the parameters `names`, or why there is none.
-
-    entries: plans of the factors that the block enters; priors: those that count; weights: of the members, by plate;
-    tables: plates whose responsibilities are kept; numeric(names): the update of what is no coefficient.
-    """
+def glm(problem: BlockProblem) -> Update | Refusal:
+    """Newton's method in the linear predictors of any density; what is no coefficient is left to a numeric search."""
+    structure, names = problem.structure, problem.names
     free = [node.name for node in structure.parameters if node.name in names and node.transform is None]
     if not free:
         return Refusal(RULE, f"{' and '.join(names)} have a domain: none is a coefficient")
-    for entry in entries:
+    for entry in problem.factors:
         if any(plate.tied for plate in structure.plates):
             return Refusal(RULE, f"the members of {entry.factor.name} are tied to each other by their latents")
         if len(entry.plates) > 1:
             return Refusal(RULE, f"{entry.factor.name} spans several plates")
-        if entry.plate is not None and entry.plate not in tables:
+        if entry.plate is not None and problem.expected.tables[entry.plate] is None:
             return Refusal(RULE, f"{entry.factor.name} has a natural form")
     try:
-        parts = _parts(structure, free, entries)
+        parts = _parts(structure, free, problem.factors)
     except _NoDesign as reason:
         return Refusal(RULE, str(reason))
     layout = ThetaLayout.of(structure)
     index = np.concatenate([layout.part(name) for name in free])
     rest = tuple(n for n in names if n not in free)
-    prior = _Prior.of(structure, free, priors)
-    rule = f"{RULE} + numeric" if rest else RULE
-    return GLM(structure, tuple(parts), tuple(free), index, prior, weights, numeric(rest) if rest else None, rule)
+    prior = _Prior.of(structure, free, problem.priors)
+    step = GLM(structure, tuple(parts), tuple(free), index, prior, problem.weights)
+    return Update(
+        RULE, step,
+        f"{'from kink to kink' if step.has_corners else 'Newton steps'} through {problem.densities:,} densities",
+        "Newton steps of a generalised linear model, weighted by the responsibilities",
+        problem.search(rest) if rest else None, densities=problem.densities,
+        corners=step.corners if step.has_corners else None,
+    )  # fmt: skip
 
 
 class _NoDesign(Exception):

@@ -20,14 +20,12 @@ from emppl.compiling import compile_graph, depends_on
 from emppl.estep.posterior import Posterior
 from emppl.mstep.closed_form import FLAT, ThetaLayout, _element_role, _Role
 from emppl.mstep.closed_form import RULE as CLOSED_RULE
-from emppl.mstep.update import Refusal, Update
-from emppl.rules.natural import NaturalForm
+from emppl.mstep.problem import BlockProblem, Refusal, Update
 from emppl.rules.regression import RegressionForm
 from emppl.structure.domain import domain
-from emppl.structure.types import Factor, Structure
+from emppl.structure.types import Factor
 
 RULE = "least squares"
-NOT_ASKED = "it enters no Normal regression"  # which goes without saying
 LINEAR = 1e-9
 SINGULAR = 1e-12
 Theta = dict[str, np.ndarray]
@@ -61,7 +59,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class LeastSquares:
-    """New coefficients, then new spreads, then by `rest` what neither is."""
+    """New coefficients, then new spreads."""
 
     parts: tuple[_Part, ...] = field(repr=False)
     names: tuple[str, ...]  # of the coefficients
@@ -71,8 +69,6 @@ class LeastSquares:
     coordinates: Any = field(repr=False)
     prior: Callable[..., Any] | None = field(repr=False)  # theta → precision [B], mean [B] of the Gaussian prior
     inside: Callable[[Theta], bool] = field(repr=False)
-    rest: Update | None = field(repr=False, default=None)
-    rule: str = CLOSED_RULE
 
     def __call__(self, theta: Theta, posterior: Posterior) -> Theta | None:
         arguments = self.coordinates.arguments(theta)
@@ -82,11 +78,8 @@ class LeastSquares:
         new = self.layout.unravel(flat, self.names)
         self._spreads(flat, self.coordinates.arguments(theta | new), posterior)
         new = self.layout.unravel(flat, (*self.names, *self.spreads))
-        if not all(np.isfinite(v).all() for v in new.values()) or not self.inside(theta | new):
-            return None
-        if self.rest is not None:
-            new |= self.rest(theta | new, posterior) or {}
-        return new
+        finite = all(np.isfinite(v).all() for v in new.values())
+        return new if finite and self.inside(theta | new) else None
 
     def _coefficients(self, flat: np.ndarray, arguments: list[np.ndarray], posterior: Posterior) -> bool:
         size = len(self.index)
@@ -193,41 +186,29 @@ def ascent_step(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
     return solved(hessian, slope)
 
 
-def least_squares(
-    structure: Structure,
-    names: tuple[str, ...],
-    forms: Sequence[tuple[NaturalForm, int | None, slice]],
-    others: Sequence[Factor],
-    priors: Sequence[Factor],
-    numeric: Callable[[tuple[str, ...]], Update],
-) -> LeastSquares | Refusal:
-    """A least-squares update of the parameters `names`, or why there is none.
+def least_squares(problem: BlockProblem) -> Update | Refusal:
+    """Coefficients of Normal regressions by weighted least squares, then their spreads, each exact given the other.
 
-    forms, others, priors: as for `closed_form`; priors are those that count. numeric(names): the update of what is
-    neither a coefficient nor a spread in closed form.
+    What is neither is left to a numeric search.
     """
+    forms = problem.forms
     regressions = [(form, plate, columns) for form, plate, columns in forms if isinstance(form, RegressionForm)]
     if not regressions:
-        return Refusal(RULE, NOT_ASKED)
-    if others:
-        return Refusal(RULE, f"{others[0].name} has no natural form")
+        return Refusal(RULE, "")
+    if problem.without_form:
+        return Refusal(RULE, f"{problem.without_form[0].name} has no natural form")
     if len(regressions) < len(forms):
         other = next(form for form, *_ in forms if not isinstance(form, RegressionForm))
         return Refusal(RULE, f"it enters {other.factor.name} too, which is no Normal regression")
-    return _Recogniser(structure, names, regressions, priors).update(numeric)
+    return _Recogniser(problem, regressions).update()
 
 
 class _Recogniser:
     """Which parameters are coefficients and which are spreads: read from values at two random points."""
 
-    def __init__(
-        self,
-        structure: Structure,
-        names: tuple[str, ...],
-        forms: Sequence[tuple[RegressionForm, int | None, slice]],
-        priors: Sequence[Factor],
-    ) -> None:
-        self.structure, self.names, self.forms, self.priors = structure, names, forms, priors
+    def __init__(self, problem: BlockProblem, forms: Sequence[tuple[RegressionForm, int | None, slice]]) -> None:
+        self.problem, self.forms, self.names, self.priors = problem, forms, problem.names, problem.priors
+        self.structure = structure = problem.structure
         self.layout = ThetaLayout.of(structure)
         coordinates = structure.coordinates
         self.values = {node.name: node.value for node in structure.parameters}
@@ -238,7 +219,7 @@ class _Recogniser:
             for form, *_ in forms
         ]
 
-    def update(self, numeric: Callable[[tuple[str, ...]], Update]) -> LeastSquares | Refusal:
+    def update(self) -> Update | Refusal:
         coordinates, layout = self.structure.coordinates, self.layout
         in_spread = {n for n in self.names if any(self._enters(n, form.params["sigma"]) for form, *_ in self.forms)}
         spreads = self._spreads(in_spread)
@@ -262,10 +243,15 @@ class _Recogniser:
         rest = tuple(n for n in self.names if n not in coefficients and n not in taken)
         handled = (*coefficients, *sorted(taken))
         ridge = self._prior(coefficients)
-        rule = f"{RULE} + numeric" if rest else CLOSED_RULE if _one_step(parts, ridge is not None) else RULE
-        return LeastSquares(
+        step = LeastSquares(
             tuple(parts), tuple(coefficients), index, tuple(sorted(taken)), layout, coordinates, ridge,
-            domain(self.structure, handled), numeric(rest) if rest else None, rule,
+            domain(self.structure, handled),
+        )  # fmt: skip
+        exact = not rest and _one_step(parts, ridge is not None)
+        return Update(
+            CLOSED_RULE if exact else RULE, step, f"{self.problem.size} numbers, one step",
+            "weighted least squares, solved exactly; the prior adds a few made-up data",
+            self.problem.search(rest) if rest else None, is_exact=exact,
         )  # fmt: skip
 
     def _enters(self, name: str, graph: Any) -> bool:
