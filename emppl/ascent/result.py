@@ -530,14 +530,14 @@ def make_fit(
     """Dress the winning ascent with names, dims and coords."""
     structure = plan.structure
     posterior = plan.e_step(winner.theta)
-    with put_off():
-        xr.DataArray(0.0)  # the first one of a process imports dask, where it is installed
     theta = _dataset(structure, winner.theta | plan.deterministics(winner.theta))
-    trace = xr.Dataset({"log_posterior": ("iteration", winner.path)}, coords={"iteration": np.arange(len(winner.path))})
-    if len(winner.trace) == len(winner.path) > 0:  # a short run that came first keeps its objective alone
+    steps, stacked = len(winner.path), {}
+    if len(winner.trace) == steps > 0:  # a short run that came first keeps its objective alone
         stacked = {name: np.stack([t[name] for t in winner.trace]) for name in structure.parameter_names}
-        arrays = _dataset(structure, stacked, ("iteration",)).assign_coords(iteration=np.arange(len(winner.trace)))
-        trace = xr.Dataset({"log_posterior": ("iteration", winner.path[: len(winner.trace)])}).merge(arrays)
+    points, coords = _with_dims(structure, stacked, ("iteration",))
+    trace = _whole_dataset(
+        {"log_posterior": (("iteration",), winner.path), **points}, {"iteration": np.arange(steps), **coords}
+    )
     return Fit(
         theta, posterior.log_likelihood, posterior.log_prior, posterior.objective, status, winner.n_iter,
         winner.n_passes, seconds, trace, starts, certificate, plan, traces, seed, information,
@@ -564,12 +564,31 @@ def _wald(estimate: np.ndarray, half: np.ndarray, lower: Any, upper: Any) -> tup
 
 
 def _dataset(structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, ...] = ()) -> xr.Dataset:
-    variables = {}
-    for name, values in arrays.items():
-        dims = structure.node(name).dims
-        coords = {d: structure.coords[d] for d in dims}
-        variables[name] = xr.DataArray(values, dims=(*lead, *dims), coords=coords)
-    return xr.Dataset(variables)
+    return _whole_dataset(*_with_dims(structure, arrays, lead))
+
+
+def _with_dims(
+    structure: Any, arrays: Mapping[str, np.ndarray], lead: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """{name: (dims, array)} and {dim: labels} of arrays by name."""
+    dims = {name: structure.node(name).dims for name in arrays}
+    coords = {d: structure.coords[d] for own in dims.values() for d in own}
+    return {name: ((*lead, *dims[name]), values) for name, values in arrays.items()}, coords
+
+
+def _whole_dataset(variables: Mapping[str, tuple[Any, Any]], coords: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """A Dataset of {name: (dims, array)} and {dim: labels}.
+
+    Of variables and indexes that are whole, since xarray imports dask, where it is installed, to see whether others are
+    made of it: that takes longer than many a fit.
+    """
+    made = {name: xr.Variable(dims, np.asarray(values), fastpath=True) for name, (dims, values) in variables.items()}
+    if any(labels.dtype.kind not in "biU" and labels.dtype != np.float64 for labels in coords.values()):
+        with put_off():
+            return xr.Dataset(made, coords=coords)  # times and objects, which xarray reads in its own way
+    indexes = {d: xr.indexes.PandasIndex(pd.Index(labels), d, coord_dtype=labels.dtype) for d, labels in coords.items()}
+    found = {d: index.create_variables()[d] for d, index in indexes.items()}
+    return xr.Dataset(made, coords=xr.Coordinates(found, indexes))
 
 
 def _plain(value: Any) -> Any:

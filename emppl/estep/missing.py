@@ -17,17 +17,24 @@ from emppl.kernels.threads import pool, threads
 
 WORTHWHILE = 1e6  # multiplications in a pass, below which passes are cheap beside the graphs
 LARGEST = 2500  # numbers in eta: their square is kept
+LARGEST_OF_FEW = 500  # the same where a pass is short, beside which products of that square take long
 BLOCK = 1 << 19  # numbers in the scores of a block of members: 4 MiB
 
 
-def is_worthwhile(plan: Any) -> bool:
-    """Whether the plan's plates are in natural form throughout, and long enough for this to pay. plan: a Plan."""
+def is_worthwhile(plan: Any, in_groups: bool = False) -> bool:
+    """Whether the plan's plates are in natural form throughout, and this pays. plan: a Plan.
+
+    It does where passes are long, and where coordinates are so many that they are moved `in_groups`, which passes over
+    the data, unlike complete information, do not tell apart.
+    """
     plates = plan.engine.plates
     if not plates or plan.method != "em" or any(p.tied or p.has_table for p in plates):
         return False
     sizes = [plate.n_configurations * (1 + p.features.distinct.n) for p, plate in zip(plates, plan.structure.plates)]
     rows = [p.size if p.kinds is None else len(p.kinds.counts) for p in plates]
-    return max(sizes) <= LARGEST and sum(n * size for n, size in zip(rows, sizes)) >= WORTHWHILE
+    if sum(n * size for n, size in zip(rows, sizes)) >= WORTHWHILE:
+        return max(sizes) <= LARGEST
+    return in_groups and max(sizes) <= LARGEST_OF_FEW
 
 
 def score_covariance(data: PlateData, eta: np.ndarray) -> np.ndarray:

@@ -151,15 +151,29 @@ def corners(slopes: Slopes, point: np.ndarray, inside: np.ndarray, hessian: np.n
     return found
 
 
-def owners(plan: Any, point: np.ndarray) -> np.ndarray | None:
+def are_many(plan: Any) -> bool:
+    """Whether there are so many coordinates that it is worth finding out who moves what."""
+    return bool(plan.structure.coordinates.size >= PAYS)
+
+
+def owners(plan: Any) -> np.ndarray | None:
     """The component of each coordinate [P] and then of each number in eta, as `by_score` orders them; see `jacobian`.
 
     A component is a configuration of a plate, and a coordinate belongs to it where no other's eta changes with it.
-    None where there are few coordinates. Cost: an evaluation of the plan's small graphs a coordinate.
+    None where there are few coordinates. Cost: an evaluation of the plan's small graphs a coordinate, once a plan: they
+    are asked at one point for all, so that the answer is the same whoever asks first.
     """
-    coordinates = plan.structure.coordinates
-    if coordinates.size < PAYS:
+    if not are_many(plan):
         return None
+    found: np.ndarray | None = plan.__dict__.get("_owners")
+    if found is None:
+        found = plan.__dict__["_owners"] = _owners(plan)
+    return found
+
+
+def _owners(plan: Any) -> np.ndarray:
+    coordinates = plan.structure.coordinates
+    point = 0.3 * np.random.default_rng(7).normal(size=coordinates.size)
 
     def etas(v: np.ndarray) -> list[np.ndarray]:
         with np.errstate(all="ignore"):

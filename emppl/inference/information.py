@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emppl.estep.missing import by_score, is_worthwhile, score_covariance
-from emppl.inference.differences import LEAST_BEND, corners, jacobian, owners, too_coarse
+from emppl.inference.differences import LEAST_BEND, are_many, corners, jacobian, owners, too_coarse
 
 FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
 DOUBTFUL = 1e-4  # below it the slope that an ascent leaves may be all that bends a direction
@@ -162,8 +162,8 @@ class Information:
 def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Information:
     """Minus the Hessian of the objective at u [P].
 
-    By central differences of the Fisher gradient, 2 P E-steps; where those are dear and members have natural forms, as
-    complete minus missing information, which takes one pass and differences of the expected log joint, free of N.
+    By central differences of the Fisher gradient, 2 P E-steps; where those are dear or many and members have natural
+    forms, as complete minus missing information: one pass, and differences of the expected log joint, free of N.
     further(u) → gradient [P] of what the objective has beside the plan's own (the Laplace approximation: the Jacobian).
     """
     coordinates = plan.structure.coordinates
@@ -173,7 +173,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     held = interior & plan.corners(coordinates.constrain(point), posterior)
     interior &= ~held
     inside = np.flatnonzero(interior)
-    scores = _scores(plan, point) if len(inside) and is_worthwhile(plan) else None
+    scores = _scores(plan, point) if len(inside) and is_worthwhile(plan, are_many(plan)) else None
 
     def slopes(v: np.ndarray) -> np.ndarray:
         """Gradient [P], and beside it the scores of the members as functions of v."""
@@ -184,7 +184,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
 
     finest = coordinates.grain(point)
     width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
-    owner = owners(plan, point) if scores is not None else None
+    owner = owners(plan) if scores is not None else None
 
     def between(v: np.ndarray, w: np.ndarray) -> np.ndarray:
         return np.asarray((coordinates.raw(v) - coordinates.raw(w)) / coordinates.width)

@@ -103,6 +103,8 @@ def _components(factors: Sequence[Factor], total: int) -> np.ndarray:
                 graph = graph + sparse.csr_matrix(
                     (np.ones(several.nnz, np.int32), (first, several.indices)), (total, total)
                 )
+    if not graph.nnz:  # as usual, and sooner known than the search is imported
+        return np.arange(total, dtype=np.int32)
     return sparse.csgraph.connected_components(graph, directed=False)[1]
 
 

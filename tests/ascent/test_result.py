@@ -17,6 +17,7 @@ import xarray as xr
 from scipy.stats import binom
 
 import emppl
+from emppl.ascent.result import _whole_dataset
 from emppl.errors import InvalidArgumentError, InvalidDataError, SavedFitError, UnsupportedModelError
 from emppl.models import coins, gaussian_mixture
 
@@ -47,6 +48,32 @@ def test_names_dims_and_coords(fit, faithful):
     assert faithful.theta["cov"].dims == ("component", "feature", "feature_bis")  # a deterministic, as in the model
     assert set(faithful.point) == set(faithful.plan.structure.parameter_names)
     assert "component_of_row" in faithful.responsibilities()
+
+
+LABELS = {
+    "whole": np.array([3, 1]), "text": np.array(["a", "bb"]), "numbers": np.array([0.5, 2.0]),
+    "single": np.float32([1, 2]), "truth": np.array([True, False]),
+    "mixed": np.array(["a", 1], dtype=object), "bytes": np.array([b"a", b"b"]),
+    "days": np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_datasets_are_what_xarray_makes_of_the_same(kind):
+    labels, values = LABELS[kind], np.arange(4.0).reshape(2, 2)
+    found = _whole_dataset({"a": (("row", "it"), values), "b": ((), values[0, 0])}, {"row": labels})
+    expected = xr.Dataset({"a": (("row", "it"), values), "b": ((), 0.0)}, coords={"row": labels})
+    assert found.identical(expected)
+    assert found["row"].dtype == expected["row"].dtype and found.indexes["row"].dtype == expected.indexes["row"].dtype
+    assert found["a"].sel(row=labels[1]).values.tolist() == [2.0, 3.0]
+
+
+def test_a_whole_call_imports_nothing():
+    """Neither dask nor scipy's search of graphs, say: they would take as long as all the rest of a small fit."""
+    code = "import sys, emppl\nfrom emppl.models import coins\nmodel, before = coins.build(), set(sys.modules)\n"
+    code += "emppl.fit(emppl.plan(model), seed=0).theta['bias'].values\nprint(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_summary_has_a_row_a_number(faithful):

@@ -8,7 +8,8 @@ import emppl
 from emppl.estep import missing
 from emppl.inference import differences
 from emppl.inference.information import observed_information
-from emppl.models import gaussian_mixture, latent_class
+from emppl.models import dawid_skene, gaussian_mixture, latent_class
+from emppl.planner import Plan
 
 
 def coupled(strength: float) -> pm.Model:
@@ -52,3 +53,23 @@ def test_the_same_as_one_at_a_time(monkeypatch, name):
         assert kept == [None]  # seen along a random direction, and done again one at a time
     else:
         assert kept[-1] is not None
+
+
+def test_many_coordinates_and_few_rows(monkeypatch):
+    """63 of them and 45 patients: so many are moved in groups, however short a pass is."""
+    plan = emppl.plan(dawid_skene.build())
+    point = plan.structure.coordinates.unconstrain(emppl.fit(plan, seed=0, starts=1).point)
+    point += 0.1 * np.random.default_rng(0).normal(size=len(point))
+    passes = []
+    gradient = Plan.gradient
+    monkeypatch.setattr(Plan, "gradient", lambda *a: passes.append(1) or gradient(*a))
+    grouped = observed_information(plan, point)
+    assert len(passes) == 1
+    monkeypatch.setattr(differences, "PAYS", 1000)
+    alone = observed_information(plan, point)
+    assert len(passes) > 2 * len(point)
+    scale = np.sqrt(np.diag(alone.information))
+    np.testing.assert_allclose(
+        grouped.information / scale / scale[:, None], alone.information / scale / scale[:, None], atol=1e-8
+    )
+    np.testing.assert_array_equal(grouped.gradient, alone.gradient)
