@@ -7,7 +7,7 @@ and transformed parameters are the same case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import isfinite
@@ -22,7 +22,7 @@ from emppl.mstep.problem import BlockProblem, Refusal, Update
 from emppl.rules.natural import NaturalForm
 from emppl.rules.tables import Conjugate, all_together, conjugates_of, each_its_own
 from emppl.structure.domain import domain
-from emppl.structure.types import Factor, Node, Structure
+from emppl.structure.types import Node, Structure
 from emppl.unrolled import Unrolled
 
 RULE = "closed form"
@@ -101,7 +101,7 @@ class _Role:
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """theta of a block from expected statistics, in one step."""
+    """Maximum of the expected log joint over a block, from expected statistics."""
 
     form: NaturalForm = field(repr=False)
     plate: int | None
@@ -275,7 +275,7 @@ def closed_form(problem: BlockProblem) -> Update | Refusal:
     empty = _try(form, roles, framed_fixed)
     if empty is None or set(empty) != set(roles):
         return Refusal(RULE, f"parameters of {form.factor.name} are tied across cells that differ in another parameter")
-    pseudo = _pseudo_statistics(structure, form, roles, fixed, problem.priors, layout)
+    pseudo = _pseudo_statistics(problem, form, roles, fixed, layout)
     if isinstance(pseudo, Refusal):
         return pseudo
     sure = _sure(structure, form, roles, layout)
@@ -455,17 +455,12 @@ def _sure(structure: Structure, form: NaturalForm, roles: Mapping[str, _Role], l
 
 
 def _pseudo_statistics(
-    structure: Structure,
-    form: NaturalForm,
-    roles: dict[str, _Role],
-    fixed: dict,
-    priors: Sequence[Factor],
-    layout: ThetaLayout,
+    problem: BlockProblem, form: NaturalForm, roles: dict[str, _Role], fixed: dict, layout: ThetaLayout
 ) -> dict[str, np.ndarray] | Refusal:
     """Pseudo-statistics [groups, S] of each role's prior; zeros for flat ones."""
-    by_name = {factor.name: factor for factor in priors}
+    structure, by_name = problem.structure, {factor.name: factor for factor in problem.priors}
     pseudo = {}
-    for factor in priors:
+    for factor in problem.priors:
         if len(factor.parameters) > 1 or factor.kind != "prior" or factor.name not in structure.parameter_names:
             return Refusal(RULE, f"the prior of {factor.name} depends on {' and '.join(factor.parameters)}")
     for role_name, role in roles.items():

@@ -36,7 +36,7 @@ MAX_NUMBERS = 5e7  # in the design matrices
 APART = 1e-9
 LEAST = 1e-9  # responsibility of a density whose corner is one
 WIDTHS = 8.0  # of its coefficients, that a predictor moves at most in one step; it may have any unit
-APART_ALL, LAST_AXIS, ANY = "one element a density", "the last axis a density", "any"
+DIAGONAL, LAST_AXIS, DENSE = "diagonal", "blocks along the last axis", "dense"
 Theta = dict[str, np.ndarray]
 
 
@@ -61,7 +61,7 @@ class Predictor:
 
     @cached_property
     def sizes(self) -> Predictor:
-        """The same with |X|, for what a sum is made of."""
+        """The predictor with |X|: sizes of the terms of a sum."""
         return Predictor(tuple((columns, np.abs(x)) for columns, x in self.designs), self.shape)
 
     def add_transposed(self, rows: np.ndarray, total: np.ndarray) -> None:
@@ -122,9 +122,9 @@ class Part:
         return compile_graph([*self.inner, *self.coordinates.values], found) if found else None
 
     @cached_property
-    def meet(self) -> str:
-        """Which elements of the predictors meet in one density, tried by values."""
-        return _meeting(self)
+    def hessian_sparsity(self) -> str:
+        """Sparsity of the Hessian in the predictors: which of their elements enter one density, found by values."""
+        return _hessian_sparsity(self)
 
     def weights(self, posterior: Posterior, weights: Sequence[np.ndarray | None]) -> np.ndarray | None:
         """R [J, elements]: the responsibility of each element's member for each configuration."""
@@ -264,7 +264,7 @@ class GLM:
     def _slope(
         self, where: Any, rows: Any, arguments: Any, beta: np.ndarray, sizes: np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
-        """Q and its gradient [B]; to sizes [B] is added how large the terms are that a gradient is the sum of."""
+        """Q and its gradient [B]; sizes [B] is increased by the absolute terms that the gradient is the sum of."""
         total, slope = 0.0, np.zeros(len(self.index))
         for part, hs, r in zip(self.parts, where, rows):
             value, *slopes = part.slopes(*hs, r, *arguments)
@@ -288,21 +288,21 @@ class GLM:
             def bends(*directions: np.ndarray, part: Part = part, hs: Any = hs, r: Any = r) -> list[np.ndarray]:
                 return [np.asarray(v) for v in part.curvature(*hs, *directions, r, *arguments)]
 
-            MEETINGS[part.meet](part.predictors, bends, hessian)
+            HESSIANS[part.hessian_sparsity](part.predictors, bends, hessian)
         if self.prior is not None:
             hessian -= self.prior.hessian(beta, arguments)
         return 0.5 * (hessian + hessian.T)
 
 
-def _apart(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
-    """hessian −= X' diag(f'') X for each predictor: each density holds one element of one of them."""
+def _diagonal(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
+    """hessian −= X' diag(f'') X for each predictor: one element of one of them enters each density."""
     for p, curvature in zip(predictors, bends(*(np.ones(p.shape) for p in predictors))):
         for (columns, x), row in zip(p.designs, curvature.reshape(len(p.designs), -1)):
             hessian[np.ix_(columns, columns)] -= x.T @ (row[:, None] * x)
 
 
 def _by_last_axis(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
-    """The same where a density holds all elements along the last axis, as a softmax does."""
+    """The same where all elements along the last axis enter one density, as in a softmax."""
     (p,) = predictors
     width = p.shape[-1]
     for k in range(width):
@@ -314,8 +314,8 @@ def _by_last_axis(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarr
             hessian[np.ix_(columns, columns)] -= np.einsum("nl,nlb->nb", row, by_row).T @ by_row[:, k]
 
 
-def _any(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
-    """Whatever meets: one product with the Hessian for each coefficient."""
+def _dense(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> None:
+    """The same for any sparsity: one product with the Hessian for each coefficient."""
     unit = np.zeros(len(hessian))
     for b in range(len(hessian)):
         unit[b] = 1.0
@@ -328,7 +328,7 @@ def _any(predictors: Sequence[Predictor], bends: Any, hessian: np.ndarray) -> No
         unit[b] = 0.0
 
 
-MEETINGS = {APART_ALL: _apart, LAST_AXIS: _by_last_axis, ANY: _any}
+HESSIANS = {DIAGONAL: _diagonal, LAST_AXIS: _by_last_axis, DENSE: _dense}
 
 
 def glm(problem: BlockProblem) -> Update | Refusal:
@@ -460,7 +460,7 @@ def _designs(structure: Structure, names: Sequence[str], at: Any, batched: Seque
 
 
 def _are_affine(structure: Structure, names: Sequence[str], at: Any, designs: Sequence[Predictor]) -> bool:
-    """Whether the designs say what the predictors do in every configuration, near the start and farther out."""
+    """Whether the predictors equal offset + X beta in every configuration, near the start and farther out."""
     coordinates, rng = structure.coordinates, np.random.default_rng(29)
     layout = ThetaLayout.of(structure)
     index = np.concatenate([layout.part(name) for name in names])
@@ -479,8 +479,8 @@ def _are_affine(structure: Structure, names: Sequence[str], at: Any, designs: Se
     return True
 
 
-def _meeting(part: Part) -> str:
-    """Which elements of the predictors meet in one density, tried by values."""
+def _hessian_sparsity(part: Part) -> str:
+    """Sparsity of the Hessian in the predictors: which of their elements enter one density, found by values."""
     coordinates, rng = part.coordinates, np.random.default_rng(23)
     arguments = coordinates.arguments(coordinates.constrain(rng.normal(scale=0.5, size=coordinates.size)))
     rows = rng.uniform(0.5, 1.0, size=(part.n_configurations, len(part.members)))
@@ -492,13 +492,13 @@ def _meeting(part: Part) -> str:
     with np.errstate(all="ignore"):
         exact = product(directions)
         if not all(np.isfinite(e).all() for e in exact):
-            return ANY
+            return DENSE
         limit = APART * max(*(float(np.abs(e).max(initial=0.0)) for e in exact), 1e-300)
         alone = product([np.ones(p.shape) for p in part.predictors])
         if all(np.allclose(a * d, e, rtol=0, atol=limit) for a, d, e in zip(alone, directions, exact)):
-            return APART_ALL
+            return DIAGONAL
         if len(part.predictors) > 1:
-            return ANY
+            return DENSE
         (p,), (direction,) = part.predictors, directions
         if p.shape and p.shape[-1] <= MAX_WIDTH:
             total = np.zeros(p.shape)
@@ -508,7 +508,7 @@ def _meeting(part: Part) -> str:
                 total += product([unit])[0] * direction[..., k : k + 1]
             if np.allclose(total, exact[0], rtol=0, atol=limit):
                 return LAST_AXIS
-    return ANY
+    return DENSE
 
 
 @dataclass(frozen=True, eq=False)

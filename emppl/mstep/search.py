@@ -74,7 +74,7 @@ def bfgs(
     """
     value, gradient = downhill(x)
     n = len(x)
-    inverse = None if known is None or value >= WALL else updated(None, x - known[0], gradient - known[1])
+    inverse = None if known is None or value >= WALL else bfgs_update(None, x - known[0], gradient - known[1])
     idle = 0
     for _ in range(max_steps):
         if value >= WALL or not n or not gradient.any():
@@ -99,15 +99,15 @@ def bfgs(
         step, change = trial - x, new_gradient - gradient
         gain = value - new_value
         x, value, gradient = trial, new_value, new_gradient
-        inverse = updated(inverse, step, change)
+        inverse = bfgs_update(inverse, step, change)
         idle = idle + 1 if gain <= tol * max(1.0, abs(value)) else 0
         if idle >= 2:
             break
     return x, value
 
 
-def updated(inverse: np.ndarray | None, step: np.ndarray, change: np.ndarray) -> np.ndarray | None:
-    """The inverse Hessian after one more step [P] along which the gradient changed; as it was where that bends up."""
+def bfgs_update(inverse: np.ndarray | None, step: np.ndarray, change: np.ndarray) -> np.ndarray | None:
+    """The BFGS update of the inverse Hessian [P, P]; none where the gradient changes against the step [P]."""
     curvature = float(step @ change)
     if not curvature > 1e-12 * float(np.linalg.norm(step) * np.linalg.norm(change)):
         return inverse

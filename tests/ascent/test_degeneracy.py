@@ -10,7 +10,7 @@ from emppl import Status
 from emppl.ascent.degeneracy import runs_off
 from emppl.ascent.stages import INNER
 from emppl.ascent.unbounded import followed
-from emppl.mstep.glm import APART_ALL
+from emppl.mstep.glm import DIAGONAL
 
 RNG = np.random.default_rng(5)
 
@@ -182,7 +182,7 @@ def test_a_location_on_its_way_to_other_data_is_not_separated():
     assert any("mu" in block.parameters and block.rule.startswith("GLM") for block in plan.blocks)
     assert runs_off(plan, {"weights": np.full(2, 0.5), "mu": np.array([10.0, 10.0])}) is None
     (block,) = [block for block in plan.blocks if "mu" in block.parameters]
-    assert {part.meet for part in block.update.step.parts} == {APART_ALL}  # no density holds both of them
+    assert {part.hessian_sparsity for part in block.update.step.parts} == {DIAGONAL}  # no density holds both of them
 
 
 def test_a_collapse_is_not_blamed_on_a_rule():

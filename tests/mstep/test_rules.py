@@ -2,6 +2,7 @@
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
 import small_models
 from scipy.optimize import minimize_scalar
@@ -76,3 +77,17 @@ def test_a_rule_is_one_function_and_one_line(monkeypatch):
     assert ours.has_search and theirs.has_search and not theirs.has_exact_m_step
     one, two = (emppl.fit(plan, starts=1, seed=1) for plan in (ours, theirs))
     np.testing.assert_allclose(two.log_posterior, one.log_posterior, rtol=1e-9)
+
+
+def test_a_support_that_a_density_alone_knows_is_left_to_a_search(monkeypatch):
+    """Nothing but its density keeps the parameter inside: no other rule is tried, and the cost is said."""
+    asked = []
+    monkeypatch.setattr(rules, "RULES", [lambda problem: asked.append(problem.names), *rules.RULES])
+    with pm.Model() as model:
+        mu = pm.CustomDist("mu", logp=lambda value: pt.switch(value > -2.0, -0.5 * value**2, -np.inf))
+        z = pm.Bernoulli("z", p=np.float64(0.4), shape=12)
+        pm.StudentT("y", nu=np.float64(3.0), mu=mu * z, observed=np.random.default_rng(0).normal(size=12))
+    (block,) = emppl.plan(model, estimate="ml").blocks
+    assert asked == [] and block.rule == "autodiff" and block.update.densities == 12
+    assert block.cost == "each evaluation goes through 12 densities"
+    assert "the support of mu is known by a density alone" in block.refused[0].reason
