@@ -16,6 +16,9 @@ import xarray as xr
 from scipy.special import expit, gammaln, logit, logsumexp
 from scipy.stats import norm
 
+from emppl.mstep.problem import Refusal, Update
+from emppl.planner import Block
+
 A, B = 2.0, 1.0
 
 
@@ -90,12 +93,13 @@ class MixturePlan:
 
     @property
     def blocks(self):
-        refused = (("closed form", "sigma's prior is not conjugate"),)
+        def unused(theta, posterior):
+            raise AssertionError("no step is made")
+
+        refused = (Refusal("closed form", "sigma's prior is not conjugate"),)
         return (
-            SimpleNamespace(name="weights", rule="closed form", refused=(), parameters=("weights",), cost="2 sums"),
-            SimpleNamespace(
-                name="mu, sigma", rule="Newton", refused=refused, parameters=("mu", "sigma"), cost="6 sums"
-            ),
+            Block(("weights",), Update("closed form", unused, "2 sums", is_exact=True), ()),
+            Block(("mu", "sigma"), Update("Newton", unused, "6 sums"), refused),
         )
 
     @property
