@@ -478,7 +478,7 @@ def _assemble(
     if any(plate.compiled for plate in data):
         data = _summed(structure, terms, data)
     engine = IndependentEngine(tuple(data), terms, method == "hard", structure.eliminations)
-    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum)
+    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum, terms)
     order = {entry.factor.name: i for i, entry in enumerate(plans)}
     return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
 

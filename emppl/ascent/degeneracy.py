@@ -149,7 +149,7 @@ def _framed(plan: Any, entry: Any) -> Any:
     """theta → the parameters of a factor's family in the frame of its data, by name."""
     form = entry.form
     graphs = form.family.into_frame(form.frame, *form.params.values())
-    function = compile_graph(plan.structure.coordinates.values, list(graphs))
+    function = compile_graph(plan.structure.coordinates.values, list(graphs), optimise=False)
     return lambda *arguments: dict(zip(form.params, function(*arguments)))
 
 

@@ -12,6 +12,7 @@ from emppl.ascent import certificate
 from emppl.inference.information import observed_information
 from emppl.kernels.features import Features
 from emppl.planner import Plan
+from emppl.structure.prior import whole_log_prior
 
 NAMES = ("coins", "two_binary_latents", "gaussian_full", "implicit_normals", "zero_inflated", "change_point", "lines",
          "two_plates", "potential_on_latent", "missing_values", "ordered_means", "pairs", "unequal_trials")  # fmt: skip
@@ -198,6 +199,11 @@ def test_where_a_graph_overflows_as_it_stands_its_rewritten_form_decides():
     assert by_graph.holds and "autodiff" in by_graph.text
     with pytest.raises(AssertionError):  # as it stands it overflows: the fit itself is what was looked at
         assert certificate._log_joint_agrees(plan, theta, 3, 0, certificate._model_logp(plan, False, 3, 0)) is not None
+
+
+def test_a_prior_that_overflows_as_it_stands_is_asked_rewritten():
+    plan, theta = overflowing(800.0)
+    assert whole_log_prior(plan.structure)(theta) == pytest.approx(plan.log_prior(theta), rel=1e-13)
 
 
 def test_what_raises_as_it_stands_is_asked_rewritten(monkeypatch):
