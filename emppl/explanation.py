@@ -25,14 +25,7 @@ def estep(plan: Any) -> str:
         if kinds == {"graph"}
         else "natural form and graph enumeration"
     )
-    return f"{text}, {_summed_out(plan)}"
-
-
-def densities(plan: Any) -> int:
-    """Numbers evaluated in one pass: members × configurations of all plates, and the tables of eliminations."""
-    tied = sum(e.size * e.cost for e in plan.structure.eliminations)
-    pairs = zip(plan.structure.plates, plan.engine.plates)
-    return tied + sum(data.size * plate.n_configurations for plate, data in pairs)
+    return f"{text}, {plan.engine.sentence}"
 
 
 def rows(plan: Any) -> list[dict[str, str]]:
@@ -59,16 +52,12 @@ def rows(plan: Any) -> list[dict[str, str]]:
             }
         )
     for node in plan.structure.latents:
-        plate = next(p for p in plan.structure.plates if node.name in p.latents)
         labels = plan.value_labels(node.name)
         values = ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
-        how = f"summed out: {plate.size:,} members × {plate.n_configurations} values"
-        if plate.tied:
-            how = f"summed out: {node.size:,} elements × {node.n_values} values, tied to others"
         table.append(
             {
                 "name": node.name, "role": "latent (implicit)" if node.implicit else "latent", "dims": _dims(node),
-                "prior / support": f"{{{values}}}", "how": how,
+                "prior / support": f"{{{values}}}", "how": plan.engine.how(node),
             }
         )  # fmt: skip
     plans = {f.factor.name: f for f in plan.factors}
@@ -93,7 +82,7 @@ def text(plan: Any) -> str:
     """`print(plan)`."""
     s = plan.structure
     n = sum(node.shape[0] if node.shape else 1 for node in s.observed[:1])
-    n = plan.engine.plates[0].size if plan.sample is not None else n
+    n = plan.engine.sizes[0] if plan.sample is not None else n
     head = (
         f"{s.name} · {n:,} observations · {len(s.latents)} latent{'' if len(s.latents) == 1 else 's'} · "
         f"{len(plan.blocks)} parameter block{'' if len(plan.blocks) == 1 else 's'} · "
@@ -159,7 +148,7 @@ def remarks(plan: Any) -> list[str]:
     for family in unnamed(plan.structure, plan.axes):
         names = ", ".join(node.name for node in family)
         lines.append(f"labels of {names}: not exchanged by permuting parameters; the fit looks further")
-    lines.append(f"cost of one iteration: {densities(plan):,} densities → {_code(plan)}")
+    lines.append(f"cost of one iteration: {plan.engine.numbers:,} densities → {_code(plan)}")
     return lines
 
 
@@ -172,31 +161,10 @@ def html(plan: Any) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
 
 
-def _summed_out(plan: Any) -> str:
-    words = [
-        f"{data.size:,} independent member{'s' if data.size > 1 else ''} × {plate.n_configurations} "
-        f"{'joint values' if len(plate.latents) > 1 else 'values'}"
-        for plate, data in zip(plan.structure.plates, plan.engine.plates)
-        if not plate.tied
-    ]
-    for tied in plan.structure.eliminations:
-        words.append(
-            f"{tied.size:,} group{'s' if tied.size > 1 else ''} of {len(tied.supports)} tied latent elements, "
-            f"summed out one after the other ({tied.cost:,} numbers each, in place of {_power(tied.supports)} "
-            "joint values)"
-        )
-    return ", ".join(words)
-
-
 def _code(plan: Any) -> str:
-    if any(plate.compiled and plate.kinds is None for plate in plan.engine.plates):
+    if plan.engine.is_compiled:
         return f"numba, {threads()} thread{'s' if threads() > 1 else ''}"
     return "numpy, no compiler"
-
-
-def _power(supports: tuple[int, ...]) -> str:
-    count = float(np.prod([float(s) for s in supports]))
-    return f"{count:,.0f}" if count < 1e7 else f"{count:.2g}"
 
 
 def _dims(node: Any) -> str:

@@ -15,7 +15,8 @@ import pytensor.tensor as pt
 from emppl import explanation
 from emppl.compiling import building, compile_graph
 from emppl.errors import InvalidArgumentError
-from emppl.estep.independent import IndependentEngine, PlateData
+from emppl.estep.data import PlateData
+from emppl.estep.engine import EStep
 from emppl.estep.known import label_masks, member_weights
 from emppl.estep.posterior import Posterior
 from emppl.estep.scales import Scales
@@ -106,7 +107,7 @@ class Plan(Portable):
     method: str
     blocks: tuple[Block, ...]
     factors: tuple[FactorPlan, ...]
-    engine: IndependentEngine = field(repr=False)
+    engine: EStep = field(repr=False)
     expected: ExpectedLogJoint = field(repr=False)
     frozen: Theta = field(repr=False, default_factory=dict)
     options: dict[str, Any] = field(repr=False, default_factory=dict)
@@ -165,7 +166,7 @@ class Plan(Portable):
         """The context of a step: several threads of BLAS are in the way of everything but a few plain numbers."""
         nodes = self.engine.terms.compilation.fgraph.apply_nodes
         factorises = any("linalg" in type(getattr(node.op, "core_op", node.op)).__module__ for node in nodes)
-        many = any(len(plate.features) >= MANY for plate in self.engine.plates)
+        many = any(size >= MANY for size in self.engine.held)
         return one_blas_thread if many or factorises else nullcontext
 
     def log_likelihood(self, theta: Mapping[str, np.ndarray]) -> float:
@@ -189,7 +190,7 @@ class Plan(Portable):
     @property
     def weights(self) -> tuple[np.ndarray | None, ...]:
         """Weights of the members of each plate, None where all count once."""
-        return tuple(plate.weights for plate in self.engine.plates)
+        return self.engine.weights
 
     def responsibilities(self, theta: Mapping[str, np.ndarray]) -> Theta:
         """Posterior probability of each value of each latent element: {latent: [*shape, K]}."""
@@ -201,11 +202,7 @@ class Plan(Portable):
         answer = {}
         width = max((len(node.support) for node in self.structure.latents), default=0)
         flat = np.zeros((total, width))
-        for plate, r in zip(self.structure.plates, posterior.responsibilities):
-            for slot, name in enumerate(plate.latents):
-                support = self.structure.node(name).support
-                for k, value in enumerate(support):
-                    flat[plate.members[:, slot], k] = r[:, plate.configurations[:, slot] == value].sum(axis=1)
+        self.engine.marginals(posterior, flat)
         for node in self.structure.latents:
             start = self.structure.offsets[node.name]
             answer[node.name] = flat[start : start + node.size, : len(node.support)].reshape(
@@ -217,8 +214,7 @@ class Plan(Portable):
         """The most probable joint value of the latents of each member: {latent: [*shape]}."""
         posterior = self.e_step(theta, keep=True, hard=True)
         flat = np.zeros(sum(node.size for node in self.structure.latents), dtype="int64")
-        for plate, r in zip(self.structure.plates, posterior.responsibilities):
-            flat[plate.members] = plate.configurations[r.argmax(axis=1)]
+        self.engine.mode(posterior, flat)
         return {
             node.name: flat[self.structure.offsets[node.name] :][: node.size].reshape(node.shape)
             for node in self.structure.latents
@@ -275,7 +271,7 @@ class Plan(Portable):
     @property
     def densities(self) -> int:
         """Numbers evaluated in one pass: members × configurations of all plates, and the tables of eliminations."""
-        return explanation.densities(self)
+        return self.engine.numbers
 
     def rows(self) -> list[dict[str, str]]:
         """One row a variable: name, role, dims, prior or support, how it is treated."""
@@ -416,7 +412,7 @@ def _assemble(
     obs_weights: Any,
     labels: Mapping[str, Any] | None,
     compile: str,
-) -> tuple[list[FactorPlan], IndependentEngine, ExpectedLogJoint]:
+) -> tuple[list[FactorPlan], EStep, ExpectedLogJoint]:
     """Put the factors' features and graphs together, plate by plate, and compile what the E-step evaluates."""
     weights = member_weights(structure, plans, obs_weights)
     masks = label_masks(structure, labels)
@@ -477,7 +473,7 @@ def _assemble(
     terms = compile_graph(structure.coordinates.values, [*outputs, direct_sum, prior_sum], unroll=True)
     if any(plate.compiled for plate in data):
         data = _summed(structure, terms, data)
-    engine = IndependentEngine(tuple(data), terms, method == "hard", structure.eliminations)
+    engine = EStep.of(structure, data, terms, method == "hard")
     expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum, terms)
     order = {entry.factor.name: i for i, entry in enumerate(plans)}
     return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
@@ -503,14 +499,13 @@ def _blocks(
     plans: list[FactorPlan],
     priors: list[Factor],
     estimate: str,
-    engine: IndependentEngine,
+    engine: EStep,
     expected: ExpectedLogJoint,
 ) -> tuple[Block, ...]:
     """Parameters that meet in a factor, a prior or a bound are one block; the first rule that accepts updates it."""
     used = priors if estimate == "map" else []
     supports = support_factors(structure) if estimate == "ml" else []
     implicit = {name for factor in supports for name in factor.parameters}
-    weights = tuple(plate.weights for plate in engine.plates)
     blocks = []
     for names in _connected(structure, [*(entry.factor for entry in plans), *used, *supports]):
         problem = BlockProblem(
@@ -519,7 +514,7 @@ def _blocks(
             tuple(entry for entry in plans if set(entry.factor.parameters) & set(names)),
             tuple(prior for prior in used if set(prior.parameters) & set(names)),
             expected,
-            weights,
+            engine.weights,
             tuple(sorted(implicit & set(names))),
         )
         if not problem.factors and not problem.priors:

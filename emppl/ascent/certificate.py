@@ -17,10 +17,8 @@ from pytensor.graph.traversal import graph_inputs
 from emppl.ascent.agreement import UNSEEN_LIMIT, Agreement
 from emppl.ascent.sampled import Sample, sample_of
 from emppl.compiling import FEW, building, compile_graph, substitute
-from emppl.estep.elimination import tied_log_likelihood
-from emppl.estep.independent import IndependentEngine
+from emppl.estep.engine import EStep
 from emppl.estep.known import label_masks
-from emppl.estep.tables import elements_of, sampled_table
 from emppl.inference.information import BORDER, FLAT_CURVATURE, Information
 from emppl.planner import Plan
 from emppl.structure import analyse
@@ -210,16 +208,16 @@ def _random_values(latent: Node, rng: np.random.Generator) -> np.ndarray:
 def _derived_log_joint(plan: Plan, theta: Theta, assigned: Theta) -> float:
     """Our log joint at assigned latents: the E-step's own arrays, with all other configurations masked out."""
     masks = label_masks(plan.structure, {name: np.ma.masked_array(v) for name, v in assigned.items()})
-    return _log_joint_of(plan, plan.engine.masked(masks), theta)
+    return _log_joint_of(plan, plan.engine.clamped(masks), theta)
 
 
 def _derived_of_sample(plan: Plan, theta: Theta, sample: Sample, draw: int) -> float:
     """The same of some members, in the configurations of one draw."""
     engine = plan.engine.of_members(sample.members)
-    return _log_joint_of(plan, engine.masked(sample.masks(plan.structure, draw)), theta)
+    return _log_joint_of(plan, engine.clamped(sample.masks(plan.structure, draw)), theta)
 
 
-def _log_joint_of(plan: Plan, engine: IndependentEngine, theta: Theta) -> float:
+def _log_joint_of(plan: Plan, engine: EStep, theta: Theta) -> float:
     structure = plan.structure
     posterior = engine(structure.coordinates.arguments(theta), hard=False)
     if plan.estimate == "map" and not structure.frozen:  # the plan drops no prior
@@ -374,24 +372,11 @@ def gradient_agrees(plan: Plan, u: np.ndarray, seed: int = 0, possible: bool = F
 @building()
 def _enumerated_slope(plan: Plan, rng: np.random.Generator, possible: bool) -> tuple[Any, list[np.ndarray]]:
     """The gradient of the enumerated log posterior of a subsample, as a graph; the members [..] of each plate in it."""
-    structure, coordinates = plan.structure, plan.structure.coordinates
-    chosen: list[np.ndarray] = []
-    value = plan.expected.direct
-    if structure.eliminations:
-        value = value + tied_log_likelihood(plan)
-    for p, plate in enumerate(structure.plates):
-        if plate.tied:  # all of it, since its members hang together
-            chosen.append(np.arange(plate.size))
-            continue
-        size = max(1, min(plate.size, SUBSAMPLE // plate.n_configurations))
-        rows = np.sort(rng.choice(plate.size, size=size, replace=False))
-        entering = [e.factor for e in plan.factors if e.factor.latents and len(elements_of(e.factor, plate)[0])]
-        log_joint = sum(sampled_table(structure, factor, plate, rows, possible) for factor in entering)
-        mask = plan.engine.plates[p].mask
-        if mask is not None:
-            log_joint = pt.switch(mask[rows].T, log_joint, -np.inf)
-        value = value + pt.logsumexp(log_joint, axis=0).sum()
-        chosen.append(rows)
+    coordinates = plan.structure.coordinates
+    value, chosen = plan.engine.some_log_likelihood(
+        [entry.factor for entry in plan.factors], plan.expected.etas, plan.expected.tables, rng, possible
+    )
+    value = plan.expected.direct + value
     (value,) = substitute([value], dict(zip(coordinates.values, coordinates.graphs.values())))
     return pytensor.grad(value, coordinates.vector, disconnected_inputs="ignore"), chosen
 
@@ -426,15 +411,7 @@ def _fisher_gradient(plan: Plan, u: np.ndarray, chosen: list[np.ndarray]) -> np.
         posterior = some(plan.structure.coordinates.arguments(theta), keep=True, hard=False)
         return plan.expected(u, posterior, tuple(None for _ in chosen))[1]
     posterior = plan.e_step(plan.structure.coordinates.constrain(u), keep=True, hard=False)
-    statistics, kept = [], []
-    for whole, rows, plate in zip(posterior.responsibilities, chosen, plan.engine.plates):
-        assert whole is not None  # the E-step was asked to keep them
-        r = np.zeros_like(whole)
-        r[rows] = whole[rows]
-        statistics.append(plate.features.weighted(r))
-        kept.append(r)
-    part = posterior._replace(statistics=tuple(statistics), responsibilities=tuple(kept))
-    return plan.expected(u, part, tuple(None for _ in chosen))[1]
+    return plan.expected(u, plan.engine.only(posterior, chosen), tuple(None for _ in chosen))[1]
 
 
 def monotone(largest_fall: float, n_iter: int, collapsed: bool = False) -> Point:

@@ -55,8 +55,8 @@ class Checkpoint:
         """A plan over streamed rows whose passes are noted, so that a start can go on in its midst; others as given."""
         if plan.sample is None:
             return plan
-        plates = tuple(replace(plate, over=_Noted(plate.over, self)) for plate in plan.engine.plates)  # type: ignore[call-arg, attr-defined]
-        return replace(plan, engine=replace(plan.engine, plates=plates))
+        plates = [replace(plate, over=_Noted(plate.over, self)) for plate in plan.engine.plates]  # type: ignore[call-arg, attr-defined]
+        return replace(plan, engine=plan.engine.with_data(plates))
 
     def put(self, key: str, ascent: Ascent) -> None:
         """A start that has ended, which is written at once, or soon where writing takes long."""

@@ -108,9 +108,7 @@ def best_of_short_runs(
     They have to be as many as show which guess heads for a handful of observations: those rise fastest at first.
     options: of the ascent. One guess, and no run, where passes are dear.
     """
-    pairs = zip(plan.structure.plates, plan.engine.plates)
-    work = sum(data.size * plate.n_configurations * data.features.shape[1] for plate, data in pairs)
-    dear = not plan.has_exact_m_step or work * CANDIDATES > CHEAP_PASS
+    dear = not plan.has_exact_m_step or plan.engine.products * CANDIDATES > CHEAP_PASS
     if dear or kind in ("prior", "ties") or options["max_iter"] < CANDIDATE_RUN or not plan.structure.plates:
         return start_point(plan, kind, rng), None
     several = min(max(CANDIDATES, plan.structure.coordinates.size // 3), MOST_CANDIDATES)  # the more, the more modes

@@ -109,7 +109,7 @@ class Fit(Portable):
     @property
     def _cost(self) -> str:
         assert isinstance(self.plan, Plan)  # it is to be made
-        coordinates, members = self.plan.structure.coordinates.size, sum(p.size for p in self.plan.engine.plates)
+        coordinates, members = self.plan.structure.coordinates.size, sum(self.plan.engine.sizes)
         passes = f"up to {2 * coordinates:,} passes over {members:,} members"
         return f"the curvature in {coordinates:,} coordinates takes {passes}"
 
@@ -256,7 +256,6 @@ class Fit(Portable):
         self, data: Mapping[str, Any], theta: Mapping[str, np.ndarray] | None = None
     ) -> tuple[np.ndarray, np.ndarray, Any]:
         from emppl.kernels.features import Features
-        from emppl.kernels.mixture import mixture
 
         if isinstance(self.plan, SavedPlan):
             raise SavedFitError(
@@ -307,8 +306,9 @@ class Fit(Portable):
             features, log_base = form.featurise(y, **known)
             parts.append(Features.of(features))
             base += log_base
-        outputs = plan.engine.terms(*plan.structure.coordinates.arguments(self.point if theta is None else theta))
-        done = mixture(Features.joined(parts), outputs[0], base, keep=True)
+        done = plan.engine.of_new(
+            plan.structure.coordinates.arguments(self.point if theta is None else theta), Features.joined(parts), base
+        )
         assert done.responsibilities is not None and done.by_member is not None  # kept
         return done.responsibilities, done.by_member, plan.structure.plates[0]
 
@@ -385,7 +385,7 @@ class Fit(Portable):
 def is_affordable(plan: Any) -> bool:
     """Whether the 2 P gradients of the information matrix are to be had within minutes."""
     size = plan.structure.coordinates.size
-    members = sum(plate.size for plate in plan.engine.plates)
+    members = sum(plan.engine.sizes)
     return size <= NEWTON_LIMIT or 2.0 * size * size * (members + MEMBERS_OF_A_GRAPH) <= MOST_WORK
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.planner import FactorPlan, Plan
 from emppl.structure.types import Structure
 
@@ -28,7 +28,7 @@ def on_some_rows(plan: Plan, seed: int | None) -> Plan | None:
         if streamed.size < WORTHWHILE * held.size:
             return None
         counted = replace(held, weights=np.full(held.size, streamed.size / held.size))
-        return replace(plan.sample, engine=replace(plan.sample.engine, plates=(counted,)))
+        return replace(plan.sample, engine=plan.sample.engine.with_data([counted]))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ROWS,)))
     rows = [
         np.sort(rng.choice(plate.size, ROWS, replace=False)) if plate.members.n >= WORTHWHILE * ROWS else None
@@ -36,11 +36,12 @@ def on_some_rows(plan: Plan, seed: int | None) -> Plan | None:
     ]
     if all(chosen is None for chosen in rows):
         return None
+    structure = _structure(plan.structure, rows)
     return replace(
         plan,
-        structure=_structure(plan.structure, rows),
+        structure=structure,
         factors=tuple(_factor(entry, rows) for entry in plan.factors),
-        engine=replace(plan.engine, plates=tuple(_data(plate, chosen) for plate, chosen in zip(plates, rows))),
+        engine=plan.engine.with_data([_data(plate, chosen) for plate, chosen in zip(plates, rows)], structure),
     )
 
 

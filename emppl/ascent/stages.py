@@ -97,11 +97,7 @@ def run(
 
 def is_dear(plan: Plan, starts: int) -> bool:
     """Whether to carry so many starts to the end would take long."""
-    work = sum(
-        d.size * p.n_configurations * (d.features.shape[1] + 2)
-        for p, d in zip(plan.structure.plates, plan.engine.plates)
-    )
-    return work * starts * SHORT_RUN > CHEAP
+    return (plan.engine.products + 2 * plan.engine.densities) * starts * SHORT_RUN > CHEAP
 
 
 @dataclass(frozen=True)
@@ -210,9 +206,8 @@ def _chosen(few: Plan, ascents: list[Ascent | None], ends: dict[int, float], dra
     The best point of some rows is not that of all. For P parameters that costs P / 2 nats for each row that a row
     stands for, give or take the square root of that.
     """
-    plates = few.engine.plates
-    stands_for = max(float(np.mean(plate.weights)) for plate in plates if plate.weights is not None)
-    rows = " and ".join(f"{plate.size:,}" for plate in plates)
+    stands_for = max(float(np.mean(weights)) for weights in few.engine.weights if weights is not None)
+    rows = " and ".join(f"{size:,}" for size in few.engine.sizes)
     margin = few.structure.coordinates.size * stands_for
     heights = {i: ascent.objective for i, ascent in _under_way(ascents).items() if i in ends}
     gaps = {i: max(heights.values()) - height for i, height in heights.items()}

@@ -135,7 +135,7 @@ def through_members(regressions: Sequence[RegressionForm], k: int, rng: np.rando
 
 def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> np.ndarray:
     """A first guess of the responsibilities [C, J] of plate p."""
-    plate, engine = plan.structure.plates[p], plan.engine.plates[p]
+    plate, mask = plan.structure.plates[p], plan.engine.masks[p]
     j = plate.n_configurations
     data = scaled(member_data(plan, p), whiten=bool(rng.integers(2)))
     regressions = [e.form for e in plan.factors if e.plate == p and isinstance(e.form, RegressionForm)]
@@ -158,8 +158,8 @@ def responsibilities(plan: Any, p: int, kind: str, rng: np.random.Generator) -> 
         softening = float(rng.uniform(*SOFT)) if kind == "soft" else 1.0
     r = np.full((plate.size, j), softening / j)
     r[np.arange(plate.size), np.argsort(order)[label]] += 1.0 - softening
-    if engine.mask is not None:
-        r = r * engine.mask
+    if mask is not None:
+        r = r * mask
         r /= r.sum(axis=1, keepdims=True)
     return r
 
@@ -191,7 +191,7 @@ def _element_shares(plan: Any, rng: np.random.Generator) -> np.ndarray:
 
 def _tied_responsibilities(plan: Any, p: int, shares: np.ndarray) -> np.ndarray:
     """Responsibilities [C, J] of a plate whose members share elements: products of the elements' probabilities."""
-    plate, mask = plan.structure.plates[p], plan.engine.plates[p].mask
+    plate, mask = plan.structure.plates[p], plan.engine.masks[p]
     r = np.ones((plate.size, plate.n_configurations))
     for slot, places in enumerate(value_places(plan.structure, plate).T):
         r *= shares[plate.members[:, slot]][:, places]
@@ -214,7 +214,7 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
         _tied_responsibilities(plan, p, shares) if plate.tied else responsibilities(plan, p, kind, rng)
         for p, plate in enumerate(structure.plates)
     ]
-    posterior: Posterior = plan.engine.summarise(guess)
+    posterior: Posterior = plan.engine.summarised(guess)
     theta = plan.m_step(initial_point(structure), posterior)
     if plan.has_search:
         for _ in range(2):  # a numeric M-step takes a few steps at a time, and the prior's own point is far away

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
@@ -72,29 +71,6 @@ def log_likelihood_graph(plan: Elimination, tables: Sequence[Any]) -> Any:
         total = sum(_spread(held[t], scopes[t], joined) for t in used)
         held.append(pt.logsumexp(total, axis=1 + joined.index(variable)))
     return pt.stack([held[t] for t in _last(plan, scopes)]).sum(axis=0)
-
-
-def tied_log_likelihood(plan: Any) -> Any:
-    """Log-likelihood of all tied components as a graph of the parameters' values. plan: a Plan."""
-    joints = {}
-    for p, (data, eta, table) in enumerate(zip(plan.engine.plates, plan.expected.etas, plan.expected.tables)):
-        if data.tied:
-            joints[p] = log_joint_graph(data, eta, table)
-    parts = []
-    for elimination in plan.structure.eliminations:
-        tables: list[Any] = [None] * len(elimination.tables)
-        for p, joint in joints.items():
-            held = [t for t, (plate, _) in enumerate(elimination.tables) if plate == p]
-            if not held:
-                continue
-            rows = np.concatenate([elimination.tables[t][1] for t in held])
-            shape = (elimination.size, *plan.engine.plates[p].supports)
-            pieces = pt.split(joint.T[rows], [elimination.size] * len(held), n_splits=len(held), axis=0)
-            for t, piece in zip(held, pieces if isinstance(pieces, list) else [pieces]):
-                tables[t] = piece.reshape(shape)
-        parts.append(log_likelihood_graph(elimination, tables).sum())
-    bases = sum(float(data.base.sum()) for data in plan.engine.plates if data.tied)
-    return pt.stack(parts).sum() + bases
 
 
 def program(structure: Structure) -> dict[str, np.ndarray]:
@@ -186,34 +162,6 @@ def register() -> None:
     @register_funcify_default_op_cache_key(EliminationLogLikelihood)
     def funcify(op: Any, node: Any, **kwargs: Any) -> Any:
         return elimination_loop(), code_key(elimination_loop())
-
-
-def sampled_log_likelihood(plan: Any) -> Any:
-    """Log-likelihood of all tied components by the Op, for a sampler. plan: a Plan."""
-    leaves, base = [], 0.0
-    for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
-        if data.tied:
-            leaves.append(log_joint_graph(data, eta, table).T.ravel())
-            base += float(data.base.sum())
-    arrays = program(plan.structure)
-    shared = [pytensor.shared(arrays[name]) for name in ("steps", "sources", "outputs", "roots", "entries")]
-    joined = pt.concatenate(leaves) if len(leaves) > 1 else leaves[0]
-    return elimination_log_likelihood(joined.astype("float64"), *shared)[0] + base
-
-
-def log_joint_graph(data: Any, eta: Any, table: Any | None) -> Any:
-    """Log joint [J, C] of a plate without its base, as a graph; impossible configurations are minus infinity.
-
-    eta is kept off the zeros among the features, since a log of zero may meet a count of zero.
-    """
-    dead = pt.isinf(eta) & (eta < 0)
-    features = np.asarray(data.features)
-    joint = pt.switch(dead, 0.0, eta) @ features.T
-    barred = pt.switch(dead, 1.0, 0.0) @ (features != 0).T.astype(float)
-    joint = pt.switch(barred > 0, -np.inf, joint)
-    if table is not None:
-        joint = joint + table
-    return joint if data.mask is None else pt.switch(data.mask.T, joint, -np.inf)
 
 
 def _joined(scopes: Sequence[tuple[int, ...]], used: Sequence[int], variable: int) -> tuple[int, ...]:

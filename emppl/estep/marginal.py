@@ -15,7 +15,7 @@ from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.kernels.features import Features, Source
 from emppl.kernels.mixture import mixture
 

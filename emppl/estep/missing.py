@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.kernels.features import blocks
 from emppl.kernels.mixture import mixture
 from emppl.kernels.threads import pool, threads
@@ -19,6 +19,79 @@ WORTHWHILE = 1e6  # multiplications in a pass, below which passes are cheap besi
 LARGEST = 2500  # numbers in eta: their square is kept
 LARGEST_OF_FEW = 500  # the same where a pass is short, beside which products of that square take long
 BLOCK = 1 << 19  # numbers in the scores of a block of members: 4 MiB
+
+
+OWNED = 40  # coordinates from which on it is worth finding out which component each belongs to
+
+
+class Scores:
+    """Scores of the members of a plan as functions of its coordinates, at one point [P]; eta there is finite."""
+
+    def __init__(self, plan: Any, point: np.ndarray) -> None:
+        self.plan, self.point = plan, point
+        self.etas = self._etas(point)
+
+    @classmethod
+    def of(cls, plan: Any, point: np.ndarray) -> Scores | None:
+        """None where members have none, or too few for this to pay, or eta is not finite."""
+        found = cls(plan, point) if is_worthwhile(plan, are_many(plan)) else None
+        return found if found is not None and all(np.isfinite(eta).all() for eta in found.etas) else None
+
+    def _etas(self, v: np.ndarray) -> list[np.ndarray]:
+        coordinates, engine = self.plan.structure.coordinates, self.plan.engine
+        with np.errstate(all="ignore"):
+            return list(engine.terms(*coordinates.arguments(coordinates.constrain(v)))[: len(engine.plates)])
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        """All eta, plate by plate as `score_covariance` orders them."""
+        return np.concatenate([by_score(data, eta) for data, eta in zip(self.plan.engine.plates, self._etas(v))])
+
+    def covariance(self, jacobian: np.ndarray) -> np.ndarray:
+        """Of the scores [n, n] along the coordinates whose rows `jacobian` [n, all eta] holds."""
+        total, start = np.zeros((len(jacobian), len(jacobian))), 0
+        for data, eta in zip(self.plan.engine.plates, self.etas):
+            covariance = score_covariance(data, eta)
+            part = jacobian[:, start : start + len(covariance)]
+            start += len(covariance)
+            total += part @ covariance @ part.T
+        return total
+
+
+def are_many(plan: Any) -> bool:
+    """Whether there are so many coordinates that it is worth finding out which component each belongs to."""
+    return bool(plan.structure.coordinates.size >= OWNED)
+
+
+def owners(plan: Any) -> np.ndarray | None:
+    """The component of each coordinate [P], then of each number in eta: see `inference.differences.jacobian`.
+
+    A component is a configuration of a plate, and a coordinate belongs to it where no other's eta changes with it.
+    None where there are few coordinates. Cost: an evaluation of the plan's small graphs a coordinate, once a plan: they
+    are asked at one point for all, so that the answer is the same whoever asks first.
+    """
+    if not are_many(plan):
+        return None
+    found: np.ndarray | None = plan.__dict__.get("_owners")
+    if found is None:
+        found = plan.__dict__["_owners"] = _owners(plan)
+    return found
+
+
+def _owners(plan: Any) -> np.ndarray:
+    base = Scores(plan, 0.3 * np.random.default_rng(7).normal(size=plan.structure.coordinates.size))
+    found = np.full(len(base.point), -1)
+    for i in range(len(base.point)):
+        moved = base.point.copy()
+        moved[i] += 1e-3 * max(1.0, abs(moved[i]))
+        there = Scores(plan, moved)
+        changed = np.concatenate([(a != b).any(axis=1) for a, b in zip(there.etas, base.etas)])
+        if changed.sum() == 1:
+            found[i] = int(changed.argmax())
+    parts, number = [found], 0
+    for data, eta in zip(plan.engine.plates, base.etas):
+        parts.append(np.repeat(number + np.arange(len(eta)), 1 + data.features.distinct.n))
+        number += len(eta)
+    return np.concatenate(parts)
 
 
 def is_worthwhile(plan: Any, in_groups: bool = False) -> bool:

@@ -21,7 +21,6 @@ class Posterior(NamedTuple):
     counts: tuple[np.ndarray, ...]
     responsibilities: tuple[np.ndarray | None, ...]
     by_member: tuple[np.ndarray | None, ...]
-    by_component: tuple[np.ndarray, ...] = ()  # log-likelihoods of tied components
 
     @property
     def objective(self) -> float:

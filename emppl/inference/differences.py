@@ -8,11 +8,8 @@ the result is checked along a random direction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-
-from emppl.estep.independent import PlateData
 
 Slopes = Callable[[np.ndarray], np.ndarray]
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -24,7 +21,6 @@ AGREES = 1e-4  # relative difference of a product with a random direction, which
 LEAST_BEND = 1.0  # nats within the width of a coordinate: what bends less is not scaled up to one that bends
 APART = 2e-2  # widths over which a slope must change as its derivative says: far beyond the step of that
 JUMPS = 0.25  # of what it changes and of what it should, by which a slope that jumps misses
-PAYS = 40  # coordinates from which on it is worth finding out who moves what
 
 
 def jacobian(
@@ -149,52 +145,3 @@ def corners(slopes: Slopes, point: np.ndarray, inside: np.ndarray, hessian: np.n
         is_top = above[n] <= 0.0 <= below[n]
         found[n] = is_top and misses(above - below, 2.0 * alone @ hessian)[n]
     return found
-
-
-def are_many(plan: Any) -> bool:
-    """Whether there are so many coordinates that it is worth finding out who moves what."""
-    return bool(plan.structure.coordinates.size >= PAYS)
-
-
-def owners(plan: Any) -> np.ndarray | None:
-    """The component of each coordinate [P] and then of each number in eta, as `by_score` orders them; see `jacobian`.
-
-    A component is a configuration of a plate, and a coordinate belongs to it where no other's eta changes with it.
-    None where there are few coordinates. Cost: an evaluation of the plan's small graphs a coordinate, once a plan: they
-    are asked at one point for all, so that the answer is the same whoever asks first.
-    """
-    if not are_many(plan):
-        return None
-    found: np.ndarray | None = plan.__dict__.get("_owners")
-    if found is None:
-        found = plan.__dict__["_owners"] = _owners(plan)
-    return found
-
-
-def _owners(plan: Any) -> np.ndarray:
-    coordinates = plan.structure.coordinates
-    point = 0.3 * np.random.default_rng(7).normal(size=coordinates.size)
-
-    def etas(v: np.ndarray) -> list[np.ndarray]:
-        with np.errstate(all="ignore"):
-            values = plan.engine.terms(*coordinates.arguments(coordinates.constrain(v)))
-        return list(values[: len(plan.engine.plates)])
-
-    base, number = etas(point), 0
-    found = np.full(coordinates.size, -1)
-    for i in range(coordinates.size):
-        moved = point.copy()
-        moved[i] += 1e-3 * max(1.0, abs(moved[i]))
-        changed = np.concatenate([(a != b).any(axis=1) for a, b in zip(etas(moved), base)])
-        if changed.sum() == 1:
-            found[i] = int(changed.argmax())
-    parts = [found]
-    for data, eta in zip(plan.engine.plates, base):
-        parts.append(np.repeat(number + np.arange(len(eta)), width(data)))
-        number += len(eta)
-    return np.concatenate(parts)
-
-
-def width(data: PlateData) -> int:
-    """Numbers of a configuration in `by_score`."""
-    return 1 + data.features.distinct.n

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from emppl.estep.missing import by_score, is_worthwhile, score_covariance
-from emppl.inference.differences import LEAST_BEND, are_many, corners, jacobian, owners, too_coarse
+from emppl.estep.missing import Scores, owners
+from emppl.inference.differences import LEAST_BEND, corners, jacobian, too_coarse
 
 FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
 DOUBTFUL = 1e-4  # below it the slope that an ascent leaves may be all that bends a direction
@@ -173,7 +173,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     held = interior & plan.corners(coordinates.constrain(point), posterior)
     interior &= ~held
     inside = np.flatnonzero(interior)
-    scores = _scores(plan, point) if len(inside) and is_worthwhile(plan, are_many(plan)) else None
+    scores = Scores.of(plan, point) if len(inside) else None
 
     def slopes(v: np.ndarray) -> np.ndarray:
         """Gradient [P], and beside it the scores of the members as functions of v."""
@@ -184,7 +184,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
 
     finest = coordinates.grain(point)
     width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
-    owner = owners(plan) if scores is not None else None
+    owner = None if scores is None else owners(plan)
 
     def between(v: np.ndarray, w: np.ndarray) -> np.ndarray:
         return np.asarray((coordinates.raw(v) - coordinates.raw(w)) / coordinates.width)
@@ -194,7 +194,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     at_corner = corners(slopes, point, inside, hessian)
     bad = at_corner | ~np.isfinite(np.diag(hessian))
     if scores is not None:
-        hessian = hessian + _missing(plan, point, rows[:, len(point) :])
+        hessian = hessian + scores.covariance(rows[:, len(point) :])
     centre = (centre if further is None else centre + further(point))[inside]
     hessian = 0.5 * (hessian + hessian.T)
     bad = bad | ~np.isfinite(hessian[:, ~bad]).all(axis=1)
@@ -203,28 +203,3 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     lost[inside[~at_corner & (bad | too_coarse(point, inside, rows[:, inside], finest))]] = True
     interior[inside[bad]] = False
     return Information(np.asarray(u, float), interior, centre[~bad], -hessian[np.ix_(~bad, ~bad)], found, lost)
-
-
-def _scores(plan: Any, point: np.ndarray) -> Any | None:
-    """v → all eta, plate by plate as `score_covariance` orders them; None where they are not finite at `point`."""
-    coordinates = plan.structure.coordinates
-
-    def scores(v: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            etas = plan.engine.terms(*coordinates.arguments(coordinates.constrain(v)))
-        return np.concatenate([by_score(data, eta) for data, eta in zip(plan.engine.plates, etas)])
-
-    return scores if np.isfinite(scores(point)).all() else None
-
-
-def _missing(plan: Any, point: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
-    """Covariance of the scores [n, n] along the coordinates whose rows `jacobian` [n, all eta] holds."""
-    coordinates = plan.structure.coordinates
-    etas = plan.engine.terms(*coordinates.arguments(coordinates.constrain(point)))
-    total, start = np.zeros((len(jacobian), len(jacobian))), 0
-    for data, eta in zip(plan.engine.plates, etas):
-        covariance = score_covariance(data, eta)
-        part = jacobian[:, start : start + len(covariance)]
-        start += len(covariance)
-        total += part @ covariance @ part.T
-    return total

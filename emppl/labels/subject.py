@@ -320,23 +320,17 @@ def _log_joint(plan: Any, axis: Any, theta: Theta) -> Callable[[Theta], np.ndarr
     """theta → log density of each member together with its being in each component [n, K]; None where members meet."""
     if not hasattr(plan, "marginals"):
         return None
-    structure = plan.structure
-    homes = {}
-    for name in latents_of(axis):
-        plates = [(p, plate) for p, plate in enumerate(structure.plates) if name in plate.latents]
-        if len(plates) != 1 or plan.engine.plates[plates[0][0]].tied:
-            return None
-        homes[name] = plates[0]
+    structure, names = plan.structure, latents_of(axis)
+    if not all(plan.engine.sums_by_element(name) for name in names):
+        return None
 
     def joint(point: Theta) -> np.ndarray:
         posterior = plan.e_step({name: point[name] for name in structure.parameter_names}, keep=True, hard=False)
         found = plan.marginals(posterior)
         parts = []
-        for name, (p, plate) in homes.items():
-            slot, start, node = plate.latents.index(name), structure.offsets[name], structure.node(name)
-            height = np.zeros(node.size)
-            height[plate.members[:, slot] - start] = posterior.by_member[p]
-            r = found[name].reshape(node.size, -1)
+        for name in names:
+            height = plan.engine.by_element(posterior, name)
+            r = found[name].reshape(len(height), -1)
             parts.append(np.log(np.maximum(r, TINY)) + height[:, None])
         return np.concatenate(parts)
 

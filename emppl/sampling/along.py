@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from emppl.compiling import compile_graph
-from emppl.estep.elimination import eliminate
+from emppl.estep.along import Passes, term_shapes
 from emppl.estep.tables import free_elements
 from emppl.interrupts import noticed
-from emppl.kernels.mixture import LOWEST
 from emppl.planner import Plan
 from emppl.progress import Watcher
 from emppl.sampling.density import traceable
@@ -154,7 +152,7 @@ def along_draws(plan: Plan, flat: Theta, n: int, watcher: Watcher, latents: bool
     latents: whether probabilities are wanted; None: where they are few.
     """
     structure = plan.structure
-    homes = {p: _member_dims(plan, p) for p, plate in enumerate(structure.plates) if not plate.tied}
+    homes = {p: _member_dims(plan, p) for p in plan.engine.of_members_alone}
     groups = [f"group_{i}" if i else "group" for i in range(len(structure.eliminations))]
     by_member: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {
         name: (np.empty((n, structure.plates[p].size)), dims) for p, (name, dims) in homes.items()
@@ -167,7 +165,7 @@ def along_draws(plan: Plan, flat: Theta, n: int, watcher: Watcher, latents: bool
     wanted = n * size <= SMALL_GROUP if latents is None else latents
     probabilities = {node.name: np.empty((n, *node.shape, node.n_values)) for node in structure.latents if wanted}
     log_posterior = np.full(n, np.nan)
-    passes = _Passes(plan)
+    passes = Passes(plan.engine, structure)
     block = max(1, BLOCK_NUMBERS // max(1, passes.numbers))
     spoken = time.monotonic()
     start = 0
@@ -201,10 +199,7 @@ def _terms(
     """What an E-step asks of the parameters, and log densities without latents: arrays [block, …], block by block."""
     coordinates, terms = plan.structure.coordinates, plan.engine.terms
     shapes = [node.shape for node in coordinates.parameters]
-    results: list[tuple[int, ...]] = []
-    for data in plan.engine.plates:
-        size = prod(data.supports)
-        results += [(size, data.features.shape[1]), *([(size, data.size)] if data.has_table else [])]
+    results = term_shapes(plan.engine)
 
     def one(*theta: np.ndarray) -> list[np.ndarray]:
         arguments = coordinates.arguments(dict(zip(plan.structure.parameter_names, theta)))
@@ -217,103 +212,6 @@ def _terms(
 
     arrays = [flat[name] for name in plan.structure.parameter_names]
     return _evaluated(one, traced, shapes, arrays, [*results, (), (), *elements], block)
-
-
-class _Done(NamedTuple):
-    by_member: list[np.ndarray | None]  # [block, C]
-    by_component: list[np.ndarray]  # [block, B]
-    shares: list[np.ndarray]  # [block, J, C]
-    log_posterior: np.ndarray  # [block]
-
-
-class _Passes:
-    """The E-step of many parameters at once: etas [block, J, F] and tables [block, J, C] of all plates."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.plates = plan, plan.engine.plates
-        self.statistics = [np.asarray(data.members).T for data in self.plates]  # [F, C], or one of each kind
-        self.n_terms = sum(1 + data.has_table for data in self.plates) + 2
-        self.numbers = sum(data.size * (prod(data.supports) + 1) for data in self.plates)
-
-    def __call__(self, terms: list[np.ndarray]) -> _Done:
-        rest = list(terms)
-        total = rest.pop() + rest.pop()
-        joints: dict[int, np.ndarray] = {}
-        by_member: list[np.ndarray | None] = []
-        shares: list[np.ndarray] = []
-        for p, (data, t) in enumerate(zip(self.plates, self.statistics)):
-            eta = rest.pop(0)
-            joint = _log_joints(eta, t, rest.pop(0) if data.has_table else None)
-            mask = data.mask if data.kinds is None else data.kinds.mask
-            if mask is not None:
-                joint[:, ~mask.T] = -np.inf
-            if data.tied:
-                joints[p] = joint
-                by_member.append(None)
-                shares.append(joint)
-                total = total + data.base_sum
-                continue
-            value, share = _shares(joint)
-            if data.kinds is not None:
-                value, share = value[:, data.kinds.kind], share[..., data.kinds.kind]
-            value = value + data.base
-            weights = np.ones(data.size) if data.weights is None else data.weights
-            total = total + np.where(weights > 0, value, 0.0) @ weights
-            by_member.append(value)
-            shares.append(share)
-        by_component = self._eliminated(joints, shares)
-        total = total + sum(value.sum(axis=1) for value in by_component)
-        return _Done(by_member, by_component, shares, np.where(np.isfinite(total), total, -np.inf))
-
-    def _eliminated(self, joints: dict[int, np.ndarray], shares: list[np.ndarray]) -> list[np.ndarray]:
-        """Log-likelihoods of components, elimination by elimination; fills in the shares of tied plates."""
-        found = []
-        for p, joint in joints.items():
-            shares[p] = np.zeros_like(joint)
-        for elimination in self.plan.structure.eliminations:
-            tables = []
-            for p, members in elimination.tables:
-                joint = np.maximum(joints[p], LOWEST)[:, :, members].transpose(0, 2, 1)
-                tables.append(np.reshape(joint, (-1, *self.plates[p].supports)))
-            value, weights = eliminate(elimination, tables)
-            found.append(value.reshape(-1, elimination.size))
-            for (p, members), weight in zip(elimination.tables, weights):
-                weight = weight.reshape(len(found[-1]), len(members), -1)
-                shares[p][:, :, members] = weight.transpose(0, 2, 1)
-        return found
-
-    def marginals(self, done: _Done) -> Theta:
-        """Posterior probability of each value of each latent element: {latent: [block, *shape, K]}."""
-        structure, n = self.plan.structure, len(done.log_posterior)
-        flat = {node.name: np.zeros((n, node.size, node.n_values)) for node in structure.latents}
-        for plate, share in zip(structure.plates, done.shares):
-            for slot, name in enumerate(plate.latents):
-                elements = plate.members[:, slot] - structure.offsets[name]
-                for k, value in enumerate(np.asarray(structure.node(name).support)):
-                    flat[name][:, elements, k] = share[:, plate.configurations[:, slot] == value].sum(axis=1)
-        return {node.name: flat[node.name].reshape(n, *node.shape, node.n_values) for node in structure.latents}
-
-
-def _log_joints(eta: np.ndarray, t: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-    """Log joints [n, J, C] of eta [n, J, F] with statistics [F, C], and of a table; a log of zero bars what counts."""
-    dead = np.isneginf(eta)
-    with np.errstate(all="ignore"):
-        joint = np.matmul(np.where(dead, 0.0, eta), t)
-    if dead.any():
-        joint[np.matmul(dead.astype(float), (t != 0.0).astype(float)) > 0] = -np.inf
-    return joint if table is None else joint + table
-
-
-def _shares(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihoods [n, C] and responsibilities [n, J, C] of log joints, which are overwritten."""
-    peak = joint.max(axis=1)
-    peak = np.where(np.isneginf(peak), 0.0, peak)
-    with np.errstate(all="ignore"):
-        joint -= peak[:, None]
-        np.exp(joint, out=joint)
-        scale = joint.sum(axis=1)
-        joint /= np.where(scale == 0.0, 1.0, scale)[:, None]
-        return peak + np.log(scale), joint
 
 
 def _member_dims(plan: Plan, p: int) -> tuple[str, tuple[str, ...]]:

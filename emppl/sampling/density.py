@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from emppl.compiling import building
-from emppl.estep.elimination import program
-from emppl.estep.independent import PlateData
-from emppl.kernels.mixture import LOWEST, pays
+from emppl.estep.records import Records, expected_shapes
 from emppl.planner import Plan
 from emppl.unrolled.machine import MachineCode, Untraceable, machine_code
 
@@ -33,87 +31,14 @@ class CompiledDensity:
         from emppl.kernels import posterior
 
         self.size = plan.structure.coordinates.size
-        self._kept: list[Any] = []  # what the records below hold addresses of
-        self._of_plates(plan, posterior)
-        self.function = posterior.c_function("density")
-        self.draw = posterior.c_function("draw")
-
-    def _of_plates(self, plan: Plan, posterior: Any) -> None:
-        plates = plan.engine.plates
         terms, slope = _codes(plan)
         self.operations = terms.operations + slope.operations
-        records, model = np.zeros(len(plates), posterior.PLATE), np.zeros(1, posterior.MODEL)
-        self.records = records
-        inputs = 1
-        ends = np.cumsum([inputs + self.size, *(p.n_values * p.width for p in map(_Shape, plates))])
-        responsibilities = int(ends[-1])
-        first_term = inputs + slope.n_inputs
-        place = first_term
-        leaf = first_term + terms.n_outputs
-        leaves, room = 0, 0
-        for record, data, expected in zip(records, plates, ends):
-            shape = _Shape(data)
-            n, size = shape.n, shape.n_values
-            record["configurations"], record["statistics"], record["members"] = size, shape.width, n
-            record["eta"], record["table"] = place, -1
-            place += size * shape.width
-            record["expected"], record["responsibilities"] = expected, -1
-            if data.has_table:
-                record["table"], record["responsibilities"] = place, responsibilities
-                place += size * n
-                responsibilities += size * n
-            record["base_at"] = self._at([data.base_sum])
-            if data.tied:
-                record["room"] = leaf + leaves
-                leaves += size * n
-            self._of_members(record, data, posterior)
-            if not data.tied:
-                room = max(room, (size + 3) * n)
-        for record, data in zip(records, plates):
-            if not data.tied:
-                record["room"] = leaf + leaves
-        self._kept += [terms, slope]
-        model["dimension"], model["size"] = self.size, leaf + leaves + room
-        model["inputs"], model["terms"], model["direct"] = inputs, first_term, leaf - 1
-        model["terms_at"], model["slope_at"] = terms.address, slope.address
-        model["plates_at"], model["plates"] = records.ctypes.data, len(records)
-        if leaves:
-            model["tied_at"] = posterior.c_function("tied").address
-            model["leaf"], model["leaves"] = leaf, leaves
-            arrays = program(plan.structure)
-            for name in ("steps", "sources", "outputs", "roots", "entries"):
-                model[f"{name}_at"] = self._at(arrays[name], np.int64)
-                if name != "entries":
-                    model[name] = len(arrays[name])
-        self.model = model
-
-    def _of_members(self, record: Any, data: PlateData, posterior: Any) -> None:
-        """What a pass reads of the members of a plate; equal ones are counted, not repeated."""
-        kinds = data.kinds
-        features, weights, mask = (
-            (data.features, data.weights, data.mask) if kinds is None else (kinds.features, kinds.counts, kinds.mask)
-        )
-        if weights is not None:
-            record["weights_at"], record["weights"] = self._at(weights), len(weights)
-        if mask is not None:
-            record["extra_at"] = self._at(np.where(mask.T, 0.0, LOWEST))
-        many = not (data.tied or data.has_table) and mask is None and pays(features, record["configurations"])
-        if not data.tied:
-            record["pass_at"] = posterior.c_function("many" if many else "few").address
-        if not many:
-            record["dense_at"] = self._at(np.asarray(features).T)
-            return
-        single, left, right, position, _ = features.distinct
-        record["columns"] = features.n_columns
-        record["z_at"] = self._at(features.columns(slice(0, features.n)))
-        record["single_at"], record["singles"] = self._at(single, np.int64), len(single)
-        record["left_at"], record["right_at"] = self._at(left, np.int64), self._at(right, np.int64)
-        record["pairs"], record["position_at"] = len(left), self._at(position, np.int64)
-
-    def _at(self, values: Any, dtype: Any = np.float64) -> int:
-        """The address of a copy of an array."""
-        self._kept.append(np.array(values, dtype=dtype, order="C"))
-        return int(self._kept[-1].ctypes.data)
+        held = Records(plan.engine, plan.structure, self.size, slope.n_inputs, terms.n_outputs)
+        held.model["terms_at"], held.model["slope_at"] = terms.address, slope.address
+        self.records, self.model = held.records, held.model
+        self._kept = held, terms, slope  # the model holds addresses of them
+        self.function = posterior.c_function("density")
+        self.draw = posterior.c_function("draw")
 
     def __call__(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """The log density and its gradient [P]; minus infinity and nan where there is none."""
@@ -143,19 +68,9 @@ class CompiledDensity:
                 )
 
 
-class _Shape:
-    """How many members, configurations and statistics a pass over a plate has."""
-
-    def __init__(self, data: PlateData) -> None:
-        kinds = data.kinds
-        self.n = (data.features if kinds is None else kinds.features).n
-        self.n_values = int(np.prod(data.supports, dtype=int))
-        self.width = data.features.shape[1]
-
-
 def _codes(plan: Plan) -> tuple[MachineCode, MachineCode]:
     """(u → etas, tables, and the log density of all else; (u, statistics, responsibilities) → the gradient)."""
-    coordinates, plates = plan.structure.coordinates, plan.engine.plates
+    coordinates = plan.structure.coordinates
     for node in coordinates.parameters:
         if node.value.dtype != "float64":
             raise Untraceable(f"{node.name} is {node.value.dtype}")
@@ -175,10 +90,8 @@ def _codes(plan: Plan) -> tuple[MachineCode, MachineCode]:
         raw = u * width + shift
         return [(expected(raw, *sums)[1] + jacobian(raw)[1]) * width]
 
-    shapes = [_Shape(data) for data in plates]
-    sums = [(s.n_values, s.width) for s in shapes]
-    shares = [(s.n, s.n_values) for s, data in zip(shapes, plates) if data.has_table]
-    return machine_code(terms, [(coordinates.size,)]), machine_code(slope, [(coordinates.size,), *sums, *shares])
+    sums = expected_shapes(plan.engine)
+    return machine_code(terms, [(coordinates.size,)]), machine_code(slope, [(coordinates.size,), *sums])
 
 
 def traceable(compiled: Any) -> Callable[..., Any]:

@@ -12,8 +12,6 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
 from emppl.compiling import building, interpreted_mode, uncompiled
-from emppl.estep import elimination
-from emppl.estep.marginal import marginal_log_likelihood, members
 from emppl.planner import Plan
 from emppl.structure.constants import in_double
 
@@ -111,16 +109,5 @@ def log_likelihood_graph(plan: Plan) -> Any:
 
     Plates in natural form by the Op with Fisher gradient.
     """
-    total = [plan.expected.direct_likelihood]
-    if plan.structure.eliminations:
-        total.append(elimination.sampled_log_likelihood(plan))
-    for data, eta, table in zip(plan.engine.plates, plan.expected.etas, plan.expected.tables):
-        if data.tied:
-            continue
-        if table is None and data.mask is None:
-            total.append(marginal_log_likelihood(eta, *members(data))[0] + data.base_sum)
-            continue
-        weights = np.ones(len(data.base)) if data.weights is None else data.weights
-        log_joint = elimination.log_joint_graph(data, eta, table)
-        total.append((weights * (pt.logsumexp(log_joint, axis=0) + data.base)).sum())
-    return pt.stack([t.astype("float64") for t in total]).sum()
+    total = plan.engine.log_likelihood(plan.expected.etas, plan.expected.tables)
+    return (plan.expected.direct_likelihood + total).astype("float64")

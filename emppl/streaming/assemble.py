@@ -75,7 +75,7 @@ def streamed(
     kept = tuple(d for d in structure.deterministics if not live.reads([model[d.name]]))
     structure = replace(structure, deterministics=kept)
     sample = replace(sample, structure=structure)
-    return replace(sample, engine=replace(sample.engine, plates=(streaming,)), sample=sample)
+    return replace(sample, engine=sample.engine.with_data([streaming]), sample=sample)
 
 
 def _refuse_options(options: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emppl.errors import SourceError, UnsupportedModelError
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.kernels.mixture import MixturePass
 from emppl.streaming.blocks import Source
 from emppl.streaming.executors import Local, Workers

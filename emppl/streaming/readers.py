@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emppl.errors import InvalidDataError, UnsupportedModelError
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.estep.missing import score_covariance
 from emppl.kernels.features import Features, Source, blocks
 from emppl.kernels.mixture import mixture

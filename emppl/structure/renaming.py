@@ -491,7 +491,7 @@ def _by_m_step(tables: Tables, pair: tuple[int, int], base: np.ndarray, start: n
     renamed = tables.renamed(list(r), pair)
     if renamed is None:
         return np.full(len(base), np.nan)
-    posterior = plan.engine.summarise(renamed)
+    posterior = plan.engine.summarised(renamed)
     theta = coordinates.constrain(start)
     try:
         for _ in range(WARMING):

@@ -43,7 +43,7 @@ def broken(plan: Plan, which: str) -> Plan:
         features = np.array(plate.features)
         features[0] += 0.5
         plate = replace(plate, features=Features.of(features))
-    return replace(plan, engine=replace(plan.engine, plates=(plate, *plan.engine.plates[1:])))
+    return replace(plan, engine=plan.engine.with_data([plate, *plan.engine.plates[1:]]))
 
 
 @pytest.mark.parametrize("which", ["base", "features"])
@@ -113,7 +113,7 @@ def test_the_log_joint_is_held_against_nats():
     assert certificate.log_joint_agrees(plan, theta).holds
     plate = plan.engine.plates[0]
     off = replace(plate, base=plate.base + 2e-5 / len(y))
-    point = certificate.log_joint_agrees(replace(plan, engine=replace(plan.engine, plates=(off,))), theta)
+    point = certificate.log_joint_agrees(replace(plan, engine=plan.engine.with_data([off])), theta)
     assert not point.holds and "2e-05 nats apart" in point.text, point.text
 
 

@@ -48,7 +48,7 @@ def test_what_is_wrong_with_some_members_is_found(name, few):
     (theta,) = small_models.points(plan, count=1)
     for p, (plate, members) in enumerate(zip(plan.engine.plates, plan.structure.plates)):
         off = replace(plate, base=plate.base + 1e-5)
-        engine = replace(plan.engine, plates=(*plan.engine.plates[:p], off, *plan.engine.plates[p + 1 :]))
+        engine = plan.engine.with_data([*plan.engine.plates[:p], off, *plan.engine.plates[p + 1 :]])
         assert not certificate.log_joint_agrees(replace(plan, engine=engine), theta).holds
         if len(np.unique(np.asarray(plate.features), axis=0)) < len(plate.features):
             continue
@@ -64,7 +64,7 @@ def test_the_gradient_of_some_members_is_that_of_all_when_all_are_taken():
         (theta,) = small_models.points(plan, count=1)
         u = plan.structure.coordinates.unconstrain(theta)
         everyone = [np.arange(plate.size) for plate in plan.structure.plates]
-        unweighted = replace(plan.engine, plates=tuple(replace(p, weights=None) for p in plan.engine.plates))
+        unweighted = plan.engine.with_data([replace(p, weights=None) for p in plan.engine.plates])
         _, wanted, _ = replace(plan, engine=unweighted).gradient(u)
         found = certificate._fisher_gradient(plan, u, everyone)
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)

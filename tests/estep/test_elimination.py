@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 import emppl
 from emppl.compiling import compile_graph, substitute
 from emppl.errors import InvalidArgumentError
-from emppl.estep.elimination import eliminate, program, sampled_log_likelihood
+from emppl.estep.elimination import eliminate, program
 from emppl.kernels.elimination import elimination_loop
 from emppl.structure.plates import _order
 from emppl.structure.types import Elimination, Plate
@@ -187,7 +187,7 @@ def test_the_samplers_density_is_the_models():
     plan = emppl.plan(crossed(5))
     coordinates = plan.structure.coordinates
     u = np.random.default_rng(6).normal(size=coordinates.size)
-    graph = sampled_log_likelihood(plan)
+    graph = plan.engine.log_likelihood(plan.expected.etas, plan.expected.tables)
     (value,) = substitute([graph], dict(zip(coordinates.values, coordinates.graphs.values())))
     gradient = pytensor.grad(value, coordinates.vector)
     found, slope = compile_graph([coordinates.vector], [value, gradient])(coordinates.raw(u))

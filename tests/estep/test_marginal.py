@@ -7,7 +7,7 @@ import pytest
 from oracles import INTERPRETED
 from pytensor.compile.mode import Mode
 
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.estep.marginal import MarginalLogLikelihood, marginal_log_likelihood, members, register
 from emppl.kernels.features import Features
 

@@ -11,7 +11,7 @@ from oracles import Enumeration
 from scipy.special import softmax
 
 import emppl
-from emppl.estep.independent import PlateData
+from emppl.estep.data import PlateData
 from emppl.kernels.features import Features
 from emppl.kernels.mixture import mixture
 from emppl.models import poisson_mixture
