@@ -44,7 +44,7 @@ def test_the_same_as_one_at_a_time(monkeypatch, name):
     monkeypatch.setattr(differences, "_in_groups", lambda *a: kept.append(grouped(*a)) or kept[-1])
     one = observed_information(plan, point)
     assert not kept
-    monkeypatch.setattr(differences, "PAYS", 0)
+    monkeypatch.setattr(missing, "OWNED", 0)
     two = observed_information(plan, point)
     scale = np.abs(one.information).max()
     np.testing.assert_allclose(two.information, one.information, rtol=1e-6, atol=1e-8 * scale)
@@ -65,7 +65,7 @@ def test_many_coordinates_and_few_rows(monkeypatch):
     monkeypatch.setattr(Plan, "gradient", lambda *a: passes.append(1) or gradient(*a))
     grouped = observed_information(plan, point)
     assert len(passes) == 1
-    monkeypatch.setattr(differences, "PAYS", 1000)
+    monkeypatch.setattr(missing, "OWNED", 1000)
     alone = observed_information(plan, point)
     assert len(passes) > 2 * len(point)
     scale = np.sqrt(np.diag(alone.information))

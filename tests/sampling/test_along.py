@@ -5,6 +5,7 @@ import pytest
 import small_models
 
 import emppl
+from emppl.estep.along import Passes
 from emppl.models import coins
 from emppl.progress import Watcher
 from emppl.sampling import along
@@ -36,7 +37,7 @@ def test_the_same_as_one_e_step_a_draw(name, monkeypatch):
     """Blocks of two draws, the last of them shorter."""
     plan = small_models.plan(name)
     _, flat = random_draws(plan)
-    monkeypatch.setattr(along, "BLOCK_NUMBERS", 2 * along._Passes(plan).numbers)
+    monkeypatch.setattr(along, "BLOCK_NUMBERS", 2 * Passes(plan.engine, plan.structure).numbers)
     found = along.along_draws(plan, flat, N, Watcher(), None)
     likelihood = sum(values.reshape(N, -1).sum(axis=1) for values, _ in found.by_member.values())
     for t in range(N):

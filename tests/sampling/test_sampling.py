@@ -254,7 +254,7 @@ def test_stopped_while_sampling_the_draws_so_far_come_back(model, monkeypatch, n
 
 
 def test_stopped_while_log_likelihoods_are_computed_the_draws_stay(model, draws, monkeypatch):
-    run, calls = along._Passes.__call__, []
+    run, calls = along.Passes.__call__, []
 
     def stopping(self, terms):
         calls.append(1)
@@ -262,7 +262,7 @@ def test_stopped_while_log_likelihoods_are_computed_the_draws_stay(model, draws,
             swallowed()
         return run(self, terms)
 
-    monkeypatch.setattr(along._Passes, "__call__", stopping)
+    monkeypatch.setattr(along.Passes, "__call__", stopping)
     monkeypatch.setattr(along, "BLOCK_NUMBERS", 1000)
     tree = emppl.sample(model, draws=400, tune=300, chains=2, seed=1)
     assert len(calls) >= 3 and tree.attrs["interrupted"] == "True"
