@@ -307,7 +307,7 @@ def _terms(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
 def _terms_in_double(structure: Structure) -> tuple[dict[str, Any], list[Any]]:
     """The same with all constants in double."""
     with building():
-        doubles = model_in_double(structure.model)
+        doubles = structure.__dict__.get("_doubles") or model_in_double(structure.model)
     is_new = any(new is not old for old, new in doubles.items())
     inputs, terms = _log_densities(structure, doubles) if is_new else _terms(structure)
     with building():

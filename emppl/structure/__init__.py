@@ -78,7 +78,7 @@ def _analysed(
         factors = [replace(f, scope=known.get(f.name)) if f.latents else f for f in factors]
         scopes.scope |= dict.fromkeys(scopes.scope)  # from here on it is asked alone what depends on latents
     plates, eliminations = plates_of(reading.latents, factors)
-    return Structure(
+    structure = Structure(
         name=name or getattr(model, "name", "") or "model",
         model=model,
         parameters=tuple(reading.parameters),
@@ -96,6 +96,8 @@ def _analysed(
         support_given={node.name: node.support for node in reading.latents if node.name in (support or {})},
         dropped=reading.dropped,
     )
+    structure.__dict__["_doubles"] = reading.doubles  # for the check of the log joint
+    return structure
 
 
 def _added_up(factors: list[Factor], latents: Sequence[Node], point: dict[Any, np.ndarray]) -> list[Factor]:

@@ -286,7 +286,7 @@ class Reading:
     # -- factors -------------------------------------------------------------------------------------------------
 
     def _read_factors(self, free: list[Any], observed_values: dict[Any, Any]) -> None:
-        self._doubles = doubles = model_in_double(self.model)
+        self.doubles = doubles = model_in_double(self.model)
         self._rvs_to_values = {doubles[rv]: value for rv, value in (self._values | observed_values).items()}
         self._shape_of |= {doubles[rv]: self._shape_of[rv] for rv in observed_values}
         mixtures = [doubles[rv] for rv in observed_values if isinstance(rv.owner.op, _BaseMixtureRV)]
@@ -426,7 +426,7 @@ class Reading:
     def _read_deterministics(self) -> None:
         model = self.model
         kept = [d for d in model.deterministics if not any(leaf in _names_above(d) for leaf in self.dropped)]
-        graphs = freeze_data(self._by_values([self._doubles[d] for d in kept]))
+        graphs = freeze_data(self._by_values([self.doubles[d] for d in kept]))
         inputs = [node.value for node in (*self.parameters, *self.latents)]
         latent_values = {node.value for node in self.latents}
         alone = [(d, g) for d, g in zip(kept, graphs) if not latent_values & set(explicit_graph_inputs([g]))]
