@@ -474,7 +474,7 @@ def _assemble(
     if any(plate.compiled for plate in data):
         data = _summed(structure, terms, data)
     engine = EStep.of(structure, data, terms, method == "hard")
-    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum, terms)
+    expected = ExpectedLogJoint(structure.coordinates, tuple(etas), tuple(tables), direct_sum, prior_sum)
     order = {entry.factor.name: i for i, entry in enumerate(plans)}
     return sorted(placed, key=lambda e: order[e.factor.name]), engine, expected
 

@@ -94,16 +94,16 @@ class CompiledGraph:
 class CompiledSlope:
     """A graph of one number, and its gradient by the first input: arrays → [value, gradient].
 
-    Small ones are plain numbers: the gradient is that of the rewritten graph, or of `composed`, the same of arrays or
-    traced ones. Others, and what has no answer, go through PyTensor's gradient, compiled when it is first needed.
+    Small ones are arithmetic on plain numbers: the graph alone is rewritten, and the gradient found on what comes of
+    it. Others, and what plain numbers cannot answer, go through PyTensor's gradient, compiled when it is first needed.
     """
 
-    def __init__(self, inputs: Sequence[Any], output: Any, composed: Callable[..., Any] | None = None) -> None:
-        self.inputs, self.output, self.composed = list(inputs), output, composed
+    def __init__(self, inputs: Sequence[Any], output: Any) -> None:
+        self.inputs, self.output = list(inputs), output
         self._run: Callable[..., Any] = self._begin
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return CompiledSlope, (self.inputs, self.output, self.composed)
+        return CompiledSlope, (self.inputs, self.output)
 
     def __call__(self, *arrays: np.ndarray) -> Any:
         return self._run(*arrays)
@@ -120,7 +120,7 @@ class CompiledSlope:
 
     def traceable(self, *arrays: Any) -> Any:
         """The same of traced arrays. Raises Untraceable where it cannot be written down number by number."""
-        value = self.composed or self._value.compilation.traceable
+        value = self._value.compilation.traceable
         if value is not None:
             with suppress(Untraceable):
                 return with_slope(value)(*arrays)
@@ -134,9 +134,8 @@ class CompiledSlope:
 
     def _begin(self, *arrays: np.ndarray) -> Any:
         run: Callable[..., Any] = self._by_pytensor
-        value = self.composed or self._value.compilation.traceable
-        if sum(a.size for a in arrays) <= MOST_TRACED and value is not None:
-            run = Unrolled(with_slope(value), run, self.composed or self._value)
+        if sum(a.size for a in arrays) <= MOST_TRACED and self._value.compilation.traceable is not None:
+            run = Unrolled(with_slope(self._value.compilation.traceable), run, self._value)
         self._run = run  # whole: another thread must not get other digits meanwhile
         return run(*arrays)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from emppl.compiling import CompiledGraph, CompiledSlope, building, substitute
+from emppl.compiling import CompiledSlope, building, substitute
 from emppl.estep.posterior import Posterior
 from emppl.mstep.search import climb
 from emppl.structure.coordinates import Coordinates
@@ -33,7 +33,6 @@ class ExpectedLogJoint:
     tables: tuple[Any | None, ...] = field(repr=False)  # a graph [J, C] a plate
     direct_likelihood: Any = field(repr=False)  # log-likelihood of what depends on no latent, a scalar graph
     log_prior: Any = field(repr=False)  # a scalar graph
-    compiled: CompiledGraph = field(repr=False)  # parameters → by plate eta, and a table; then the two scalars
 
     @property
     def direct(self) -> Any:
@@ -56,14 +55,7 @@ class ExpectedLogJoint:
         total = pt.stack([pt.as_tensor(t).astype("float64") for t in terms]).sum()
         replacements = dict(zip(self.coordinates.values, self.coordinates.graphs.values()))
         (value,) = substitute([total], replacements)
-        return CompiledSlope([self.coordinates.vector, *statistics, *responsibilities], value, self._composed())
-
-    def _composed(self) -> Callable[..., Any] | None:
-        """The same value of the graphs that constrain and E-step evaluate; None where those cannot be traced."""
-        backward, terms = (g and g.compilation.traceable for g in (self.coordinates.backward, self.compiled))
-        if backward is None or terms is None or any(v.type.dtype != "float64" for v in self.coordinates.values):
-            return None
-        return _Composed(self.coordinates.backward, self.compiled, tuple(table is not None for table in self.tables))
+        return CompiledSlope([self.coordinates.vector, *statistics, *responsibilities], value)
 
     def __call__(
         self, u: np.ndarray, posterior: Posterior, weights: tuple[np.ndarray | None, ...]
@@ -91,33 +83,6 @@ class ExpectedLogJoint:
             above, below = (float(self.with_gradient(self.coordinates.raw(v), *arguments)[0]) for v in (up, down))
             answer[i] = (above - below) / (2 * h)
         return answer
-
-
-@dataclass(frozen=True, eq=False)
-class _Composed:
-    """Q of arrays or traced ones, from coordinates to parameters and on to the terms: nothing is rewritten anew."""
-
-    backward: CompiledGraph
-    terms: CompiledGraph
-    has_table: tuple[bool, ...]  # by plate
-
-    def __call__(self, raw: Any, *sums: Any) -> Any:
-        # arrays one call at a time, where an op computes in storage of its own
-        way = "run" if isinstance(raw, np.ndarray) else "traceable"
-        backward, of_theta = (getattr(graph.compilation, way) for graph in (self.backward, self.terms))
-        *outputs, direct, prior = of_theta(*backward(raw))
-        terms, total = iter(outputs), direct + prior
-        statistics, responsibilities = sums[: len(self.has_table)], iter(sums[len(self.has_table) :])
-        for has_table, expected in zip(self.has_table, statistics):
-            total = total + _weighted(next(terms), expected)
-            if has_table:
-                total = total + _weighted(next(terms), next(responsibilities).T)
-        return total
-
-
-def _weighted(values: Any, weights: Any) -> Any:
-    """The sum of values by weights, of which zeros count for nothing whatever they are the weights of."""
-    return np.where(weights == 0.0, 0.0, values * weights).sum()
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ def expanded(plan: Plan, u: np.ndarray) -> Theta:
         return [*theta.values(), *plan.deterministics(theta).values()]
 
     def traced() -> Callable[..., list[Any]]:
-        constrain = traceable(coordinates.backward)
+        constrain = traceable(coordinates._backward)
         others = None if plan._deterministics is None else traceable(plan._deterministics)
 
         def function(u: Any) -> list[Any]:

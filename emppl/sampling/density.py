@@ -76,7 +76,7 @@ def _codes(plan: Plan) -> tuple[MachineCode, MachineCode]:
             raise Untraceable(f"{node.name} is {node.value.dtype}")
     shift, width = coordinates.shift, coordinates.width
     with building():
-        constrain = traceable(coordinates.backward)
+        constrain = traceable(coordinates._backward)
         of_theta = traceable(plan.engine.terms)
         expected = plan.expected.with_gradient.traceable
         jacobian = coordinates.jacobian_of_raw.traceable if coordinates.has_jacobian else lambda raw: (0.0, 0.0)

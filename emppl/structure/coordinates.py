@@ -78,8 +78,7 @@ class Coordinates:
             self.graphs[node.name] = theta
         backward = freeze_data([self.graphs[node.name] for node in parameters], numbers=True)
         self.graphs = dict(zip(self.graphs, backward))
-        # PyMC's own coordinates [P] → the parameters, in their order
-        self.backward = compile_graph([self.vector], backward, unroll=True) if parameters else None
+        self._backward = compile_graph([self.vector], backward, unroll=True) if parameters else None
         self._log_jacobian = [
             node.transform.log_jac_det(self.vector[self.slices[node.name]].reshape(shape), *[
                 _replace(v, replaced) for v in self._inputs(node, rvs_to_values)
@@ -165,9 +164,9 @@ class Coordinates:
         return [np.asarray(theta[node.name], dtype=node.value.dtype) for node in self.parameters]
 
     def constrain(self, u: np.ndarray) -> Point:
-        if self.backward is None:
+        if self._backward is None:
             return {}
-        return {node.name: np.asarray(v) for node, v in zip(self.parameters, self.backward(self.raw(u)))}
+        return {node.name: np.asarray(v) for node, v in zip(self.parameters, self._backward(self.raw(u)))}
 
     @cached_property
     def bound(self) -> set[str]:
