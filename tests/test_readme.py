@@ -132,5 +132,6 @@ def test_sections_stand_in_order():
     headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
     assert headings == [
         "Two commands", "Ten lines", "Five minutes", "Your own model", "What it can do today, and what not",
-        "Rows that do not fit in memory", "Labels of draws", "Speed", "How it works", "Add a family", "Cite", "Licence",
+        "Rows that do not fit in memory", "Labels of draws", "Speed", "How it works", "Add a family",
+        "Add an M-step or an engine", "Cite", "Licence",
     ]  # fmt: skip
