@@ -33,7 +33,6 @@ from emppl.text import visible
 
 Theta = dict[str, np.ndarray]
 DRAWS = 3  # random assignments of the latents at which log joints are compared
-SUBSAMPLE = 400  # densities that the check of the gradient may cost; beyond it members are drawn at random
 IMPOSSIBLE = -1e100  # a log density below this stands for minus infinity
 LONG = 40  # steps of elimination beyond which their graph takes longer to build than to check by differences
 STILL = 1e-4  # relative change of theta a unit of u below which a direction leads along a border only

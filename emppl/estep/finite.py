@@ -15,14 +15,10 @@ from emppl.structure.types import Elimination, Plate, Structure
 
 
 class GroupPosterior(NamedTuple):
-    """What an engine finds at theta: the log-likelihood, a pass for each of its plates, and that of each unit [U].
-
-    by_unit: of the members of a plate (in its pass too), or of the components of tied ones.
-    """
+    """What an engine finds at theta: the log-likelihood, and a pass for each of its plates."""
 
     log_likelihood: float
     passes: tuple[MixturePass, ...]
-    by_unit: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +44,6 @@ class FiniteEngine:
     @property
     def data(self) -> tuple[PlateData, ...]:
         return self.group.data
-
-    @property
-    def n_terms(self) -> int:
-        return sum(1 + data.has_table for data in self.data)
 
     def with_data(self, data: Sequence[PlateData]) -> Self:
         """The same over other members, or with other weights and labels."""

@@ -41,7 +41,7 @@ class PlateEngine(FiniteEngine):
         data = self.members
         table = terms[1].T if data.has_table else None
         done = data.run(terms[0], table, hard=hard, keep=keep or data.has_table)
-        return GroupPosterior(done.log_likelihood, (done,), () if done.by_member is None else (done.by_member,))
+        return GroupPosterior(done.log_likelihood, (done,))
 
     # -- a few members, number by number -----------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class EliminationEngine(FiniteEngine):
             for data, share in zip(self.data, shares)
         )
         total = sum(float(value.sum()) for value in by_component) + sum(data.base_sum for data in self.data)
-        return GroupPosterior(total, passes, tuple(by_component))
+        return GroupPosterior(total, passes)
 
     def eliminated(self, joints: Sequence[np.ndarray], hard: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Responsibilities [C, J] of each plate from its log joints, and log-likelihoods of the components."""

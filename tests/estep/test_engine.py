@@ -56,7 +56,7 @@ class BruteForce(FiniteEngine):
             passes.append(MixturePass(0.0, data.features.weighted(r), r.sum(axis=0), r, None))
         value = heights.max() if hard else logsumexp(heights)
         base = sum(data.base_sum for data in self.data)
-        return GroupPosterior(float(value) + base, tuple(passes), (np.array([value]),))
+        return GroupPosterior(float(value) + base, tuple(passes))
 
     def log_likelihood(self, etas, tables):
         joints = [log_joint_graph(*terms).T for terms in zip(self.data, etas, tables)]
