@@ -27,6 +27,8 @@ from emppl.unrolled import Unrolled
 
 RULE = "closed form"
 FLAT = (pm.Flat, pm.HalfFlat, pm.Uniform)
+EMPTY = 1e-3  # members of a configuration that is left out where there is no maximum otherwise
+FILLING = 1e-15  # of all members, which stands in for those of such a configuration
 MOST_TRIED = 64  # elements of theta that are moved to tell why there is no closed form
 
 LINKS: dict[str, tuple[Callable, Callable]] = {  # op parameter = link(parameter); and back
@@ -117,10 +119,35 @@ class ClosedForm:
         alone = self.plate is None
         statistics = np.asarray(self.form.features) if alone else posterior.statistics[self.plate][:, self.columns]
         flat = self._solved(statistics)
+        if (flat is None or not isfinite(np.add.reduce(flat))) and not alone:
+            flat = self._but_for_empty(theta, statistics, posterior.counts[self.plate])
         if flat is None or not isfinite(np.add.reduce(flat)):
             return None
         new = self._own.unravel(flat)
         return new if self.inside(theta | new) else None
+
+    def _but_for_empty(
+        self, theta: dict[str, np.ndarray], statistics: np.ndarray, counts: np.ndarray
+    ) -> np.ndarray | None:
+        """The maximum where configurations hold next to no members [J]; what they alone have keeps its value.
+
+        The expected log joint hardly changes with that, and a search through all parameters would find no more.
+        """
+        empty = counts < EMPTY
+        if not empty.any() or empty.all():
+            return None
+        filling = FILLING * statistics[~empty].sum(axis=0)
+        flat = self._solved(np.where(empty[:, None], filling, statistics))
+        if flat is None:
+            return None
+        kept = []
+        for role in self.roles.values():
+            cells = np.repeat(empty, len(role.groups) // len(empty))
+            alive = np.zeros(len(role.index), bool)
+            alive[role.groups[~cells]] = True
+            kept.append(role.index[~alive].ravel())
+        own = np.concatenate([self.layout.part(name) for name in self.names])
+        return np.where(np.isin(own, np.concatenate(kept)), self._own.ravel(theta), flat)
 
     @cached_property
     def _solved(self) -> Unrolled:

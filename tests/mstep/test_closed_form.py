@@ -310,3 +310,30 @@ def test_half_a_probability_is_no_more_than_one_half():
         pm.Binomial("y", n=5, p=np.float64(0.5) * q[z], observed=np.repeat([4, 1], 20))
     fit = emppl.fit(model, seed=0, starts=2)
     assert fit.theta["q"].values.max() == pytest.approx(1.0, abs=1e-6) and (fit.theta["q"].values <= 1.0).all()
+
+
+@pytest.mark.parametrize("held", [0.0, 1e-7])
+def test_a_component_without_members_keeps_its_parameters_and_the_others_their_maximum(held):
+    """One empty component must not send the whole block into a search."""
+    rng = np.random.default_rng(5)
+    y = rng.normal(size=(40, 2)) * [1.0, 3.0] + np.where(np.arange(40)[:, None] < 20, 0.0, [4.0, -5.0])
+    with pm.Model() as model:
+        weights = pm.Dirichlet("weights", np.ones(3))
+        mu = pm.Normal("mu", 0.0, 10.0, shape=(3, 2))
+        chols = [pm.LKJCholeskyCov(f"chol_{k}", n=2, eta=2.0, sd_dist=pm.HalfNormal.dist(5.0))[0] for k in range(3)]
+        z = pm.Categorical("z", p=weights, shape=40)
+        pm.MvNormal("y", mu[z], chol=pt.stack(chols)[z], observed=y)
+    plan = emppl.plan(model, estimate="ml")
+    (block,) = [b for b in plan.blocks if "mu" in b.parameters]
+    r = rng.dirichlet(np.ones(2), size=40)
+    r = np.column_stack([r, np.zeros(40)])
+    r[3] = [*r[3, :2] * (1.0 - held), held]  # a component on a part of one row has no covariance either
+    theta = small_models.points(plan, count=1)[0]
+    found = block.update(theta, plan.engine.summarised([r]))
+    assert found is not None
+    np.testing.assert_array_equal(found["mu"][2], theta["mu"][2])
+    np.testing.assert_array_equal(found["chol_2"], theta["chol_2"])
+    for k in range(2):
+        np.testing.assert_allclose(found["mu"][k], np.average(y, axis=0, weights=r[:, k]), rtol=1e-12)
+        lower = np.linalg.cholesky(np.cov(y.T, aweights=r[:, k], ddof=0))
+        np.testing.assert_allclose(found[f"chol_{k}"], lower[np.tril_indices(2)], rtol=1e-10)
