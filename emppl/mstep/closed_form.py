@@ -267,7 +267,7 @@ def closed_form(problem: BlockProblem) -> Update | Refusal:
     layout = ThetaLayout.of(structure)
     coordinates = structure.coordinates
     rng = np.random.default_rng(11)
-    spread = 0.7 / np.sqrt(max(1.0, _width(form) / 8.0))  # else a large covariance cannot be told from its factor
+    spread = 0.7 / np.sqrt(_width(form))  # else a large covariance is too far from its factor, by rounding
     points = [coordinates.constrain(rng.normal(scale=spread, size=coordinates.size)) for _ in range(2)]
     function = compile_graph(coordinates.values, list(form.params.values()), optimise=False)  # for two points
     draws = [function(*coordinates.arguments(theta)) for theta in points]

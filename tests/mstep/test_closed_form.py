@@ -91,6 +91,23 @@ def test_a_wide_covariance_is_told_from_its_factor():
     np.testing.assert_allclose(new["chol"], np.linalg.cholesky(scatter)[np.tril_indices(32)], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize(("components", "features"), [(8, 8), (6, 12)])
+def test_many_covariances_are_told_from_their_factors(components, features):
+    """The more numbers, the smaller the least of them, and the fewer digits of it the factor of a covariance has."""
+    y = np.random.default_rng(3).normal(size=(40, features))
+    with pm.Model() as model:
+        z = pm.Categorical("z", p=np.full(components, 1.0 / components), shape=40)
+        mu = pm.Normal("mu", np.float64(0.0), np.float64(9.0), shape=(components, features))
+        spread = pm.Exponential.dist(np.float64(1.0))
+        factors = [
+            pm.LKJCholeskyCov(f"chol_{i}", n=features, eta=2.0, sd_dist=spread, compute_corr=False)
+            for i in range(components)
+        ]
+        chol = pt.stack([pm.expand_packed_triangular(features, factor) for factor in factors])
+        pm.MvNormal("y", mu[z], chol=chol[z], observed=y)
+    assert [block.rule for block in emppl.plan(model, estimate="ml").blocks] == ["closed form"]
+
+
 def test_means_and_variances_by_hand():
     """The weighted mean and the weighted second moment, nothing else."""
     plan = small_models.plan("normal_mixture", estimate="ml")
