@@ -103,7 +103,7 @@ def test_many_covariances_are_told_from_their_factors(components, features):
             pm.LKJCholeskyCov(f"chol_{i}", n=features, eta=2.0, sd_dist=spread, compute_corr=False)
             for i in range(components)
         ]
-        chol = pt.stack([pm.expand_packed_triangular(features, factor) for factor in factors])
+        chol = pt.stack([pm.math.expand_packed_triangular(features, factor) for factor in factors])
         pm.MvNormal("y", mu[z], chol=chol[z], observed=y)
     assert [block.rule for block in emppl.plan(model, estimate="ml").blocks] == ["closed form"]
 
