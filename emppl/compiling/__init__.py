@@ -220,7 +220,13 @@ def uncompiled(graphs: Sequence[Any]) -> dict[str, str]:
 
     None where there is no loop: a flag that PyMC changes too, in other threads that build models, is best left alone.
     """
-    return {"cxx": ""} if any(v.owner is not None and isinstance(v.owner.op, Scan) for v in ancestors(graphs)) else {}
+    return {"cxx": ""} if _has_loop(graphs) else {}
+
+
+def _has_loop(graphs: Sequence[Any]) -> bool:
+    """Whether a loop stands in graphs or, as in PyMC's draws of correlations, in a graph within them."""
+    ops = [variable.owner.op for variable in ancestors(graphs) if variable.owner is not None]
+    return any(isinstance(op, Scan) or (isinstance(op, OpFromGraph) and _has_loop(op.inner_outputs)) for op in ops)
 
 
 def untraced() -> Any:

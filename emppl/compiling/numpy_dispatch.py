@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytensor
 import scipy.special
 from pytensor.compile.ops import DeepCopyOp, ViewOp
 from pytensor.graph.basic import Constant
@@ -148,6 +149,9 @@ class Performed:
 
     def __init__(self, op: Op, node: Any) -> None:
         self.perform, self.node = op.perform, node
+        if isinstance(op, Blockwise):  # whose first call would have a C compiler make the op within it
+            with pytensor.config.change_flags(cxx=""):
+                op.prepare_node(node, None, None, "py")
         self.arrays = [isinstance(v.type, DenseTensorType) for v in node.inputs]
 
     def __call__(self, *inputs: Any) -> Any:

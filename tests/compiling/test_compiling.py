@@ -5,9 +5,12 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.builders import OpFromGraph
+from pytensor.link.c.basic import CLinker
 from scipy.special import logsumexp, softmax
 
+import emppl
 from emppl.compiling import compile_graph, untraced
+from emppl.models import gaussian_mixture, zero_inflated
 
 X = np.array([[0.3, -2.0, 700.0], [1.5, 1.5, 1.5]])
 
@@ -30,3 +33,12 @@ def test_nodes_of_our_own_graphs_keep_no_trace():
         silent = pt.exp(pt.dvector("x"))
     assert not getattr(silent.tag, "trace", [])
     assert any(pt.exp(pt.dvector("x")).tag.trace)  # those of others still do
+
+
+@pytest.mark.parametrize("model", [gaussian_mixture, zero_inflated])
+def test_no_compiler_is_asked(monkeypatch, model):
+    """Seconds on a machine where nothing has run yet; loops and ops on batches ask for it unless they are told."""
+    monkeypatch.setattr(CLinker, "make_thunk", lambda *_, **__: pytest.fail("asked for C code"))
+    fit = emppl.fit(model.build(), starts=2, seed=0, progress=False)
+    assert fit.certificate.holds, str(fit.certificate)
+    assert len(emppl.sample(fit, draws=5, tune=5, chains=1, seed=1, progress=False)["posterior"].draw) == 5
