@@ -97,9 +97,9 @@ def conclude(
     winner = attempt(winner, _finished, plan, winner, options) if errors else _unfinished(winner)
     results[best], information = winner, winner.information
     notes = (*reached.notes, *attempt((), _notes, plan, jobs, results, winner, held))
-    written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)
-    notes = (*notes, *([written] if written else []))
     points = _points(attempt, plan, winner, agreed, options["tol"], errors)
+    written = attempt(None, evidence.as_it_stands, plan.sample or plan, winner.theta)  # by what the points compiled
+    notes = (*notes, *([written] if written else []))
     status = winner.status
     if status in (Status.CONVERGED, Status.MAX_ITER) and any(p.name == "log joint" and not p.holds for p in points):
         status = Status.DISAGREES

@@ -291,6 +291,12 @@ def _check(
     likelihood, prior, ordered = np.eye(size, dtype=bool), np.eye(size, dtype=bool), False
     for i in range(size):
         for j in range(i):
+            # (i j) = (k j) (i k) (k j): exchanged with one of a class, or not, is so with all of it
+            same_as = [next((k for k in range(j) if relation[i, k]), None) for relation in (likelihood, prior)]
+            if None not in same_as:
+                for relation, k in zip((likelihood, prior), same_as):
+                    relation[i, j] = relation[j, i] = relation[k, j]
+                continue
             perm = np.arange(size)
             perm[[i, j]] = perm[[j, i]]
             swapped = [trial.permute(theta, perm) for theta in points]
