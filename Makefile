@@ -40,7 +40,7 @@ install: $(INSTALLED)
 test: $(INSTALLED)
 	@caches=$$(mktemp -d) && trap 'rm -rf "$$caches"' EXIT && trap 'exit 130' INT TERM && \
 	PYTENSOR_FLAGS="$${PYTENSOR_FLAGS:+$$PYTENSOR_FLAGS,}base_compiledir=\"$$caches/pytensor\"" \
-	NUMBA_CACHE_DIR="$$caches/numba" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	NUMBA_CACHE_DIR="$$caches/numba" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

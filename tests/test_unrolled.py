@@ -391,13 +391,16 @@ def test_members_far_from_all_components():
 
 
 def test_a_collapse_is_seen_in_plain_numbers_too():
-    """A component without members has no closed form: None, as from numpy."""
+    """A covariance of zeros has no closed form: None, as from numpy; a component without members keeps its own."""
     plan = emppl.plan(gaussian_mixture.build(k=2), estimate="ml")
     theta = small_models.points(plan, count=1)[0]
     posterior = plan.e_step(theta)
     block = plan.blocks[-1]
-    assert block.update(theta, posterior) is not None and block.update.step._solved.is_plain
+    whole = block.update(theta, posterior)
+    assert whole is not None and block.update.step._solved.is_plain
     empty = posterior._replace(statistics=tuple(s * np.array([[1.0], [0.0]]) for s in posterior.statistics))
     flat = posterior._replace(statistics=tuple(np.ones_like(s) for s in posterior.statistics))
-    assert block.update(theta, empty) is None
+    one_left = block.update(theta, empty)
+    np.testing.assert_array_equal(one_left["chol_1"], theta["chol_1"])
+    np.testing.assert_array_equal(one_left["mu"], [whole["mu"][0], theta["mu"][1]])
     assert block.update(theta, flat) is None  # a covariance of zeros has no factor
