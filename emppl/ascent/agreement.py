@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
@@ -23,8 +23,11 @@ def same_height(one: float, other: float) -> bool:
     return abs(one - other) <= max(SAME_MODE, SAME_DIGITS * max(abs(one), abs(other)))
 
 
-def modes_of(results: Sequence[Ascent], among: Sequence[int]) -> dict[int, int]:
-    """A number for the mode of each ascent that settled, best first: ascents of the same height share one."""
+def modes_of(results: Sequence[Ascent], among: Sequence[int], twins: Mapping[int, int] | None = None) -> dict[int, int]:
+    """A number for the mode of each ascent that settled, best first: ascents of the same height share one.
+
+    twins: {an ascent that was left behind: the one that went on from where both were}, whose mode is its as well.
+    """
     settled = [i for i in among if results[i].status in SETTLED]
     modes: dict[int, int] = {}
     number, last = -1, np.inf
@@ -32,13 +35,21 @@ def modes_of(results: Sequence[Ascent], among: Sequence[int]) -> dict[int, int]:
         if number < 0 or not same_height(last, results[i].objective):
             number, last = number + 1, results[i].objective
         modes[i] = number
-    return modes
+    joined, known = {}, twins or {}
+    for i in known:
+        went_on = i
+        while went_on not in modes and went_on in known:
+            went_on = known[went_on]
+        if went_on in modes:
+            joined[i] = modes[went_on]
+    return modes | joined
 
 
 @dataclass(frozen=True)
 class Agreement:
     """What the starts of a fit found: `reached` of the `total` carried to their end did so at the best mode.
 
+    joined: those of them that were carried as far as another start, which alone went on.
     others: nats by which further modes lie below it. settled, seen: starts that converged, of those drawn at random to
     be carried to their end, and the modes that they ended in. left: starts that were left behind.
     """
@@ -49,6 +60,7 @@ class Agreement:
     settled: int = 0
     seen: int = 0
     left: int = 0
+    joined: int = 0
 
     @property
     def unseen(self) -> float:
@@ -79,14 +91,18 @@ class Agreement:
         return max(enough - self.settled, 2)
 
 
-def agreement(results: Sequence[Ascent], drawn: Sequence[bool], best: int) -> Agreement:
+def agreement(
+    results: Sequence[Ascent], drawn: Sequence[bool], best: int, twins: Mapping[int, int] | None = None
+) -> Agreement:
     """The agreement of judged ascents; `best` is the winner, `drawn[i]` says that start i is random, and not chosen."""
-    modes = modes_of(results, [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)])
+    modes = modes_of(results, [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)], twins)
     here = modes.get(best)
     reached = sum(mode == here for mode in modes.values()) if here is not None else 1
     ended = {i: mode for i, mode in modes.items() if results[i].status is Status.CONVERGED}
     heights = {mode: results[i].objective for i, mode in ended.items() if mode != here}
     seen = [mode for i, mode in ended.items() if drawn[i]]
     below = tuple(sorted(results[best].objective - height for height in heights.values()))
-    left = sum(result.status is Status.SHORT for i, result in enumerate(results) if i != best)
-    return Agreement(reached, len(results) - left, below, len(seen), len(set(seen)), left)
+    short = [i for i, result in enumerate(results) if i != best and result.status is Status.SHORT]
+    joined = sum(i in modes for i in short)
+    left = len(short) - joined
+    return Agreement(reached, len(results) - left, below, len(seen), len(set(seen)), left, joined)

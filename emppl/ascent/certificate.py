@@ -516,8 +516,12 @@ def starts_agree(found: Agreement) -> Point:
     """(5) How many starts reached this mode, and whether the others say that a better one may have been missed."""
     reached, total = found.reached, found.total
     text = f"reached by {reached} of {total} start{'s' if total != 1 else ''}"
+    if found.left or found.joined:
+        text += " carried to their end"
+    if found.joined:
+        text += f", {found.joined} of them as far as where another one went on from"
     if found.left:
-        text += f" carried to their end, while {found.left} {'were' if found.left > 1 else 'was'} left behind"
+        text += f", while {found.left} {'were' if found.left > 1 else 'was'} left behind"
     if found.others:
         number, lowest = len(found.others), max(found.others)
         many = f"{number} other modes found, {min(found.others):.2g} to {lowest:.2g} nats lower"

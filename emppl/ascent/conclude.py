@@ -66,10 +66,12 @@ def conclude(
     Raises NoStartError where no start has a finite objective, KeyboardInterrupt where none has one yet.
     """
     attempt = _Attempts(reached.interrupted)
-    pairs = [(job, ascent) for job, ascent in zip(jobs, reached.ascents) if ascent is not None]
+    made = {i: ascent for i, ascent in enumerate(reached.ascents) if ascent is not None}
     if reached.interrupted:  # what it came upon before a first value has reached nothing
-        pairs = [(job, a) for job, a in pairs if np.isfinite(a.objective) or a.status is not Status.INTERRUPTED]
-    jobs, results = [job for job, _ in pairs], [ascent for _, ascent in pairs]
+        made = {i: a for i, a in made.items() if np.isfinite(a.objective) or a.status is not Status.INTERRUPTED}
+    place = {i: k for k, i in enumerate(made)}
+    twins = {place[i]: place[j] for i, j in reached.twins.items() if i in made and j in made}
+    jobs, results = [jobs[i] for i in made], [*made.values()]
     finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
     if not plan.structure.parameters and results:
         finite = [0]
@@ -85,8 +87,8 @@ def conclude(
         )
     best = winning(results, finite)
     winner = results[best]
-    modes = modes_of(results, finite)
-    agreed = agreement(results, [job.kind != "given" and job.drawn for job in jobs], best)
+    modes = modes_of(results, finite, twins)
+    agreed = agreement(results, [job.kind != "given" and job.drawn for job in jobs], best, twins)
     ties = max((attempt(0, _ties_under, plan, job, r) for job, r in zip(jobs, results)), default=0)
     n_rows = max((p.size for p in plan.structure.plates), default=1)
     gone = [r for r in results if _has_collapsed(plan, r)]

@@ -241,7 +241,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
     coordinates = plan.structure.coordinates
     u = coordinates.unconstrain(watch.best)
     information = observed_information(plan, u)
-    spent = _passes_of(information)
+    spent = information.passes
     if information.corners.any() and not plan.has_corners:
         u, more = onto_corners(plan, u, information.corners)
         value = plan.e_step(coordinates.constrain(u)).objective
@@ -249,7 +249,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
         if value > watch.objective:
             watch.see(coordinates.constrain(u), value)
             information = observed_information(plan, u)
-            spent += _passes_of(information)
+            spent += information.passes
         u = coordinates.unconstrain(watch.best)
     if information.is_maximum and information.decrement < NEAR_ENOUGH:
         u, value, more = put_on_border(plan, u, watch.objective)
@@ -257,8 +257,8 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
         if value > watch.objective:
             watch.see(coordinates.constrain(u), value)
             information = observed_information(plan, u)
-            spent += _passes_of(information)
-    enough = max(most, spent + 2 * _passes_of(information))  # a corner, which takes many, leaves some for the rest
+            spent += information.passes
+    enough = max(most, spent + 2 * information.passes)  # a corner, which takes many, leaves some for the rest
     for _ in range(15):
         if spent > enough:
             break
@@ -269,7 +269,7 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
             if further is None:
                 break
             u, information = further, observed_information(plan, further)
-            spent += _passes_of(information)
+            spent += information.passes
             continue
         step, size, moved = information.step(), 1.0, False
         norm = np.abs(step[coordinates.transformed]).max(initial=0.0)
@@ -291,13 +291,13 @@ def newton(plan: Any, tol: float, watch: _Watch, fresh: bool = False, most: floa
         spent += 1
         if information.decrement >= CARRIES * before.decrement or not before.is_maximum:
             information = observed_information(plan, u)
-            spent += _passes_of(information)
+            spent += information.passes
     if fresh and information.carried:
         information = observed_information(plan, u)
-        spent += _passes_of(information)
+        spent += information.passes
     if information.is_doubtful and information.decrement < tol:
         information = _off_the_slope(plan, information)
-        spent += _passes_of(information)
+        spent += information.passes
     return information, spent
 
 
@@ -348,11 +348,6 @@ def up_the_flat(plan: Any, u: np.ndarray, information: Information, watch: _Watc
         watch.see(trial, value)
         found, far = u + far * way, 2.0 * far
     return found, spent
-
-
-def _passes_of(information: Information) -> int:
-    """E-steps that an information by differences of gradients counts for."""
-    return 2 * int(information.interior.sum()) + 1
 
 
 def _carried(plan: Any, u: np.ndarray, information: Information) -> Information:

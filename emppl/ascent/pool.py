@@ -51,11 +51,15 @@ class Job:
 
 @dataclass
 class Reached:
-    """What the starts of a search reached, in their order: None for those that Ctrl-C came before."""
+    """What the starts of a search reached, in their order: None for those that Ctrl-C came before.
+
+    twins: {start: the one that went on from where both were}.
+    """
 
     ascents: list[Ascent | None]
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    twins: dict[int, int] = field(default_factory=dict)
 
     @property
     def whole(self) -> list[Ascent]:
@@ -64,9 +68,10 @@ class Reached:
 
     def followed_by(self, other: Reached) -> Reached:
         """This and what further starts reached."""
-        return Reached(
-            [*self.ascents, *other.ascents], self.interrupted or other.interrupted, [*self.notes, *other.notes]
-        )
+        first = len(self.ascents)
+        twins = self.twins | {first + i: first + j for i, j in other.twins.items()}
+        interrupted = self.interrupted or other.interrupted
+        return Reached([*self.ascents, *other.ascents], interrupted, [*self.notes, *other.notes], twins)
 
     @property
     def best(self) -> float:

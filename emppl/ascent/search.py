@@ -16,8 +16,8 @@ from emppl.ascent.agreement import MOST_STARTS, agreement
 from emppl.ascent.checkpoint import Checkpoint, call_of
 from emppl.ascent.conclude import all_collapsed, conclude, winning
 from emppl.ascent.degeneracy import check_data
-from emppl.ascent.loop import USABLE, Ascent, Status
-from emppl.ascent.pool import Job
+from emppl.ascent.loop import USABLE, Status
+from emppl.ascent.pool import Job, Reached
 from emppl.ascent.result import Fit
 from emppl.ascent.stages import further_jobs, inner_jobs, is_dear, make_jobs, run
 from emppl.ascent.window import TAIL, tail_mass, tail_point, widened, windows
@@ -147,7 +147,7 @@ def _from_starts(
     progress.say(f"EM: 0/{len(jobs)} starts", len(jobs))
     reached = run(plan, jobs, seed, options, workers, progress, record, of_these)
     try:
-        while not reached.interrupted and (number := wanted(plan, jobs, reached.whole, MOST_STARTS * starts)):
+        while not reached.interrupted and (number := wanted(plan, jobs, reached, MOST_STARTS * starts)):
             further = further_jobs(plan, jobs, number, seed)
             more = run(plan, further, seed, options, workers, progress, record, of_these, reached.whole)
             jobs, reached = jobs + further, reached.followed_by(more)
@@ -161,14 +161,16 @@ def _from_starts(
     return conclude(plan, jobs, reached, options, seed, began, errors)
 
 
-def wanted(plan: Plan, jobs: list[Job], results: list[Ascent], most: int) -> int:
+def wanted(plan: Plan, jobs: list[Job], reached: Reached, most: int) -> int:
     """How many more random starts are worth making, `most` in all: none where starts agree, or are dear."""
+    results = reached.whole
     made = sum(job.kind != "given" for job in jobs)
     finite = [i for i, r in enumerate(results) if r.theta and np.isfinite(r.objective)]
     dear = plan.sample is not None or is_dear(plan, len(jobs))
     if dear or made < 2 or len(results) < len(jobs) or not any(results[i].status in USABLE for i in finite):
         return 0
-    found = agreement(results, [job.kind != "given" and job.drawn for job in jobs], winning(results, finite))
+    drawn = [job.kind != "given" and job.drawn for job in jobs]
+    found = agreement(results, drawn, winning(results, finite), reached.twins)
     return min(found.missing, most - made)
 
 

@@ -91,7 +91,7 @@ def run(
         reached.interrupted, reached.notes = found.interrupted, found.notes
         if reached.interrupted:
             return reached
-        _chosen(few, reached.ascents, ends, {i for i, job in enumerate(jobs) if job.drawn})
+        _chosen(few, reached, ends, jobs)
     return _Race(plan, jobs, workers, progress, others).run(reached, options, record, kept)
 
 
@@ -135,7 +135,9 @@ class _Race:
             judge(self.plan, reached, [i for i in todo if is_last or i not in _under_way(ascents)])
             if is_last or reached.interrupted:
                 break
-            _leave_behind(ascents, self._left_behind(ascents))
+            reasons, twins = self._left_behind(ascents)
+            _leave_behind(ascents, reasons)
+            reached.twins |= twins
             limit = int(LONGER * limit)
         if reached.interrupted:
             for i, ascent in _under_way(ascents).items():
@@ -154,8 +156,8 @@ class _Race:
         """Whether a start has come to a maximum."""
         return any(a is not None and a.status is Status.CONVERGED for a in (*self.others, *ascents))
 
-    def _left_behind(self, ascents: list[Ascent | None]) -> dict[int, str]:
-        """Which of the starts under way go no further, and why."""
+    def _left_behind(self, ascents: list[Ascent | None]) -> tuple[dict[int, str], dict[int, int]]:
+        """Which of the starts under way go no further, and why; those of them that have a twin which does."""
         under_way = _under_way(ascents)
         drawn = {i for i, job in enumerate(self.jobs) if job.drawn}
         ended = [a for a in (*self.others, *ascents) if a is not None and a.status is Status.CONVERGED]
@@ -169,10 +171,12 @@ class _Race:
                         f"{gap:.3g} nats below a start that took {best.n_passes} passes, after {a.n_passes}, and about "
                         f"{gain / MARGIN:.2g} nats to gain"
                     )
-        reasons |= _twins({i: a.objective for i, a in under_way.items() if i not in reasons}, drawn)
+        twins = _twins({i: a.objective for i, a in under_way.items() if i not in reasons}, drawn)
+        reasons |= _as_well(twins, self.jobs)
         free = sorted({*under_way} - drawn - {*reasons}, key=lambda i: -under_way[i].objective)
         half = ceil(len(free) / 2)
-        return reasons | {i: f"behind {half} others after {under_way[i].n_passes} passes" for i in free[half:]}
+        behind = {i: f"behind {half} others after {under_way[i].n_passes} passes" for i in free[half:]}
+        return reasons | behind, twins
 
 
 def _under_way(ascents: Sequence[Ascent | None]) -> dict[int, Ascent]:
@@ -200,12 +204,13 @@ def gain_ahead(ascent: Ascent) -> float:
     return float(MARGIN * last * sum(ratio**n for n in range(1, 1 + 4 * AHEAD)))
 
 
-def _chosen(few: Plan, ascents: list[Ascent | None], ends: dict[int, float], drawn: set[int]) -> None:
-    """Leave behind what ended too low on some rows, or where another did; `ascents` are those ends over all rows.
+def _chosen(few: Plan, reached: Reached, ends: dict[int, float], jobs: list[Job]) -> None:
+    """Leave behind what ended too low on some rows, or where another did; `reached` are those ends over all rows.
 
     The best point of some rows is not that of all. For P parameters that costs P / 2 nats for each row that a row
     stands for, give or take the square root of that.
     """
+    ascents, drawn = reached.ascents, {i for i, job in enumerate(jobs) if job.drawn}
     stands_for = max(float(np.mean(weights)) for weights in few.engine.weights if weights is not None)
     rows = " and ".join(f"{size:,}" for size in few.engine.sizes)
     margin = few.structure.coordinates.size * stands_for
@@ -215,23 +220,28 @@ def _chosen(few: Plan, ascents: list[Ascent | None], ends: dict[int, float], dra
         i: f"ended on {rows} rows, from where it is {gap:.3g} nats behind over all rows"
         for i, gap in gaps.items() if gap > margin and i not in drawn
     }  # fmt: skip
-    _leave_behind(ascents, reasons | _twins({i: ends[i] for i in heights if i not in reasons}, drawn))
+    reached.twins = _twins({i: ends[i] for i in heights if i not in reasons}, drawn)
+    _leave_behind(ascents, reasons | _as_well(reached.twins, jobs))
     if not heights:  # nothing of use: all begin anew, over all rows
         for i in ends:
             ascents[i] = None
 
 
-def _twins(heights: dict[int, float], drawn: set[int]) -> dict[int, str]:
-    """Starts that are as high as another one that goes on, of which one is enough; none of those drawn."""
+def _twins(heights: dict[int, float], drawn: set[int]) -> dict[int, int]:
+    """Starts that are as high as another one, which goes on: one is enough; none of those drawn."""
     kept: list[int] = []
-    found: dict[int, str] = {}
+    found: dict[int, int] = {}
     for i in sorted(heights, key=lambda i: (i not in drawn, -heights[i])):
         twin = next((j for j in kept if abs(heights[i] - heights[j]) < SAME_END), None)
         if twin is None or i in drawn:
             kept.append(i)
         else:
-            found[i] = f"where start {twin} is as well, to {SAME_END:g} nats"
+            found[i] = twin
     return found
+
+
+def _as_well(twins: dict[int, int], jobs: list[Job]) -> dict[int, str]:
+    return {i: f"where start {jobs[twin].number} is as well, to {SAME_END:g} nats" for i, twin in twins.items()}
 
 
 def _on_all_rows(plan: Plan, reached: Reached) -> None:

@@ -34,6 +34,7 @@ class Information:
     corners: np.ndarray = field(repr=False)
     lost: np.ndarray = field(repr=False)
     carried: bool = False  # whether it is that of a point near by
+    passes: int = 0  # over the data that it took
 
     @property
     def on_border(self) -> np.ndarray:
@@ -202,4 +203,6 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
     found[inside[at_corner]] = True
     lost[inside[~at_corner & (bad | too_coarse(point, inside, rows[:, inside], finest))]] = True
     interior[inside[bad]] = False
-    return Information(np.asarray(u, float), interior, centre[~bad], -hessian[np.ix_(~bad, ~bad)], found, lost)
+    passes = 1 + 2 * len(inside) if scores is None else 2
+    information = -hessian[np.ix_(~bad, ~bad)]
+    return Information(np.asarray(u, float), interior, centre[~bad], information, found, lost, passes=passes)

@@ -31,6 +31,20 @@ def test_large_objectives_are_equal_to_their_own_rounding():
     assert len(set(modes_of(ended(-1e3, -1e3 - 5e-4), [0, 1]).values())) == 2
 
 
+def test_a_start_that_another_one_went_on_for_counts_as_carried_to_its_end():
+    """Of a chain too; not where the other one was left behind after that."""
+    left = replace(END, status=Status.SHORT, objective=-50.0)
+    results = [*ended(0.0), *[left] * 4]
+    twins = {1: 0, 2: 1, 4: 3}
+    assert modes_of(results, range(5), twins) == {0: 0, 1: 0, 2: 0}
+    found = agreement(results, [True] * 5, 0, twins)
+    assert (found.reached, found.total, found.joined, found.left) == (3, 3, 2, 2) and found.holds
+    assert starts_agree(found).text == (
+        "reached by 3 of 3 starts carried to their end, 2 of them as far as where another one went on from, while 2 "
+        "were left behind"
+    )
+
+
 @given(sizes=lists(integers(1, 20), min_size=1, max_size=6), seed=integers(0, 2**32 - 1))
 def test_unseen_share_is_that_of_a_uniform_prior(sizes, seed):
     """Between nothing and everything, and larger the more modes the same number of starts ended in."""

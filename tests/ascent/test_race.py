@@ -47,7 +47,7 @@ def climbing(gains: list[float], end: float, **fields) -> Ascent:
 
 def race(ascents: list[Ascent], drawn: list[bool], others=()) -> dict[int, str]:
     jobs = [Job(i, "random", None, None, one) for i, one in enumerate(drawn)]
-    return stages._Race(None, jobs, 1, None, others)._left_behind(ascents)
+    return stages._Race(None, jobs, 1, None, others)._left_behind(ascents)[0]
 
 
 # -- the same answers ------------------------------------------------------------------------------------------------
@@ -142,9 +142,13 @@ def test_where_all_others_collapse_the_best_left_behind_is_taken_up_again():
 def test_the_table_tells_why(dear):
     fit = emppl.fit(emppl.plan(mixture(1)), seed=0)
     left = fit.starts[fit.starts["status"] == "SHORT"]
-    assert len(left) and left["reason"].str.contains("nats|others").all() and (left["mode"] == -1).all()
+    assert len(left) and left["reason"].str.contains("nats|others").all()
+    twins = left[left["reason"].str.contains("as well")]
+    lost = left.drop(twins.index)
+    assert len(twins) and (twins["mode"] == 0).all() and len(lost) and (lost["mode"] == -1).all()
     (point,) = [point for point in fit.certificate.points if point.name == "starts"]
-    assert f"of {len(fit.starts) - len(left)} starts carried to their end, while {len(left)} w" in point.text
+    assert f"of {len(fit.starts) - len(lost)} starts carried to their end, {len(twins)} of them as far as " in point.text
+    assert f", while {len(lost)} w" in point.text
 
 
 def test_a_certificate_counts_those_carried_to_their_end():
