@@ -15,7 +15,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.traversal import graph_inputs
 
 from emppl.ascent.agreement import UNSEEN_LIMIT, Agreement
-from emppl.ascent.sampled import Sample, sample_of
+from emppl.ascent.sampled import MEMBERS, Sample, can_stand_for_all, sample_of
 from emppl.compiling import FEW, building, compile_graph, substitute
 from emppl.estep.engine import EStep
 from emppl.estep.known import label_masks
@@ -87,8 +87,10 @@ def log_joint_agrees(plan: Plan, theta: Mapping[str, np.ndarray], draws: int = D
 
 
 def _is_small(plan: Plan) -> bool:
-    """Whether the model's density is so small that it is evaluated sooner as it stands than rewritten."""
-    return sum(factor.size for factor in plan.structure.factors) <= FEW
+    """Whether what is evaluated of the model's density is so small that it is sooner done as it stands."""
+    some = plan.engine.has_members_alone and can_stand_for_all(plan.structure)
+    most = DRAWS * MEMBERS if some else np.inf
+    return sum(min(factor.size, most) for factor in plan.structure.factors) <= FEW
 
 
 def _agrees_as_written(plan: Plan, theta: Mapping[str, np.ndarray], draws: int, seed: int) -> Point | None:

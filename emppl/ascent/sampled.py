@@ -66,13 +66,18 @@ class Sample:
         raise CannotRestrict("its elements lie along no single plate")
 
 
+def can_stand_for_all(structure: Structure) -> bool:
+    """Whether members are so many, and each alone, that some of them are looked at."""
+    if sum(f.size * (1 + f.numbers) for f in structure.factors if f.latents) <= LONG:
+        return False
+    if structure.eliminations or any(node.implicit for node in structure.latents):
+        return False
+    return set(structure.frozen).isdisjoint(n.name for n in structure.latents)
+
+
 def sample_of(structure: Structure, draws: int, seed: int) -> Sample | None:
     """Members to stand for all, drawn at random; None where all of them are few, or some cannot be taken alone."""
-    if sum(f.size * (1 + f.numbers) for f in structure.factors if f.latents) <= LONG:
-        return None
-    if structure.eliminations or any(node.implicit for node in structure.latents):
-        return None
-    if not set(structure.frozen).isdisjoint(n.name for n in structure.latents):
+    if not can_stand_for_all(structure):
         return None
     rng = np.random.default_rng([seed, 17])
     members = [np.sort(rng.choice(p.size, size=min(p.size, MEMBERS), replace=False)) for p in structure.plates]

@@ -8,11 +8,11 @@ alone. No number in the search has a unit: it begins where the prior does and go
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pytensor.tensor as pt
 
 from emppl.compiling import building, compile_graph
 from emppl.estep.tables import elements_of, sampled_table
@@ -33,6 +33,8 @@ NEAR = 1.05  # widths that agree to this factor are the same
 STRIDES = (8.0, 4.0, 2.0, 1.0)  # along a log
 LONGEST_WAY = 100.0  # along a log: e^100 is more than any two units differ by
 WORTH = 1e-3  # nats a member that a stride must gain
+MOST_PARTS = 16  # of the objective that are asked apart
+_Graph = tuple[Any, tuple[str, ...]]  # a term, and the parameters that it depends on
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,41 +82,75 @@ class _Objective:
     def __init__(self, structure: Structure, coordinates: Coordinates, u: np.ndarray) -> None:
         self.coordinates = coordinates
         with building():
-            tables, alone = self._graphs(structure)
-            graphs = [graph.astype("float64") for graph in (*tables, *alone)]
-            self.function = compile_graph(coordinates.values, graphs or [pt.constant(0.0)], optimise=False)
-        self.shares: list[Any] = [1.0] * max(1, len(graphs))
-        for i, table in enumerate(self._values(u)[: len(tables)]):
-            possible = np.isfinite(table)  # what is impossible where the prior begins is left out, there and elsewhere
-            self.shares[i] = possible / np.maximum(possible.sum(axis=0), 1)
+            self.parts = _parts(structure, self._graphs(structure))
+        theta = coordinates.constrain(u)
+        members = [0.0]
+        for part in self.parts:
+            for i, table in enumerate(part.values(theta)):
+                if not table.ndim:  # a sum that depends on no latent
+                    continue
+                possible = np.isfinite(table)  # what is impossible where the prior begins is left out everywhere
+                part.shares[i] = possible / np.maximum(possible.sum(axis=0), 1)
+                members.append(table.shape[1])
         direct = [f for f in structure.factors if not f.latents and f.kind != "prior"]
-        self.members = max(1.0, float(sum(table.shape[1] for table in self._values(u)[: len(tables)])))
-        self.members = max(self.members, float(sum(f.size for f in direct)))
-        self.cost = float(sum(f.size for f in direct)) + sum(np.size(share) for share in self.shares)
+        self.members = max(1.0, float(sum(members)), float(sum(f.size for f in direct)))
+        shares = [share for part in self.parts for share in part.shares]
+        self.cost = float(sum(f.size for f in direct)) + sum(np.size(share) for share in shares)
 
     @staticmethod
-    def _graphs(structure: Structure) -> tuple[list[Any], list[Any]]:
-        """Tables [J, M] of some members of each plate, and what depends on no latent."""
+    def _graphs(structure: Structure) -> list[_Graph]:
+        """Tables [J, M] of some members of each plate, and what depends on no latent; each with its parameters."""
         rng, tables = np.random.default_rng(31), []
         for plate in structure.plates:
             entering = [f for f in structure.factors if f.latents and len(elements_of(f, plate)[0])]
             plain = max(1, SUBSAMPLE // plate.n_configurations)
             few = max(min(plain, FEWEST_MEMBERS), PLAIN * plain // max(PLAIN, *(f.numbers for f in entering)))
             rows = np.sort(rng.choice(plate.size, size=min(plate.size, few), replace=False))
-            tables += [sampled_table(structure, f, plate, rows, possible=False) for f in entering]
-        return tables, [f.log_density.sum() for f in structure.factors if not f.latents]
-
-    def _values(self, u: np.ndarray) -> list[np.ndarray]:
-        values = self.function(*self.coordinates.arguments(self.coordinates.constrain(u)))
-        return [np.asarray(value) for value in values]
+            tables += [(sampled_table(structure, f, plate, rows, possible=False), f.parameters) for f in entering]
+        return tables + [(f.log_density.sum(), f.parameters) for f in structure.factors if not f.latents]
 
     def __call__(self, u: np.ndarray) -> float:
         try:
-            values = self._values(u)
+            theta = self.coordinates.constrain(u)
+            total = sum(part(theta) for part in self.parts)
         except Exception:  # impossible parameters raise what the distribution likes to
             return -np.inf
-        total = sum(float(np.where(s == 0, 0.0, v * s).sum()) for v, s in zip(values, self.shares))
         return total if np.isfinite(total) else -np.inf
+
+
+def _parts(structure: Structure, graphs: list[_Graph]) -> list[_Part]:
+    """The graphs by the parameters that they depend on; all together where these would be many."""
+    by_names: dict[tuple[str, ...], list[Any]] = {}
+    for graph, names in graphs:
+        by_names.setdefault(names, []).append(graph)
+    if len(by_names) > MOST_PARTS:
+        by_names = {structure.parameter_names: [graph for graph, _ in graphs]}
+    return [_Part(structure, names, found) for names, found in by_names.items()]
+
+
+class _Part:
+    """Terms of the objective that depend on the same parameters, each with a share of its numbers.
+
+    Most moves are of another parameter: what the terms came to at the last one is kept.
+    """
+
+    def __init__(self, structure: Structure, names: tuple[str, ...], graphs: list[Any]) -> None:
+        self.inputs = [node for node in structure.parameters if node.name in names]
+        self.shares: list[Any] = [1.0] * len(graphs)
+        doubles = [graph.astype("float64") for graph in graphs]
+        self.function = compile_graph([node.value for node in self.inputs], doubles, optimise=False)
+        self._last: tuple[list[bytes] | None, float] = None, 0.0
+
+    def values(self, theta: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        arguments = [np.asarray(theta[node.name], dtype=node.value.dtype) for node in self.inputs]
+        return [np.asarray(value) for value in self.function(*arguments)]
+
+    def __call__(self, theta: Mapping[str, np.ndarray]) -> float:
+        at = [theta[node.name].tobytes() for node in self.inputs]
+        if at != self._last[0]:
+            pairs = zip(self.values(theta), self.shares)
+            self._last = at, sum(float(np.where(s == 0, 0.0, v * s).sum()) for v, s in pairs)
+        return self._last[1]
 
 
 def _representatives(
