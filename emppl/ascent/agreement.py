@@ -11,6 +11,7 @@ import numpy as np
 from emppl.ascent.loop import Ascent, Status
 
 SAME_MODE = 2e-5  # nats
+SAME_BY_ESTIMATE = 1e-3  # where Aitken's rule alone says what an ascent leaves to be gained
 SAME_DIGITS = 1e-12  # the same relative to the objective, whose own rounding is more where it is large
 FAR = 2.0  # nats: a start that ends so far below the best one has missed what matters
 UNSEEN_LIMIT = 0.1  # share of random starts that may be expected to end in a mode not seen yet
@@ -18,9 +19,9 @@ MOST_STARTS = 3  # times as many as were asked for are made while more than that
 SETTLED = (Status.CONVERGED, Status.SPURIOUS, Status.SADDLE, Status.MAX_ITER)
 
 
-def same_height(one: float, other: float) -> bool:
-    """Whether two objectives, in nats, are equal to what an ascent leaves to be gained and to rounding."""
-    return abs(one - other) <= max(SAME_MODE, SAME_DIGITS * max(abs(one), abs(other)))
+def same_height(one: float, other: float, room: float = SAME_MODE) -> bool:
+    """Whether two objectives, in nats, are equal to what an ascent leaves to be gained (`room`) and to rounding."""
+    return abs(one - other) <= max(room, SAME_DIGITS * max(abs(one), abs(other)))
 
 
 def modes_of(results: Sequence[Ascent], among: Sequence[int], twins: Mapping[int, int] | None = None) -> dict[int, int]:
@@ -32,7 +33,8 @@ def modes_of(results: Sequence[Ascent], among: Sequence[int], twins: Mapping[int
     modes: dict[int, int] = {}
     number, last = -1, np.inf
     for i in sorted(settled, key=lambda i: -results[i].objective):
-        if number < 0 or not same_height(last, results[i].objective):
+        room = SAME_BY_ESTIMATE if results[i].information is None else SAME_MODE
+        if number < 0 or not same_height(last, results[i].objective, room):
             number, last = number + 1, results[i].objective
         modes[i] = number
     joined, known = {}, twins or {}

@@ -25,6 +25,7 @@ from emppl.ascent.starts import KINDS, PROBED, heaviest_tie, start_point
 from emppl.planner import Plan
 
 SHORT_RUN = 24  # E-steps to the first look
+AFTER_SOME = 8  # the same of starts that come from where they ended on some rows
 LONGER = 1.5  # times as many to the next one
 CHEAP = 4e7  # densities × features of all starts' short runs up to which starts are cheap
 INNER = 6  # starts that look for an inner mode where all others have collapsed
@@ -92,7 +93,8 @@ def run(
         if reached.interrupted:
             return reached
         _chosen(few, reached, ends, jobs)
-    return _Race(plan, jobs, workers, progress, others).run(reached, options, record, kept)
+    first_look = SHORT_RUN if few is None else AFTER_SOME
+    return _Race(plan, jobs, workers, progress, others, first_look).run(reached, options, record, kept)
 
 
 def is_dear(plan: Plan, starts: int) -> bool:
@@ -109,6 +111,7 @@ class _Race:
     workers: int
     progress: Any
     others: Sequence[Ascent] = ()
+    first_look: int = SHORT_RUN  # E-steps
 
     def run(self, reached: Reached, options: dict[str, Any], record: bool, kept: Any) -> Reached:
         """`reached` with each start carried to where it ends, or is left behind; None there where one begins."""
@@ -116,11 +119,11 @@ class _Race:
             return self._run(reached, options, record, kept, crew)
 
     def _run(self, reached: Reached, options: dict[str, Any], record: bool, kept: Any, crew: Crew) -> Reached:
-        ascents, limit, dear = reached.ascents, SHORT_RUN, not all(job.drawn for job in self.jobs)
+        ascents, limit, dear = reached.ascents, self.first_look, not all(job.drawn for job in self.jobs)
         while todo := self._still_to_run(ascents):
             alone = len(todo) == 1 and not self._has_ended(ascents)  # there is nothing to measure it by
             limit = options["max_iter"] if alone else min(limit, options["max_iter"])
-            first = dear and limit == SHORT_RUN < options["max_iter"]  # compared before any is finished
+            first = dear and limit == self.first_look < options["max_iter"]  # compared before any is finished
             more = each(
                 self.plan, [self.jobs[i] for i in todo], [ascents[i] for i in todo],
                 options | {"max_iter": limit} | ({"finish": False} if first else {}),

@@ -147,7 +147,7 @@ def test_the_table_tells_why(dear):
     lost = left.drop(twins.index)
     assert len(twins) and (twins["mode"] == 0).all() and len(lost) and (lost["mode"] == -1).all()
     (point,) = [point for point in fit.certificate.points if point.name == "starts"]
-    assert f"of {len(fit.starts) - len(lost)} starts carried to their end, {len(twins)} of them as far as " in point.text
+    assert f"of {len(fit.starts) - len(lost)} starts carried to their end, {len(twins)} of them as" in point.text
     assert f", while {len(lost)} w" in point.text
 
 
