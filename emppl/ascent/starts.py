@@ -20,6 +20,7 @@ TIE_SPREAD = 1 / 16
 PROBED = 5  # starts from which on one of them is spent on ties
 FEW, NEWTON_STEPS = 12, 60  # numbers that Newton's steps move at a start, and how many steps
 SOFT = (0.3, 1.0)  # the same where all other starts have collapsed: components that are wide and much alike
+MOST_IN_VAIN = 100_000  # numbers
 SOFTENING = 0.05  # share of each member that is spread over all configurations, so that no component starts empty
 
 
@@ -73,10 +74,25 @@ def heaviest_tie(plan: Any) -> tuple[int, np.ndarray] | None:
         ):
             continue
         data = member_data(plan, entry.plate)
-        _, inverse, counts = np.unique(data, axis=0, return_inverse=True, return_counts=True)
-        if counts.max() >= max(3, TIES_MATTER * len(data)) and (best is None or counts.max() > len(best[1])):
-            best = entry.plate, np.flatnonzero(inverse.ravel() == counts.argmax())
+        rows = _most_frequent(data, max(3.0, TIES_MATTER * len(data)))
+        if len(rows) and (best is None or len(rows) > len(best[1])):
+            best = entry.plate, rows
     return best
+
+
+def _most_frequent(data: np.ndarray, least: float) -> np.ndarray:
+    """Which rows [..] are the one that is there most often; none where that is less than `least` times.
+
+    What is rare in one column is left out first: where rows are many that is nearly all of them.
+    """
+    rows = np.arange(len(data))
+    for column in data.T:
+        _, inverse, counts = np.unique(column[rows], return_inverse=True, return_counts=True)
+        rows = rows[counts[inverse] >= least]
+    if not len(rows):
+        return rows
+    _, inverse, counts = np.unique(data[rows], axis=0, return_inverse=True, return_counts=True)
+    return rows[inverse.ravel() == counts.argmax()] if counts.max() >= least else rows[:0]
 
 
 def scaled(data: np.ndarray, whiten: bool) -> np.ndarray:
@@ -209,7 +225,9 @@ def start_point(plan: Any, kind: str, rng: np.random.Generator) -> Theta:
         return structure.coordinates.constrain(u + rng.normal(scale=0.5, size=len(u)))
     if kind == "prior":
         return initial_point(structure, draw=True, seed=int(rng.integers(2**31)))
-    shares = _element_shares(plan, rng)
+    # drawn where no plate is tied too, as long as that takes no time: a seed goes on giving the starts that it gave
+    few = sum(node.size * node.n_values for node in structure.latents) <= MOST_IN_VAIN
+    shares = _element_shares(plan, rng) if few or any(plate.tied for plate in structure.plates) else np.zeros((0, 0))
     guess = [
         _tied_responsibilities(plan, p, shares) if plate.tied else responsibilities(plan, p, kind, rng)
         for p, plate in enumerate(structure.plates)

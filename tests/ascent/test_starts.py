@@ -5,10 +5,18 @@ import pymc as pm
 import pytest
 import small_models
 from hypothesis import given
-from hypothesis.strategies import integers
+from hypothesis.strategies import booleans, integers
 
 import emppl
-from emppl.ascent.starts import centres_plus_plus, lloyd, member_data, responsibilities, scaled, start_point
+from emppl.ascent.starts import (
+    _most_frequent,
+    centres_plus_plus,
+    lloyd,
+    member_data,
+    responsibilities,
+    scaled,
+    start_point,
+)
 
 seeds = integers(0, 2**32 - 1)
 
@@ -126,3 +134,14 @@ def test_starts_reach_data_far_from_the_prior_in_units_of_their_own():
     one = {"apart": 1e-6, "lower": y.mean(), "variance": y.var(), "weight": 0.5}
     assert fit.log_posterior > fit.plan.log_posterior(one) + 5.0
     assert fit.n_passes < 100
+
+
+@given(seed=seeds, width=integers(1, 3), least=integers(1, 9), missing=booleans())
+def test_the_most_frequent_row_is_found_column_by_column(seed, width, least, missing):
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 4, size=(30, width)).astype(float)
+    if missing:
+        data[rng.random(data.shape) < 0.1] = np.nan
+    _, inverse, counts = np.unique(data, axis=0, return_inverse=True, return_counts=True)
+    wanted = np.flatnonzero(inverse.ravel() == counts.argmax()) if counts.max() >= least else []
+    np.testing.assert_array_equal(_most_frequent(data, least), wanted)
