@@ -18,6 +18,7 @@ from emppl.errors import InvalidArgumentError
 from emppl.estep.data import PlateData
 from emppl.estep.engine import EStep
 from emppl.estep.known import label_masks, member_weights
+from emppl.estep.missing import owners
 from emppl.estep.posterior import Posterior
 from emppl.estep.scales import Scales
 from emppl.estep.tables import elements_of, factor_table, free_elements
@@ -231,6 +232,11 @@ class Plan(Portable):
             return {}
         values = self._deterministics(*self.structure.coordinates.arguments(theta))
         return {node.name: np.asarray(v) for node, v in zip(self.structure.deterministics, values)}
+
+    @cached_property
+    def owners(self) -> np.ndarray:
+        """The component of each coordinate, asked at one point for all: the same whoever asks first."""
+        return owners(self)
 
     @cached_property
     def axes(self) -> tuple[ComponentAxis, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -130,79 +130,108 @@ def ascend(
     on to `max_iter` passes in all. KeyboardInterrupt ends it with INTERRUPTED.
     """
     watch = _Watch(record) if before is None else _Watch.of(before, record)
-    smooth = (
-        finish and accelerate is not None and plan.method == "em" and plan.structure.coordinates.size <= NEWTON_LIMIT
-    )
-    next_try = _next_try(watch.passes, NUMERIC_PATIENCE if plan.has_search else PATIENCE)
-    status, reason, left = Status.MAX_ITER, "", np.inf
-    information: Information | None = None
-    generator = GENERATORS[accelerate](plan, theta)
+    climb = _Climb(plan, theta, watch, tol, max_iter, accelerate, finish)
+    ending: _Ending | None = None
     try:
         with noticed() as interrupt:
             if before is not None:  # it has seen where the generator begins, and counted the pass
-                next(generator)
-            while watch.passes <= max_iter:
+                next(climb.generator)
+            while ending is None and watch.passes <= max_iter:
                 interrupt.check()
-                here, posterior = next(generator)
-                k, value = watch.passes, posterior.objective
-                watch.passes += 1
-                if not np.isfinite(value):
-                    if not watch.path:
-                        status, reason = Status.FAILED, "the objective is not finite at the start"
-                    else:
-                        status, reason = Status.DEGENERATE, f"{narrowest(plan, watch.best)} at iteration {k}"
-                    break
-                watch.see(here, value)
-                if watch.fall > ROUNDING:
-                    status, reason = Status.DECREASED, f"fell by {watch.fall:.2g} relative at iteration {k}"
-                    # near a spread of zero, rounding is all that is left of the objective
-                    if is_vanishing(plan, here) or collapse(plan, here, None):
-                        status, reason = Status.DEGENERATE, f"{narrowest(plan, here)} at iteration {k}"
-                    break
-                found = collapse(plan, here, posterior) if k % 4 == 3 else None
-                if found:
-                    status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
-                    break
-                left = watch.gain_left
-                if left < tol and not smooth:
-                    status = Status.CONVERGED
-                    break
-                if smooth and (k >= next_try or left < tol):
-                    # after a leap Aitken's rule sees the fast directions alone: the Newton decrement ends an ascent
-                    if plan.has_search and not plan.has_corners:  # which quasi-Newton does not see
-                        watch.passes += climb_marginal(plan, watch) + 1
-                        found = collapse(plan, watch.best, plan.e_step(watch.best))
-                        if found:  # it may have leapt there, where Newton finds no curvature
-                            status, reason = Status.DEGENERATE, f"{found} at iteration {k}"
-                            break
-                    information, spent = newton(plan, tol, watch, most=max_iter - watch.passes)
-                    watch.passes += spent
-                    left = information.decrement
-                    if left < tol and information.is_maximum:
-                        status = Status.CONVERGED
-                        break
-                    still = (
-                        watch.path[-1] <= value
-                    )  # neither EM nor Newton moves: a border, a flat direction or a saddle
-                    if still and watch.gain_left < 1e-3 * tol:
-                        status = Status.CONVERGED
-                        break
-                    information = None
-                    next_try = watch.passes + max(20, k)
-                    generator = GENERATORS[accelerate](plan, watch.best)
-            if status in (Status.CONVERGED, Status.MAX_ITER) and watch.best:  # a leap at the end may have led there
-                found = collapse(plan, watch.best, plan.e_step(watch.best))
-                if found:
-                    status, reason = Status.DEGENERATE, found
+                ending = climb.goes_on()
+            ending = ending or _Ending(Status.MAX_ITER)
+            if ending.status in (Status.CONVERGED, Status.MAX_ITER) and watch.best:
+                found = collapse(plan, watch.best, plan.e_step(watch.best))  # a leap at the end may have led there
+                ending = _Ending(Status.DEGENERATE, found) if found else ending
     except KeyboardInterrupt:
-        status = Status.INTERRUPTED
+        ending = _Ending(Status.INTERRUPTED)
         watch.settle()
+    left = climb.left
     if not np.isfinite(left) and len(watch.path) >= 2:
         left = abs(watch.path[-1] - watch.path[-2])
     return Ascent(
-        watch.best or theta, watch.objective, status, reason, max(len(watch.path) - 1, 0), watch.passes, float(left),
-        watch.fall, np.array(watch.path), watch.trace, information, status is Status.DEGENERATE,
+        watch.best or theta, watch.objective, ending.status, ending.reason, max(len(watch.path) - 1, 0), watch.passes,
+        float(left), watch.fall, np.array(watch.path), watch.trace, climb.information,
+        ending.status is Status.DEGENERATE,
     )  # fmt: skip
+
+
+class _Ending(NamedTuple):
+    status: Status
+    reason: str = ""
+
+
+class _Climb:
+    """One ascent under way: an iterate after the other, and each thing that may end it."""
+
+    def __init__(
+        self, plan: Any, theta: Theta, watch: _Watch, tol: float, max_iter: int, accelerate: str | None, finish: bool
+    ) -> None:
+        self.plan, self.watch, self.tol, self.max_iter, self.accelerate = plan, watch, tol, max_iter, accelerate
+        few = plan.structure.coordinates.size <= NEWTON_LIMIT
+        self.smooth = finish and accelerate is not None and plan.method == "em" and few
+        self.next_try = _next_try(watch.passes, NUMERIC_PATIENCE if plan.has_search else PATIENCE)
+        self.generator = GENERATORS[accelerate](plan, theta)
+        self.left = np.inf
+        self.information: Information | None = None
+
+    def goes_on(self) -> _Ending | None:
+        """One iterate further; the ending where that is the last one."""
+        here, posterior = next(self.generator)
+        k = self.watch.passes
+        self.watch.passes += 1
+        if not np.isfinite(posterior.objective):
+            return self._without_value(k)
+        self.watch.see(here, posterior.objective)
+        return self._fell(here, k) or self._collapsed(here, posterior, k) or self._at_rest(posterior.objective, k)
+
+    def _without_value(self, k: int) -> _Ending:
+        if not self.watch.path:
+            return _Ending(Status.FAILED, "the objective is not finite at the start")
+        return _Ending(Status.DEGENERATE, f"{narrowest(self.plan, self.watch.best)} at iteration {k}")
+
+    def _fell(self, here: Theta, k: int) -> _Ending | None:
+        if self.watch.fall <= ROUNDING:
+            return None
+        # near a spread of zero, rounding is all that is left of the objective
+        if is_vanishing(self.plan, here) or collapse(self.plan, here, None):
+            return _Ending(Status.DEGENERATE, f"{narrowest(self.plan, here)} at iteration {k}")
+        return _Ending(Status.DECREASED, f"fell by {self.watch.fall:.2g} relative at iteration {k}")
+
+    def _collapsed(self, here: Theta, posterior: Any, k: int) -> _Ending | None:
+        found = collapse(self.plan, here, posterior) if k % 4 == 3 else None
+        return _Ending(Status.DEGENERATE, f"{found} at iteration {k}") if found else None
+
+    def _at_rest(self, value: float, k: int) -> _Ending | None:
+        """Whether nothing is left to be gained: by Aitken's rule, or by Newton, who is asked where EM is slow too.
+
+        After a leap Aitken's rule sees the fast directions alone: the Newton decrement ends an ascent where it can.
+        """
+        self.left = self.watch.gain_left
+        if not self.smooth:
+            return _Ending(Status.CONVERGED) if self.left < self.tol else None
+        return self._handed_over(value, k) if k >= self.next_try or self.left < self.tol else None
+
+    def _handed_over(self, value: float, k: int) -> _Ending | None:
+        """The rest by quasi-Newton, where each M-step is a search itself, and by Newton; None where EM has to go on."""
+        plan, watch, tol = self.plan, self.watch, self.tol
+        if plan.has_search and not plan.has_corners:  # which quasi-Newton does not see
+            watch.passes += climb_marginal(plan, watch) + 1
+            found = collapse(plan, watch.best, plan.e_step(watch.best))
+            if found:  # it may have leapt there, where Newton finds no curvature
+                return _Ending(Status.DEGENERATE, f"{found} at iteration {k}")
+        self.information, spent = newton(plan, tol, watch, most=self.max_iter - watch.passes)
+        watch.passes += spent
+        self.left = self.information.decrement
+        if self.left < tol and self.information.is_maximum:
+            return _Ending(Status.CONVERGED)
+        still = watch.path[-1] <= value  # neither EM nor Newton moves: a border, a flat direction or a saddle
+        if still and watch.gain_left < 1e-3 * tol:
+            return _Ending(Status.CONVERGED)
+        self.information = None
+        self.next_try = watch.passes + max(20, k)
+        self.generator = GENERATORS[self.accelerate](plan, watch.best)
+        return None
 
 
 def _next_try(passes: int, patience: int) -> int:

@@ -62,22 +62,12 @@ def are_many(plan: Any) -> bool:
     return bool(plan.structure.coordinates.size >= OWNED)
 
 
-def owners(plan: Any) -> np.ndarray | None:
+def owners(plan: Any) -> np.ndarray:
     """The component of each coordinate [P], then of each number in eta: see `inference.differences.jacobian`.
 
     A component is a configuration of a plate, and a coordinate belongs to it where no other's eta changes with it.
-    None where there are few coordinates. Cost: an evaluation of the plan's small graphs a coordinate, once a plan: they
-    are asked at one point for all, so that the answer is the same whoever asks first.
+    Cost: an evaluation of the plan's small graphs a coordinate.
     """
-    if not are_many(plan):
-        return None
-    found: np.ndarray | None = plan.__dict__.get("_owners")
-    if found is None:
-        found = plan.__dict__["_owners"] = _owners(plan)
-    return found
-
-
-def _owners(plan: Any) -> np.ndarray:
     base = Scores(plan, 0.3 * np.random.default_rng(7).normal(size=plan.structure.coordinates.size))
     found = np.full(len(base.point), -1)
     for i in range(len(base.point)):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emppl.estep.missing import Scores, owners
+from emppl.estep.missing import Scores, are_many
 from emppl.inference.differences import LEAST_BEND, corners, jacobian, too_coarse
 
 FLAT_CURVATURE = 1e-7  # of the information scaled to unit diagonal: below it a direction counts as not identified
@@ -185,7 +185,7 @@ def observed_information(plan: Any, u: np.ndarray, further: Any = None) -> Infor
 
     finest = coordinates.grain(point)
     width = -1 if len(inside) else len(point)  # nothing to estimate, or all of it on the border
-    owner = None if scores is None else owners(plan)
+    owner = plan.owners if scores is not None and are_many(plan) else None
 
     def between(v: np.ndarray, w: np.ndarray) -> np.ndarray:
         return np.asarray((coordinates.raw(v) - coordinates.raw(w)) / coordinates.width)
